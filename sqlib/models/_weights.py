@@ -1,0 +1,90 @@
+"""Reading and identifying weights: safetensors of ours, third-party checkpoints by path. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sqlib.errors import DataError, InputError
+
+_WRAPPERS = ("params_ema", "params", "state_dict", "model")
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a checkpoint into (state dict on the CPU, metadata).
+
+    Parameters
+    ----------
+    path : ``.safetensors`` (metadata from its header), ``.pth`` or ``.pt`` (read with ``weights_only=True``).
+        Releases that wrap the state dict in ``params_ema``, ``params``, ``state_dict`` or ``model`` are unwrapped.
+
+    Raises
+    ------
+    DataError
+        The file does not exist.
+    InputError
+        The file is not a checkpoint, or holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read as weights ({reason}); expected a state dict of tensors") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+            break
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} does not hold a state dict of tensors; expected one, flat or under {_WRAPPERS}")
+    return {key.removeprefix("module."): value for key, value in state.items()}, {}
+
+
+def weights_id(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a network's state dict, in name order."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy ``state`` into ``model``; every name and shape must fit and every value be finite.
+
+    Raises
+    ------
+    InputError
+        Names what is missing, unexpected, misshapen or not finite.
+    """
+    own = model.state_dict()
+    problems = []
+    for word, keys in (("missing", own.keys() - state.keys()), ("unexpected", state.keys() - own.keys())):
+        if keys:
+            some = ", ".join(sorted(keys)[:3])
+            problems.append(f"{len(keys)} {word} ({some}{', ...' if len(keys) > 3 else ''})")
+    for key in sorted(own.keys() & state.keys()):
+        if own[key].shape != state[key].shape:
+            problems.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
+        elif not torch.isfinite(state[key]).all():
+            problems.append(f"{key} holds NaN or infinite values")
+    if problems:
+        label = f"{getattr(model, 'name', type(model).__name__)} x{getattr(model, 'scale', '?')}"
+        raise InputError(
+            f"{source} does not fit {label}: {'; '.join(problems[:4])}; check the network's name and scale"
+        )
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)

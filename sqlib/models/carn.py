@@ -1,0 +1,160 @@
+"""CARN and CARN-M (Ahn et al., ECCV 2018): cascades of residual blocks, fused by 1x1 convolutions.
+
+The mobile variant CARN-M uses grouped 3x3 convolutions and runs one residual block three times in every
+cascade: the same weights see three different activation distributions.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from sqlib.models._common import RGBMean, SRNetwork, check_scale
+
+WIDTH = 64
+
+
+class ResidualBlock(nn.Module):
+    """CARN: ``relu(x + conv(relu(conv(x))))`` with plain 3x3 convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.relu(x + self.conv2(self.relu(self.conv1(x)))))
+
+
+class EfficientResidualBlock(nn.Module):
+    """CARN-M: two grouped 3x3 convolutions and a pointwise one that mixes the groups again."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=groups)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=groups)
+        self.pointwise = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.relu(self.conv2(self.relu(self.conv1(x))))
+        return cast(Tensor, self.relu(x + self.pointwise(residual)))
+
+
+class Fusion(nn.Module):
+    """``relu(conv1x1(concat))``: what each cascade has produced so far, mixed back to WIDTH channels."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs * WIDTH, WIDTH, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.relu(self.conv(features)))
+
+
+class Cascade(nn.Module):
+    """Apply stages in turn; after stage i fuse the input and the outputs of stages 1..i.
+
+    Used twice: three residual blocks form a cascading block, three cascading blocks form the network's body.
+    ``stages`` may hold one shared module (CARN-M), which is then applied three times.
+    """
+
+    def __init__(self, stages: list[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.fusions = nn.ModuleList(Fusion(i) for i in (2, 3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gathered, out = x, x
+        for i, fusion in enumerate(self.fusions):
+            stage = self.stages[i % len(self.stages)]
+            gathered = torch.cat([gathered, stage(out)], dim=1)
+            out = fusion(gathered)
+        return out
+
+
+class Upsample(nn.Sequential):
+    """Per x2 or x3 step: convolution, ReLU, PixelShuffle (the ReLU is CARN's own)."""
+
+    def __init__(self, scale: int, groups: int) -> None:
+        steps = {2: [2], 3: [3], 4: [2, 2]}[scale]
+        stages: list[nn.Module] = []
+        for step in steps:
+            conv = nn.Conv2d(WIDTH, step * step * WIDTH, 3, padding=1, groups=groups)
+            stages += [conv, nn.ReLU(), nn.PixelShuffle(step)]
+        super().__init__(*stages)
+
+
+class CARN(SRNetwork):
+    """CARN at one scale, holding the upsamplers of several.
+
+    Parameters
+    ----------
+    name : str
+    scale : 2, 3 or 4
+        The upsampler that ``forward`` uses.
+    mobile : bool
+        CARN-M: ``groups``-wise convolutions and one shared residual block per cascade.
+    groups : int
+    scales : tuple of int
+        Upsamplers to hold; the official weights are trained jointly for (2, 3, 4).
+    """
+
+    default_skip = ("entry", "upsample.*", "exit")
+
+    def __init__(
+        self,
+        name: str,
+        scale: int,
+        *,
+        mobile: bool = False,
+        groups: int = 1,
+        scales: tuple[int, ...] = (2, 3, 4),
+    ) -> None:
+        super().__init__()
+        self.name, self.scale = name, check_scale(name, scale, scales)
+        self.rgb_mean = RGBMean(rgb_range=1.0)
+        self.entry = nn.Conv2d(3, WIDTH, 3, padding=1)
+
+        def cascading_block() -> Cascade:
+            if mobile:
+                return Cascade([EfficientResidualBlock(groups)])
+            return Cascade([ResidualBlock() for _ in range(3)])
+
+        self.body = Cascade([cascading_block() for _ in range(3)])
+        self.upsample = nn.ModuleDict({f"x{s}": Upsample(s, groups) for s in scales})
+        self.exit = nn.Conv2d(WIDTH, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(self.entry(self.rgb_mean.subtract(x)))
+        return self.rgb_mean.add(self.exit(self.upsample[f"x{self.scale}"](features)))
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the CARN-pytorch layout (``b1.b1.body.0.weight``) to ours."""
+    convs = {"0": "conv1", "2": "conv2", "4": "pointwise"}
+    renamed = {}
+    for key, value in state.items():
+        part = key.split(".")
+        if part[0] in ("sub_mean", "add_mean"):
+            continue
+        if part[0] in ("b1", "b2", "b3"):
+            outer = f"body.stages.{int(part[0][1]) - 1}"
+            inner = int(part[1][1]) - 1
+            if part[1][0] == "b":
+                key = ".".join([outer, "stages", str(inner), convs.get(part[3], part[3]), *part[4:]])
+            else:
+                key = ".".join([outer, "fusions", str(inner), "conv", *part[4:]])
+        elif part[0] in ("c1", "c2", "c3"):
+            key = ".".join(["body.fusions", str(int(part[0][1]) - 1), "conv", *part[3:]])
+        elif part[0] == "upsample":
+            step = part[1].removeprefix("up")
+            # x4-only releases have upsample.up.body.*; multi-scale ones upsample.up2, up3, up4.
+            scale = step or ("4" if any(k.startswith("upsample.up.body.3") for k in state) else "2")
+            key = ".".join(["upsample", f"x{scale}", *part[3:]])
+        renamed[key] = value
+    return renamed

@@ -1,0 +1,92 @@
+"""EDSR (Lim et al., CVPR Workshops 2017): residual blocks without batch normalization.
+
+Removing the normalization is what made EDSR accurate, and what makes it hard to quantize: nothing keeps the
+activations of its channels on one scale. The body computes in 0..255, as in the official release.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from sqlib.models._common import RGBMean, SRNetwork, Upsampler, check_scale
+
+
+class ResidualBlock(nn.Module):
+    """``x + residual_scale * conv2(relu(conv1(x)))``; both convolutions are 3x3 and keep the width."""
+
+    def __init__(self, features: int, residual_scale: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        self.residual_scale = residual_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.conv2(self.relu(self.conv1(x)))
+        return x + residual * self.residual_scale if self.residual_scale != 1.0 else x + residual
+
+
+class EDSR(SRNetwork):
+    """EDSR at one scale.
+
+    Parameters
+    ----------
+    name : str
+    scale : 2, 3 or 4
+    blocks, features : int
+        16 and 64 for the baseline, 32 and 256 for the large network.
+    residual_scale : float
+        1 for the baseline, 0.1 for the large network (keeps wide residual sums stable while training).
+    """
+
+    # Every paper here quantizes the residual blocks only (DFSQ section 4.1, PAMS, DDTB, CADyQ).
+    default_skip = ("head", "body_end", "upsampler.*", "tail")
+
+    def __init__(
+        self, name: str, scale: int, *, blocks: int = 16, features: int = 64, residual_scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.name, self.scale = name, check_scale(name, scale)
+        self.rgb_mean = RGBMean(rgb_range=255.0)
+        self.head = nn.Conv2d(3, features, 3, padding=1)
+        self.blocks = nn.ModuleList(ResidualBlock(features, residual_scale) for _ in range(blocks))
+        self.body_end = nn.Conv2d(features, features, 3, padding=1)
+        self.upsampler = Upsampler(scale, features)
+        self.tail = nn.Conv2d(features, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.head(self.rgb_mean.subtract(x))
+        deep = shallow
+        for block in self.blocks:
+            deep = block(deep)
+        features = self.upsampler(self.body_end(deep) + shallow)
+        return cast(Tensor, self.rgb_mean.add(self.tail(features)))
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the EDSR-PyTorch layout to ours; unknown names pass through.
+
+    Its ``body`` holds the blocks and, last, the closing convolution; its MeanShift layers are constants.
+    """
+    indices = {int(key.split(".")[1]) for key in state if key.startswith("body.")}
+    closing = max(indices, default=-1)
+    renamed = {}
+    for key, value in state.items():
+        part = key.split(".")
+        if part[0] in ("sub_mean", "add_mean"):
+            continue
+        if part[0] == "head":
+            key = ".".join(["head", *part[2:]])
+        elif part[0] == "body" and int(part[1]) == closing:
+            key = ".".join(["body_end", *part[2:]])
+        elif part[0] == "body" and part[2:3] == ["body"]:
+            conv = {"0": "conv1", "2": "conv2"}.get(part[3], part[3])
+            key = ".".join(["blocks", part[1], conv, *part[4:]])
+        elif part[:2] == ["tail", "0"]:
+            key = ".".join(["upsampler", *part[2:]])
+        elif part[:2] == ["tail", "1"]:
+            key = ".".join(["tail", *part[2:]])
+        renamed[key] = value
+    return renamed
