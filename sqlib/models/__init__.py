@@ -81,7 +81,9 @@ def load(path: str | Path, name: str | None = None, *, scale: int) -> SRNetwork:
     state, metadata = read_state(path)
     name = name or metadata.get("name")
     if name is None:
-        raise InputError(f"{path} does not say which network it belongs to; pass name=, one of {', '.join(names())}")
+        raise InputError(
+            f"{path} does not say which network it belongs to; pass name=, one of {', '.join(names())}"
+        )
     model = create(name, scale=scale)
     if state.keys() != model.state_dict().keys():
         state = _entry(name)[1](state)
@@ -113,8 +115,9 @@ def pretrained(name: str, *, scale: int) -> SRNetwork:
     if not path.is_file():
         have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales) or "none"
         raise DataError(
-            f"no weights ship for {name} x{scale}; shipped: {have}. Load a checkpoint with sqlib.models.load(path, "
-            f"{name!r}, scale={scale}) or train one with 'python -m sqlib train {name}-x{scale} --data DIR'"
+            f"no weights ship for {name} x{scale}; shipped: {have}. Load a checkpoint with "
+            f"sqlib.models.load(path, {name!r}, scale={scale}) or train one with "
+            f"'python -m sqlib train {name}-x{scale} --data DIR'"
         )
     return load(path, name, scale=scale)
 

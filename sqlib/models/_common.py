@@ -65,6 +65,6 @@ def check_scale(name: str, scale: int, allowed: Sequence[int] = (2, 3, 4)) -> in
     """Return ``scale`` when the network exists at it, else raise InputError."""
     if scale not in allowed:
         raise InputError(
-            f"{name} got scale {scale!r}; it exists for {', '.join(f'x{s}' for s in allowed)}: choose one of these"
+            f"{name} got scale {scale!r}; it exists for {', '.join(f'x{s}' for s in allowed)}: choose one"
         )
     return int(scale)

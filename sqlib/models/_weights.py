@@ -1,4 +1,4 @@
-"""Reading and identifying weights: safetensors of ours, third-party checkpoints by path. Nothing is unpickled."""
+"""Reading and identifying weights: our safetensors, third-party checkpoints by path; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Parameters
     ----------
     path : ``.safetensors`` (metadata from its header), ``.pth`` or ``.pt`` (read with ``weights_only=True``).
-        Releases that wrap the state dict in ``params_ema``, ``params``, ``state_dict`` or ``model`` are unwrapped.
+        A state dict wrapped in ``params_ema``, ``params``, ``state_dict`` or ``model`` is unwrapped.
 
     Raises
     ------
@@ -35,21 +35,29 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file")
+        raise DataError(
+            f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file"
+        )
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt", device="cpu") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+                # The file object is not a mapping: it has keys() but cannot be iterated.
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return tensors, dict(file.metadata() or {})
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read as weights ({reason}); expected a state dict of tensors") from error
+        raise InputError(
+            f"{path} cannot be read as weights ({reason}); expected a state dict of tensors"
+        ) from error
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
             break
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path} does not hold a state dict of tensors; expected one, flat or under {_WRAPPERS}")
+        raise InputError(
+            f"{path} does not hold a state dict of tensors; expected one, flat or under {_WRAPPERS}"
+        )
     return {key.removeprefix("module."): value for key, value in state.items()}, {}
 
 

@@ -6,8 +6,6 @@ activations of its channels on one scale. The body computes in 0..255, as in the
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 
 from sqlib.models._common import RGBMean, SRNetwork, Upsampler, check_scale
@@ -62,7 +60,7 @@ class EDSR(SRNetwork):
         for block in self.blocks:
             deep = block(deep)
         features = self.upsampler(self.body_end(deep) + shallow)
-        return cast(Tensor, self.rgb_mean.add(self.tail(features)))
+        return self.rgb_mean.add(self.tail(features))
 
 
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -60,10 +60,14 @@ def load_images(
             continue
         images.append((name, image))
     if not images:
-        raise DataError(f"no usable image in {folder} ({len(skipped)} of {len(paths)} skipped); expected photographs")
+        raise DataError(
+            f"no usable image in {folder} ({len(skipped)} of {len(paths)} skipped); expected photographs"
+        )
     if len(skipped) > 0.1 * len(paths):
         shown = "; ".join(f"{name}: {why}" for name, why in skipped[:3])
-        raise InputError(f"{len(skipped)} of {len(paths)} training files are unusable ({shown}); clean the folder")
+        raise InputError(
+            f"{len(skipped)} of {len(paths)} training files are unusable ({shown}); clean the folder"
+        )
     return images, skipped
 
 
@@ -82,10 +86,10 @@ class CropPool:
     seed: int
 
     @classmethod
-    def from_images(
-        cls, images: Sequence[tuple[str, NDArray[np.uint8]]], scale: int, seed: int
-    ) -> CropPool:
-        hr = [image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale] for _, image in images]
+    def from_images(cls, images: Sequence[tuple[str, NDArray[np.uint8]]], scale: int, seed: int) -> CropPool:
+        hr = [
+            image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale] for _, image in images
+        ]
         return cls([name for name, _ in images], hr, [downscale(image, scale) for image in hr], scale, seed)
 
     def split(self, held_out: int) -> tuple[CropPool, CropPool]:

@@ -1,0 +1,133 @@
+"""Training: schedule, batches, resume, refusal of what cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sqlib import models
+from sqlib.errors import DataError, InputError
+from sqlib.resize import downscale
+from sqlib.training import CropPool, TrainConfig, config, load_images, train
+
+
+def photos(count: int = 5, side: int = 48) -> list[tuple[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [
+        (f"set/{i}.png", rng.integers(0, 256, (side + 4 * i, side, 3), dtype=np.uint8)) for i in range(count)
+    ]
+
+
+TINY = TrainConfig("edsr-small", 2, steps=6, batch=2, patch=8, warmup=2, held_out=1)
+
+
+def test_schedule_warms_up_then_falls_to_the_final_rate() -> None:
+    c = config("edsr-small-x4")
+    rates = [c.learning_rate_at(step) for step in range(c.steps + 1)]
+    assert rates[0] == pytest.approx(c.learning_rate / c.warmup)
+    assert max(rates) == rates[c.warmup] == c.learning_rate
+    assert rates[c.steps] == pytest.approx(c.final_learning_rate)
+    assert all(a >= b for a, b in zip(rates[c.warmup :], rates[c.warmup + 1 :], strict=False))
+
+
+def test_batches_depend_on_seed_and_step_alone_and_are_aligned() -> None:
+    pool = CropPool.from_images(photos(), 2, seed=3)
+    lr, hr = pool.batch(7, 4, 8)
+    again = CropPool.from_images(photos(), 2, seed=3).batch(7, 4, 8)
+    assert torch.equal(lr, again[0]) and torch.equal(hr, again[1])
+    assert not torch.equal(lr, pool.batch(8, 4, 8)[0])
+    assert lr.dtype == torch.uint8 and lr.shape == (4, 3, 8, 8) and hr.shape == (4, 3, 16, 16)
+    # The LR crop is the degraded HR crop, away from the borders that the crop cut.
+    for k in range(4):
+        small = downscale(np.ascontiguousarray(hr[k].permute(1, 2, 0).numpy()), 2).astype(int)
+        assert np.abs(small - lr[k].permute(1, 2, 0).numpy())[2:-2, 2:-2].max() <= 1
+
+
+def test_held_out_images_are_never_trained_on() -> None:
+    training, held_out = CropPool.from_images(photos(), 2, seed=3).split(2)
+    assert len(held_out.names) == 2 and not set(training.names) & set(held_out.names)
+
+
+def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    pool = CropPool.from_images(photos(), 2, seed=1)
+    quiet = lambda _line: None  # noqa: E731
+    assert train(TINY, pool, tmp_path / "whole", every=3, log=quiet)
+    assert not train(TINY, pool, tmp_path / "cut", minutes=0, every=3, log=quiet)
+    for _ in range(40):  # each call has time for about one step
+        if train(TINY, pool, tmp_path / "cut", minutes=1e-4, every=3, log=quiet):
+            break
+    whole, cut = (
+        models.load(tmp_path / run / "edsr-small-x2.safetensors", scale=2) for run in ("whole", "cut")
+    )
+    assert whole.weights_id == cut.weights_id
+
+
+def test_checkpoint_of_another_configuration_or_data_is_refused(tmp_path: Path) -> None:
+    pool = CropPool.from_images(photos(), 2, seed=1)
+    train(TINY, pool, tmp_path, minutes=0, log=lambda _line: None)
+    with pytest.raises(InputError, match="belongs to configuration"):
+        train(TrainConfig("edsr-small", 2, steps=7, batch=2, patch=8, held_out=1), pool, tmp_path)
+    with pytest.raises(InputError, match="other images"):
+        train(TINY, CropPool.from_images(photos(4), 2, seed=1), tmp_path)
+
+
+def test_nan_loss_stops_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = CropPool.from_images(photos(), 2, seed=1)
+    train(TINY, pool, tmp_path, minutes=0, log=lambda _line: None)
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(
+        "sqlib.training.loop.functional.l1_loss", lambda a, b: (a - b).abs().mean() * float("nan")
+    )
+    with pytest.raises(InputError, match="loss became nan at step 0"):
+        train(TINY, pool, tmp_path, log=lambda _line: None)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+
+
+def test_cuda_asked_for_and_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA device"):
+        train(TINY, CropPool.from_images(photos(), 2, seed=1), tmp_path, device="cuda")
+
+
+def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = CropPool.from_images(photos(), 2, seed=1)
+    train(TINY, pool, tmp_path, minutes=0, log=lambda _line: None)
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full_disk(_state: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        train(TINY, pool, tmp_path, every=1, log=lambda _line: None)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_folders_that_cannot_train(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        load_images(tmp_path / "absent", smallest=8)
+    with pytest.raises(DataError, match="no usable image"):
+        load_images(tmp_path, smallest=8)
+    for name, image in photos(19):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / name)
+    (tmp_path / "set" / "broken.png").write_bytes(b"\x89PNG nothing")
+    images, skipped = load_images(tmp_path, smallest=8)
+    assert len(images) == 19 and [name for name, _ in skipped] == ["set/broken.png"]
+    for i in range(3):
+        (tmp_path / "set" / f"broken{i}.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(InputError, match="4 of 23 training files are unusable"):
+        load_images(tmp_path, smallest=8)
+
+
+def test_unknown_configuration() -> None:
+    with pytest.raises(InputError, match="unknown training configuration"):
+        config("edsr-small-x8")
