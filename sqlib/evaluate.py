@@ -1,0 +1,187 @@
+"""Scoring a network on an image set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol as Interface
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sqlib import metrics
+from sqlib.datasets import Pair
+from sqlib.errors import InputError
+from sqlib.images import as_rgb
+from sqlib.metrics import DEFAULT, Protocol
+
+__all__ = ["Scores", "evaluate", "super_resolve"]
+
+
+class ImagePairs(Interface):
+    """What :func:`evaluate` needs of a dataset; :class:`sqlib.datasets.Dataset` has it."""
+
+    @property
+    def name(self) -> str: ...
+    def __len__(self) -> int: ...
+    def pairs(self, scale: int) -> Iterator[Pair]: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one network on one set.
+
+    Attributes
+    ----------
+    psnr, ssim : means over the images (dB; at most 1)
+    protocol : how they were computed
+    n : number of images
+    images : one dict(name, psnr, ssim) per image
+    seconds : wall time, images and metrics included
+    dataset : true name of the set
+    scale : upscaling factor
+    """
+
+    psnr: float
+    ssim: float
+    protocol: Protocol
+    n: int
+    images: list[dict[str, Any]]
+    seconds: float
+    dataset: str
+    scale: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict for JSON, with the protocol as its id."""
+        return {**vars(self), "protocol": self.protocol.id}
+
+
+def super_resolve(
+    model: nn.Module, lr: NDArray[np.uint8], *, device: str | torch.device = "cpu"
+) -> NDArray[np.float32]:
+    """Upscale one image, whole, without tiling.
+
+    Parameters
+    ----------
+    model : network with input (1, 3, h, w) in [0, 1]; moved to ``device``, used in evaluation mode, and left in
+        the mode it was in
+    lr : uint8 (h, w, 3)
+    device : "cpu", "cuda", ...
+
+    Returns
+    -------
+    float32 (scale * h, scale * w, 3) in gray levels 0..255, neither clipped nor rounded
+
+    Raises
+    ------
+    InputError
+        Not an image, an unusable device, an output that is not an image, NaN or infinite values.
+    """
+    with _ready(model, device) as where:
+        return _run(model, as_rgb(lr, "super_resolve"), where)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: ImagePairs,
+    *,
+    scale: int,
+    protocol: str | Protocol = DEFAULT,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Scores:
+    """Mean PSNR and SSIM of ``model`` over ``dataset``.
+
+    Parameters
+    ----------
+    model : as in :func:`super_resolve`
+    dataset : :class:`sqlib.datasets.Dataset` or anything with ``name``, ``len`` and ``pairs(scale)``
+    scale : must be the network's own
+    protocol : preset name or :class:`sqlib.metrics.Protocol`
+    progress : show a bar on standard error
+
+    Raises
+    ------
+    InputError
+        Wrong scale, empty set, an image too small for crop and window (the message names it), NaN outputs.
+    """
+    rules = metrics.protocol(protocol)
+    own = getattr(model, "scale", scale)
+    if own != scale:
+        raise InputError(
+            f"the network upscales by {own}, evaluation was asked at x{scale}: use the network's scale"
+        )
+    if len(dataset) == 0:
+        raise InputError(f"{dataset.name} has no images to evaluate on")
+    start = time.perf_counter()
+    images = []
+    with _ready(model, device) as where:
+        for pair in _progress(dataset.pairs(scale), len(dataset), dataset.name, progress):
+            try:
+                sr = _run(model, pair.lr, where)
+                scores = {
+                    "psnr": metrics.psnr(sr, pair.hr, rules, scale=scale),
+                    "ssim": metrics.ssim(sr, pair.hr, rules, scale=scale),
+                }
+            except InputError as error:
+                raise InputError(f"{dataset.name}, {pair.name}: {error}") from error
+            images.append({"name": pair.name, **scores})
+    return Scores(
+        psnr=float(np.mean([image["psnr"] for image in images])),
+        ssim=float(np.mean([image["ssim"] for image in images])),
+        protocol=rules,
+        n=len(images),
+        images=images,
+        seconds=time.perf_counter() - start,
+        dataset=dataset.name,
+        scale=scale,
+    )
+
+
+@contextmanager
+def _ready(model: nn.Module, device: str | torch.device) -> Iterator[torch.device]:
+    """Model on ``device`` and in evaluation mode; modes (module by module) are put back at the end."""
+    try:
+        where = torch.device(device)
+        model.to(where)
+    # torch: RuntimeError for an unknown or absent device, AssertionError for a build without CUDA
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield where
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _run(model: nn.Module, lr: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
+    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
+    with torch.inference_mode():
+        out = model(x.to(device))
+    if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != (1, 3):
+        shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        raise InputError(f"the network returned {shape} for one image; expected (1, 3, H, W)")
+    scale = getattr(model, "scale", None)
+    if scale is not None and tuple(out.shape[2:]) != (scale * lr.shape[0], scale * lr.shape[1]):
+        raise InputError(
+            f"the network returned {tuple(out.shape[2:])} pixels for {lr.shape[:2]}; expected {scale} times as many per side"
+        )
+    bad = int((~torch.isfinite(out)).sum())
+    if bad:
+        raise InputError(f"the network returned {bad} NaN or infinite values: check its weights")
+    image: NDArray[np.float32] = (out[0].float() * 255).permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(image)
+
+
+def _progress(pairs: Iterator[Pair], total: int, name: str, show: bool) -> Iterator[Pair]:
+    if not show:
+        return pairs
+    from tqdm import tqdm
+
+    return iter(tqdm(pairs, total=total, desc=name, unit="image"))
