@@ -1,0 +1,160 @@
+"""What several commands share: arguments, checks that need the library, output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sqlib.datasets import Calibration
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+class UsageError(Exception):
+    """An argument that is wrong in itself: exit status 2."""
+
+
+class Failure(Exception):
+    """The command ran and its answer is no: exit status 1."""
+
+
+def bits(text: str) -> int | tuple[int, int]:
+    """``"4"`` or ``"8,4"`` (weights, activations)."""
+    parts = text.split(",")
+    try:
+        values = [int(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not all(2 <= value <= 8 or value == 32 for value in values):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not 2 to 8, nor two such as 8,4 (weights,activations; 32 = left as is)"
+        )
+    if all(value == 32 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} quantizes nothing; leave --recipe out")
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def positive(text: str) -> int:
+    """An integer of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of 1 or more")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """An integer of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of 0 or more")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A positive, finite number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def known(kind: str, name: str, names: Iterable[str]) -> str:
+    """``name`` if it is one of ``names``, else a usage error that lists them."""
+    choices = list(names)
+    if name not in choices:
+        raise UsageError(f"unknown {kind} {name!r}; expected one of {', '.join(choices)}")
+    return name
+
+
+def add_quantization(parser: argparse.ArgumentParser) -> None:
+    """``--recipe``, ``--bits`` and the calibration they need."""
+    parser.add_argument("--recipe", help="quantize with this recipe, such as minmax")
+    parser.add_argument(
+        "--bits", type=bits, metavar="B", help="bits, or weight,activation bits; with --recipe (default 8)"
+    )
+    parser.add_argument(
+        "--calibration", default="builtin", metavar="SET", help="calibration images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of the calibration crops (default: %(default)s)"
+    )
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--data-dir``."""
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the datasets (default: $SQLIB_DATA)")
+
+
+def check_quantization(args: argparse.Namespace) -> None:
+    """Find unknown names before anything slow happens."""
+    if args.recipe is None:
+        if args.bits is not None:
+            raise UsageError("--bits needs --recipe")
+        return
+    from sqlib import datasets, recipes
+
+    known("recipe", args.recipe, recipes.names())
+    known("calibration set", args.calibration, datasets.names())
+
+
+def network(args: argparse.Namespace, model: str) -> nn.Module:
+    """The network of a command: by name, with its own or given weights, quantized where asked."""
+    from sqlib import models
+
+    known("network", model, models.names())
+    check_device(args.device)
+    if args.weights is not None:
+        loaded = models.load(args.weights, model, scale=args.scale)
+    else:
+        loaded = models.pretrained(model, scale=args.scale)
+    loaded = loaded.eval()
+    if args.recipe is not None:
+        from sqlib import quantize_model, recipes
+
+        recipe = recipes.create(args.recipe, bits=8 if args.bits is None else args.bits)
+        loaded = quantize_model(loaded, recipe, calibration(args)).eval()
+    return loaded.to(args.device)
+
+
+def calibration(args: argparse.Namespace) -> Calibration:
+    """32 crops of 48 x 48 LR pixels, as DFSQ takes them."""
+    from sqlib import datasets
+
+    return datasets.calibration(args.calibration, n=32, patch=48, scale=args.scale, seed=args.seed)
+
+
+def check_device(name: str) -> None:
+    """A usage error for a device that torch does not know or that is not here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {name!r} cannot be used: {reason}") from None
+
+
+@contextlib.contextmanager
+def quiet_stdout(active: bool) -> Iterator[None]:
+    """With ``--json``, whatever a library prints goes to standard error: stdout carries one object only."""
+    if not active:
+        yield
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    from sqlib.experiments.cells import jsonable
+
+    print(json.dumps(jsonable(value), indent=2, allow_nan=False))

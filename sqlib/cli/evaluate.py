@@ -1,0 +1,69 @@
+"""``sqlib evaluate``: PSNR and SSIM of a network on a dataset."""
+
+from __future__ import annotations
+
+import argparse
+
+from sqlib.cli import _common
+
+
+def add(commands: _common.Subparsers) -> None:
+    """Register the command."""
+    parser = commands.add_parser("evaluate", help="score a network on a dataset", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help="network, such as carn-m")
+    parser.add_argument("--scale", type=_common.positive, required=True, metavar="S", help="upscaling factor")
+    parser.add_argument("--dataset", required=True, metavar="D", help="dataset, such as set5 or builtin")
+    parser.add_argument(
+        "--weights", metavar="PATH", help="checkpoint (default: the weights that ship with sqlib)"
+    )
+    parser.add_argument("--protocol", default="default", help="how to score (default: %(default)s)")
+    parser.add_argument("--first", type=_common.positive, metavar="N", help="only the first N images")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _common.add_quantization(parser)
+    _common.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate and print."""
+    from sqlib import datasets, evaluate, metrics, models
+
+    _common.known("network", args.model, models.names())
+    _common.known("dataset", args.dataset, datasets.names())
+    _common.known("protocol", args.protocol, metrics.PROTOCOLS)
+    _common.check_quantization(args)
+    with _common.quiet_stdout(args.json):
+        dataset = datasets.load(args.dataset, data_dir=args.data_dir)
+        if args.first is not None:
+            dataset = dataset.subset(args.first)
+        model = _common.network(args, args.model)
+        scores = evaluate.evaluate(
+            model,
+            dataset,
+            scale=args.scale,
+            protocol=metrics.PROTOCOLS[args.protocol],
+            device=args.device,
+            progress=not args.json,
+        )
+    if args.json:
+        _common.print_json(
+            {
+                "model": args.model,
+                "scale": args.scale,
+                "dataset": dataset.name,
+                "recipe": args.recipe,
+                "bits": (args.bits or 8) if args.recipe else None,
+                "psnr": scores.psnr,
+                "ssim": scores.ssim,
+                "protocol": scores.protocol.id,
+                "n": scores.n,
+                "seconds": scores.seconds,
+                "images": scores.images,
+            }
+        )
+        return
+    for image in scores.images:
+        print(f"{image['name']:<24} {image['psnr']:8.3f} dB  {image['ssim']:.4f}")
+    label = f"{args.model} x{args.scale}" + (f" {args.recipe} {args.bits or 8} bit" if args.recipe else "")
+    print(f"{label} on {dataset.name} ({scores.n} images): {scores.psnr:.3f} dB, SSIM {scores.ssim:.4f}")
+    print(f"protocol {scores.protocol.id}; {scores.seconds:.1f} s")

@@ -1,0 +1,54 @@
+"""``sqlib plan``: the cells of a table, and what they cost."""
+
+from __future__ import annotations
+
+import argparse
+
+from sqlib.cli import _common
+
+
+def add(commands: _common.Subparsers) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "plan", help="list the cells of a table, or of all, and their cost", description=__doc__
+    )
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="table (default: all)")
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop or full (default: %(default)s)")
+    parser.add_argument("--cost", action="store_true", help="only the estimated time, from measured records")
+    parser.add_argument("--store", metavar="DIR", help="records to estimate from, besides the packaged ones")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print cells or their cost."""
+    from sqlib.experiments import definitions
+    from sqlib.experiments.planner import estimate, plan
+    from sqlib.experiments.progress import duration
+    from sqlib.experiments.scoreboard import shown_records
+
+    _common.known("profile", args.profile, definitions.PROFILES)
+    if args.table is not None:
+        _common.known("table", args.table, definitions.TABLES)
+    tables = [args.table] if args.table else list(definitions.TABLES)
+    cells = {name: plan(name, args.profile) for name in tables}
+    costs = {name: estimate(cells[name], shown_records(args.store)) for name in tables} if args.cost else {}
+    if args.json:
+        result: dict[str, object] = {"profile": args.profile}
+        for name in tables:
+            if args.cost:
+                cost = costs[name]
+                result[name] = {"cells": len(cells[name]), "seconds": cost.seconds, "unknown": cost.unknown}
+            else:
+                result[name] = [{"id": cell.id, **cell.to_dict()} for cell in cells[name]]
+        _common.print_json(result)
+        return
+    for name in tables:
+        if args.cost:
+            cost = costs[name]
+            time = f"about {duration(cost.seconds)} for {cost.known}" if cost.known else "no estimate"
+            unknown = f", {cost.unknown} never measured" if cost.unknown else ""
+            print(f"{name} ({args.profile}): {len(cells[name])} cells, {time}{unknown}")
+        else:
+            for cell in cells[name]:
+                print(f"{cell.id[:12]}  {name}  {cell.label}")

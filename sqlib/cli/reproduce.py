@@ -1,0 +1,83 @@
+"""``sqlib reproduce``: compute a table's cells into a store. Stop and resume at will."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sqlib.cli import _common
+
+
+def add(commands: _common.Subparsers) -> None:
+    """Register the command."""
+    parser = commands.add_parser("reproduce", help="compute a table", description=__doc__)
+    parser.add_argument("table", metavar="TABLE", help="table, such as dfsq-table2")
+    parser.add_argument("--profile", default="laptop", help="smoke, laptop or full (default: %(default)s)")
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help="folder of records (default: $SQLIB_STORE, else the user's data folder)",
+    )
+    parser.add_argument("--jobs", type=_common.positive, default=1, metavar="N", help="worker processes")
+    parser.add_argument("--shard", metavar="i/n", help="only the i-th of n parts, for n machines")
+    parser.add_argument(
+        "--seed", type=_common.seed, default=0, help="of the calibration (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _common.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the missing cells and say what became of each."""
+    from sqlib.errors import InputError
+    from sqlib.experiments import definitions
+    from sqlib.experiments.planner import parse_shard
+    from sqlib.experiments.reproduction import reproduce
+
+    _common.known("table", args.table, definitions.TABLES)
+    _common.known("profile", args.profile, definitions.PROFILES)
+    if args.shard is not None:
+        try:
+            parse_shard(args.shard)
+        except InputError as error:
+            raise _common.UsageError(str(error)) from None
+    _common.check_device(args.device)
+    with _common.quiet_stdout(args.json):
+        result = reproduce(
+            args.table,
+            profile=args.profile,
+            store=args.store,
+            device=args.device,
+            data_dir=args.data_dir,
+            seed=args.seed,
+            jobs=args.jobs,
+            shard=args.shard,
+            progress=True,
+        )
+    summary = result.summary
+    if args.json:
+        _common.print_json(
+            {
+                "table": args.table,
+                "profile": args.profile,
+                "store": str(result.store.path),
+                "cells": [
+                    {"id": item.cell.id, "cell": item.cell.label, "state": item.state, "note": item.note}
+                    for item in summary.outcomes
+                ],
+            }
+        )
+    else:
+        print(f"{args.table} ({args.profile}): {summary}")
+        for reason in dict.fromkeys(item.note for item in summary.of("skipped")):
+            print(f"not run: {reason}", file=sys.stderr)
+        kept = "" if not definitions.PROFILES[args.profile].scratch or args.store else " (scratch, not kept)"
+        print(f"store: {result.store.path}{kept}")
+    if summary.of("failed"):
+        first = summary.of("failed")[0]
+        raise _common.Failure(
+            f"{len(summary.of('failed'))} cells failed, first {first.cell.label}: {first.note}"
+        )
+    if summary.outcomes and not summary.done:
+        raise _common.Failure(f"no cell could be run: {summary.outcomes[0].note}")

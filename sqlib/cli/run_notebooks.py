@@ -1,0 +1,84 @@
+"""``sqlib run-notebooks``: execute the book's notebooks through papermill."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from sqlib.cli import _common
+
+
+def add(commands: _common.Subparsers) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "run-notebooks", help="execute notebooks through papermill", description=__doc__
+    )
+    parser.add_argument("outdir", metavar="OUTDIR", help="folder for the executed notebooks")
+    parser.add_argument("--profile", default="smoke", help="smoke, laptop or full (default: %(default)s)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="only this notebook; repeatable"
+    )
+    parser.add_argument(
+        "--notebooks", default="notebooks", metavar="DIR", help="their folder (default: %(default)s)"
+    )
+    parser.add_argument("--kernel", metavar="NAME", help="Jupyter kernel (default: the notebook's own)")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="further parameter",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Execute them all; name the failing ones at the end."""
+    from pathlib import Path
+
+    from sqlib.errors import InputError, SqlibError
+    from sqlib.experiments import definitions
+    from sqlib.experiments.notebook import check_parameters, run_notebook, select_notebooks
+
+    _common.known("profile", args.profile, definitions.PROFILES)
+    given = {name: _value(value) for name, value in args.parameter}
+    notebooks = select_notebooks(args.notebooks, args.only)
+    params = {"profile": args.profile, **given}
+    for path in notebooks:  # all of them before the first runs: a typing error costs no time
+        try:
+            check_parameters(path, params)
+        except InputError as error:
+            raise _common.UsageError(str(error)) from None
+    failed = []
+    for number, path in enumerate(notebooks, 1):
+        start = time.monotonic()
+        try:
+            run_notebook(
+                path, Path(args.outdir) / path.name, kernel=args.kernel, **{"profile": args.profile, **given}
+            )
+            state = "done"
+        except SqlibError as error:
+            failed.append(path.name)
+            state = " ".join(str(error).split())
+        print(
+            f"[{number}/{len(notebooks)}] {path.name}: {state} in {time.monotonic() - start:.0f} s",
+            file=sys.stderr,
+        )
+    if failed:
+        raise _common.Failure(f"{len(failed)} of {len(notebooks)} notebooks failed: {', '.join(failed)}")
+    print(f"{len(notebooks)} notebooks executed into {args.outdir}")
+
+
+def _value(text: str) -> int | float | str | None:
+    """A parameter from the command line: a number where it reads as one, None for ``None``, else text."""
+    if text == "None":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,46 @@
+"""``sqlib status``: which cells are measured, and the scoreboard's counts."""
+
+from __future__ import annotations
+
+import argparse
+
+from sqlib.cli import _common
+
+
+def add(commands: _common.Subparsers) -> None:
+    """Register the command."""
+    parser = commands.add_parser("status", help="what is measured and what is missing", description=__doc__)
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="table (default: all)")
+    parser.add_argument("--profile", default="laptop", help="laptop or full (default: %(default)s)")
+    parser.add_argument(
+        "--store", metavar="DIR", help="your records (default: $SQLIB_STORE, else the user's data folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the state of the stores."""
+    from sqlib.experiments import definitions
+    from sqlib.experiments.overview import status
+
+    kept = [name for name, profile in definitions.PROFILES.items() if not profile.scratch]
+    _common.known("profile", args.profile, kept)
+    if args.table is not None:
+        _common.known("table", args.table, definitions.TABLES)
+    state = status(args.profile, table=args.table, store=args.store)
+    if args.json:
+        _common.print_json(state)
+        return
+    print(f"your store: {state['store']}")
+    for table in state["tables"]:
+        print(
+            f"{table['table']} ({args.profile}): {table['cells']} cells, {table['own']} in your store, "
+            f"{table['packaged']} shipped with sqlib, {len(table['missing'])} missing"
+        )
+        for label in table["missing"]:
+            print(f"  missing: {label}")
+    names = [name for name in next(iter(state["scoreboard"].values())) if name != "values"]
+    print(f"\n{'printed values':<16}{'values':>8}" + "".join(f"{name:>9}" for name in names))
+    for name, row in state["scoreboard"].items():
+        print(f"{name:<16}{row['values']:>8}" + "".join(f"{row[verdict]:>9}" for verdict in names))

@@ -1,0 +1,67 @@
+"""``sqlib verify``: recompute a sample of the records that ship with sqlib."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sqlib.cli import _common
+
+
+def add(commands: _common.Subparsers) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "verify", help="recompute a sample of the shipped records", description=__doc__
+    )
+    parser.add_argument(
+        "--sample", type=_common.positive, required=True, metavar="N", help="how many records"
+    )
+    parser.add_argument(
+        "--max-seconds", type=_common.seconds, metavar="S", help="start no cell that would end later"
+    )
+    parser.add_argument("--seed", type=_common.seed, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--store", metavar="DIR", help="check these records instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _common.add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Verify and print; fails when nothing was verified or anything differs."""
+    from pathlib import Path
+
+    from sqlib.experiments.compute import Workbench
+    from sqlib.experiments.store import Store
+    from sqlib.experiments.verification import verify
+
+    if args.store is not None and not Path(args.store).is_dir():
+        raise _common.UsageError(f"store {args.store!r} does not exist")
+    _common.check_device(args.device)
+    with _common.quiet_stdout(args.json):
+        result = verify(
+            sample=args.sample,
+            max_seconds=args.max_seconds,
+            seed=args.seed,
+            store=Store(args.store) if args.store is not None else None,
+            bench=Workbench(device=args.device, data_dir=args.data_dir),
+            progress=True,
+        )
+    if args.json:
+        _common.print_json(
+            {
+                "verified": len(result.verified),
+                "n": result.n,
+                "differ": [{"cell": cell, "reason": reason} for cell, reason in result.differ],
+                "skipped": [{"cell": cell, "reason": reason} for cell, reason in result.skipped],
+                "not_reached": result.not_reached,
+            }
+        )
+    else:
+        print(result)
+        for reason in dict.fromkeys(reason for _, reason in result.skipped):
+            print(f"skipped: {reason}", file=sys.stderr)
+    if result.differ:
+        cell, reason = result.differ[0]
+        raise _common.Failure(f"{len(result.differ)} records differ, first {cell}: {reason}")
+    if not result.verified:
+        raise _common.Failure("nothing was verified" if result.n else "there are no records to verify")

@@ -1,0 +1,76 @@
+"""Planned, resumable, recorded experiments: every table of the book comes out of here.
+
+>>> from sqlib import experiments
+>>> run = experiments.reproduce("dfsq-table2", profile="smoke")
+>>> experiments.table_frame("dfsq-table2", scale=4)  # doctest: +SKIP
+
+Names load on first use, so that ``import sqlib.experiments`` stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlib.experiments.cells import CalibrationSpec, Cell
+    from sqlib.experiments.frame import context_frame, published_frame
+    from sqlib.experiments.notebook import run_notebook
+    from sqlib.experiments.overview import status
+    from sqlib.experiments.planner import plan
+    from sqlib.experiments.reproduction import Reproduction, reproduce
+    from sqlib.experiments.scoreboard import scoreboard_counts, scoreboard_frame
+    from sqlib.experiments.store import Store, default_store, packaged_store
+    from sqlib.experiments.tables import format_table, render_table, table_frame
+    from sqlib.experiments.verdicts import judge
+    from sqlib.experiments.verification import verify
+
+_HOME = {
+    "CalibrationSpec": "cells",
+    "Cell": "cells",
+    "Reproduction": "reproduction",
+    "Store": "store",
+    "context_frame": "frame",
+    "default_store": "store",
+    "format_table": "tables",
+    "judge": "verdicts",
+    "packaged_store": "store",
+    "plan": "planner",
+    "published_frame": "frame",
+    "render_table": "tables",
+    "reproduce": "reproduction",
+    "run_notebook": "notebook",
+    "scoreboard_counts": "scoreboard",
+    "scoreboard_frame": "scoreboard",
+    "status": "overview",
+    "table_frame": "tables",
+    "verify": "verification",
+}
+
+__all__ = [
+    "CalibrationSpec",
+    "Cell",
+    "Reproduction",
+    "Store",
+    "context_frame",
+    "default_store",
+    "format_table",
+    "judge",
+    "packaged_store",
+    "plan",
+    "published_frame",
+    "render_table",
+    "reproduce",
+    "run_notebook",
+    "scoreboard_counts",
+    "scoreboard_frame",
+    "status",
+    "table_frame",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"sqlib.experiments.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'sqlib.experiments' has no attribute {name!r}")

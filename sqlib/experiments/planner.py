@@ -1,0 +1,117 @@
+"""The planner: a table and a profile in, cells out. Pure: looks at no data, no weights and no store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlib.errors import InputError
+from sqlib.experiments import definitions
+from sqlib.experiments.cells import Cell, jsonable
+from sqlib.experiments.store import Record
+
+
+def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
+    """The cells of ``table`` in ``profile``, ordered so that neighbours share the most work.
+
+    Order: network, then recipe and bits, then dataset. A network is loaded once and a quantized network is
+    calibrated once for all its datasets.
+
+    Raises
+    ------
+    InputError
+        Unknown table or profile, or a seed that is not a non-negative integer.
+    """
+    from sqlib import recipes
+    from sqlib.metrics import PROTOCOLS
+
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}, expected an integer of 0 or more")
+    chosen, extent = definitions.table(table), definitions.profile(profile)
+    datasets = [*(extent.datasets or chosen.datasets), *extent.also]
+    cells = []
+    for network in chosen.networks:
+        if extent.networks is not None and network.name not in extent.networks:
+            continue
+        for method in chosen.methods:
+            for bits in method.bits:
+                recipe = None
+                if method.recipe is not None:
+                    recipe = jsonable(recipes.create(method.recipe, bits=bits).to_dict())
+                cells += [
+                    Cell(
+                        paper=chosen.paper,
+                        table=chosen.name,
+                        model=network.name,
+                        scale=network.scale,
+                        weights=network.weights,
+                        method=method.label,
+                        bits=str(bits),
+                        dataset=dataset,
+                        protocol=PROTOCOLS[chosen.protocol].id,
+                        # Full precision draws nothing: one cell serves every seed.
+                        seed=seed if recipe is not None else 0,
+                        recipe=recipe,
+                        calibration=(extent.calibration or chosen.calibration)
+                        if recipe is not None
+                        else None,
+                    )
+                    for dataset in datasets
+                ]
+    return cells
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2/8"`` -> (2, 8): the second of eight shards."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"shard is {text!r}, expected i/n with 1 <= i <= n, such as 2/8")
+    return int(match[1]), int(match[2])
+
+
+def shard(cells: Sequence[Cell], index: int, count: int) -> list[Cell]:
+    """Every ``count``-th cell from the ``index``-th (from 1) on; the shards together are all cells once."""
+    return list(cells[index - 1 :: count])
+
+
+def groups(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Runs of cells that share one (quantized) network, the unit handed to a worker."""
+    result: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        shared = (cell.model, cell.scale, cell.weights, str(cell.recipe), cell.calibration, cell.seed)
+        result.setdefault(shared, []).append(cell)
+    return list(result.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan costs: seconds of the cells for which a record says so, and how many have none."""
+
+    seconds: float
+    known: int
+    unknown: int
+
+
+def estimate(cells: Iterable[Cell], records: dict[str, Record]) -> Estimate:
+    """Estimate the single-process time of ``cells`` from measured records.
+
+    A cell is as long as its own record, else as the mean over records of the same network and dataset,
+    else unknown: nothing is guessed across networks.
+    """
+    similar: dict[tuple[str, int, str], list[float]] = {}
+    for record in records.values():
+        cell = record["planned"]
+        similar.setdefault((cell["model"], cell["scale"], cell["dataset"]), []).append(
+            float(record["seconds"])
+        )
+    seconds, known, unknown = 0.0, 0, 0
+    for cell in cells:
+        times = similar.get((cell.model, cell.scale, cell.dataset), [])
+        if cell.id in records:
+            times = [float(records[cell.id]["seconds"])]
+        if times:
+            seconds, known = seconds + sum(times) / len(times), known + 1
+        else:
+            unknown += 1
+    return Estimate(seconds, known, unknown)

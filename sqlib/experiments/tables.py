@@ -1,0 +1,181 @@
+"""A table of a paper with our rows under the printed ones."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from sqlib.errors import InputError
+from sqlib.experiments import definitions
+from sqlib.experiments.definitions import SCORES
+from sqlib.experiments.frame import published_frame
+from sqlib.experiments.planner import plan
+from sqlib.experiments.scoreboard import judged, same_inputs, shown_records
+from sqlib.experiments.store import Record, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Decimals shown per metric.
+DECIMALS = {"psnr_y": 3, "ssim_y": 4}
+
+
+def table_frame(
+    table: str,
+    *,
+    metric: str = "psnr_y",
+    scale: int | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """One table in the paper's layout: printed rows, and our networks' rows under each.
+
+    Parameters
+    ----------
+    table
+        A table that is planned, such as ``"dfsq-table2"``.
+    metric
+        ``"psnr_y"`` (dB) or ``"ssim_y"``.
+    scale
+        Only this scale; default all that are printed.
+    store
+        The reader's own store, layered over the packaged records; default as in
+        :func:`~sqlib.experiments.scoreboard.shown_records`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index levels ``scale``, ``bits``, ``method``, ``network``; column levels ``dataset`` and one of
+        ``value``, ``drop`` (from the same network's full precision), ``verdict`` (of the printed value,
+        empty in our own rows) and ``source``: ``"printed"``, ``"packaged"``, ``"own"`` or ``"not run"``;
+        the dataset's true name follows in brackets when only a part was scored. A row of ours exists
+        where the table plans that network, scale, method and bits.
+
+    Raises
+    ------
+    InputError
+        Unknown table or metric, or a scale that the table does not print.
+    """
+    import pandas as pd
+
+    definition = definitions.table(table)
+    if metric not in SCORES:
+        raise InputError(f"unknown metric {metric!r}; expected one of {', '.join(SCORES)}")
+    printed = published_frame(blanks=False)
+    printed = printed[(printed["table"] == table) & (printed["metric"] == metric)]
+    if scale is not None:
+        printed = printed[printed["scale"] == scale]
+        if printed.empty:
+            raise InputError(f"{table} prints no x{scale}")
+    records = shown_records(store)
+    frame = judged(printed, records)
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    rows: dict[tuple[Any, ...], dict[tuple[str, str], Any]] = {}
+    for row in frame.to_dict("records"):
+        place = (row["scale"], int(row["bits"]), row["method"], f"{row['model']} (printed)")
+        rows.setdefault(place, {}).update(
+            {
+                (row["dataset"], "value"): row["value"],
+                (row["dataset"], "drop"): row["published_drop"],
+                (row["dataset"], "verdict"): row["verdict"],
+                (row["dataset"], "source"): "printed",
+            }
+        )
+    names = {dataset.lower(): dataset for dataset in datasets}
+    for place, entry in _own_rows(table, metric, records, names).items():
+        if scale is None or place[0] == scale:
+            rows.setdefault(place, {}).update(entry)
+    methods = list(dict.fromkeys(frame["method"]))
+    ours = [network.name for network in definition.networks]
+
+    def order(place: tuple[Any, ...]) -> tuple[Any, ...]:
+        own = ours.index(place[3]) + 1 if place[3] in ours else 0
+        return (place[0], -place[1], methods.index(place[2]) if place[2] in methods else len(methods), own)
+
+    places = sorted(rows, key=order)
+    columns = pd.MultiIndex.from_product(
+        [datasets, ["value", "drop", "verdict", "source"]], names=["dataset", ""]
+    )
+    index = pd.MultiIndex.from_tuples(places, names=["scale", "bits", "method", "network"])
+    result = pd.DataFrame([[rows[p].get(c) for c in columns] for p in places], index=index, columns=columns)
+    for column in columns:
+        if column[1] in ("value", "drop"):
+            result[column] = pd.to_numeric(result[column]).astype("float64")
+        else:
+            result[column] = result[column].fillna("").astype(str)
+    return result
+
+
+def _own_rows(
+    table: str, metric: str, records: dict[str, Record], names: dict[str, str]
+) -> dict[tuple[Any, ...], dict[tuple[str, str], Any]]:
+    field = SCORES[metric][0]
+    cells = plan(table, "full")
+    full = {(c.model, c.scale, c.dataset): records.get(c.id) for c in cells if c.recipe is None}
+    rows: dict[tuple[Any, ...], dict[tuple[str, str], Any]] = {}
+    for cell in cells:
+        dataset = names.get(cell.dataset.lower())
+        if dataset is None:
+            continue
+        record = records.get(cell.id)
+        value, drop, source = math.nan, math.nan, "not run"
+        if record is not None:
+            value, source = float(record[field]), str(record["origin"])
+            if record["cell"]["dataset"] != cell.dataset:
+                source += f" ({record['cell']['dataset']})"
+            reference = full.get((cell.model, cell.scale, cell.dataset))
+            if cell.recipe is not None and reference is not None and same_inputs(reference, record):
+                drop = float(reference[field]) - value
+        rows.setdefault((cell.scale, int(cell.bits), cell.method, cell.model), {}).update(
+            {
+                (dataset, "value"): value,
+                (dataset, "drop"): drop,
+                (dataset, "verdict"): "",
+                (dataset, "source"): source,
+            }
+        )
+    return rows
+
+
+def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame:
+    """A :func:`table_frame` as text, one column per dataset: ``"31.471 (-0.412) close"``, ``"not run"``.
+
+    In brackets stands the change from the same network in full precision.
+
+    Printed cells end with their verdict; ours with nothing when packaged, with ``own`` when the reader's.
+    """
+    import pandas as pd
+
+    decimals = DECIMALS[metric]
+    datasets = list(dict.fromkeys(frame.columns.get_level_values(0)))
+
+    def text(row: Any, dataset: str) -> str:
+        value, drop = row[dataset, "value"], row[dataset, "drop"]
+        if not math.isfinite(value):
+            return row[dataset, "source"] or "–"
+        words = [f"{value:.{decimals}f}"]
+        if math.isfinite(drop):
+            words.append(f"({-drop:+.{decimals}f})")
+        words += [row[dataset, "verdict"]] if row[dataset, "verdict"] else []
+        source = row[dataset, "source"]
+        words += [source] if source not in ("printed", "packaged") else []
+        return " ".join(words)
+
+    shown = {dataset: [text(row, dataset) for _, row in frame.iterrows()] for dataset in datasets}
+    return pd.DataFrame(shown, index=frame.index)
+
+
+def render_table(frame: pd.DataFrame, *, metric: str = "psnr_y", caption: str = "") -> str:
+    """A :func:`table_frame` as one HTML ``<table>`` with the texts of :func:`format_table`."""
+    shown = format_table(frame, metric=metric).reset_index()
+    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in shown.columns)
+    lines = []
+    for values in shown.itertuples(index=False):
+        kind = "printed" if str(values[3]).endswith("(printed)") else "own"
+        cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in values)
+        lines.append(f'<tr class="{kind}">{cells}</tr>')
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return (
+        f'<table class="results">{title}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    )

@@ -1,0 +1,158 @@
+"""Recompute a sample of the packaged records and compare."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlib.errors import InputError, SqlibError
+from sqlib.experiments import provenance
+from sqlib.experiments.cells import Cell
+from sqlib.experiments.compute import NotAvailable, Workbench
+from sqlib.experiments.progress import Progress
+from sqlib.experiments.runner import Bench
+from sqlib.experiments.store import Record, Store, packaged_store
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a recomputed score may be from the recorded one: dB, and SSIM."""
+
+    psnr: float
+    ssim: float
+
+
+#: The same code on the same kind of processor with the same versions repeats itself; only the number of
+#: threads may reorder sums, which moves single pixels by one grey level.
+SAME_MACHINE = Tolerance(1e-3, 1e-5)
+#: Other processors and torch versions sum in another order (relative 1e-6). In full precision that is again
+#: single grey levels.
+OTHER_FULL_PRECISION = Tolerance(2e-3, 2e-5)
+#: In a quantized network a value next to a rounding boundary then takes the neighbouring level, which a later
+#: layer sees as noise. A tenth of the 0.05 dB that we call close.
+OTHER_QUANTIZED = Tolerance(5e-3, 1e-4)
+
+
+@dataclass
+class Verification:
+    """Labels of the sampled cells by what became of them; ``differ`` and ``skipped`` with the reason."""
+
+    verified: list[str] = field(default_factory=list)
+    differ: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    not_reached: list[str] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        return len(self.verified) + len(self.differ) + len(self.skipped) + len(self.not_reached)
+
+    @property
+    def ok(self) -> bool:
+        """Something was verified and nothing differs."""
+        return bool(self.verified) and not self.differ
+
+    def __str__(self) -> str:
+        text = f"verified {len(self.verified)} of {self.n}"
+        parts = []
+        if self.differ:
+            parts.append(f"{len(self.differ)} differ")
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped: weights or data absent")
+        if self.not_reached:
+            parts.append(f"{len(self.not_reached)} not reached in time")
+        return f"{text} ({', '.join(parts)})" if parts else text
+
+
+def tolerance(record: Record) -> Tolerance:
+    """What we grant this record on this machine."""
+    here = (provenance.versions(), provenance.cpu_model())
+    if here == (record["versions"], record["cpu"]):
+        return SAME_MACHINE
+    return OTHER_FULL_PRECISION if record["planned"]["recipe"] is None else OTHER_QUANTIZED
+
+
+def verify(
+    *,
+    sample: int,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    store: Store | None = None,
+    bench: Bench | None = None,
+    progress: bool = False,
+) -> Verification:
+    """Recompute ``sample`` records drawn from ``store`` and compare PSNR and SSIM, means and every image.
+
+    Parameters
+    ----------
+    sample
+        How many records, at least 1; all of them when there are fewer.
+    max_seconds
+        Start no further cell that would, by its record, end later than this. The first is always computed.
+    seed
+        Of the draw.
+    store
+        Default: the packaged records.
+    """
+    if sample < 1:
+        raise InputError(f"sample is {sample}, expected 1 or more")
+    if max_seconds is not None and not max_seconds > 0:
+        raise InputError(f"max_seconds is {max_seconds}, expected more than 0")
+    records = sorted((store or packaged_store()).records(), key=lambda record: str(record["key"]))
+    drawn = random.Random(seed).sample(records, min(sample, len(records)))
+    bench = bench or Workbench()
+    result = Verification()
+    start = time.monotonic()
+    with Progress(len(drawn), enabled=progress) as shown:
+        for record in drawn:
+            cell = Cell.from_dict(record["planned"])
+            left = math.inf if max_seconds is None else max_seconds - (time.monotonic() - start)
+            if (result.verified or result.differ) and float(record["seconds"]) > left:
+                result.not_reached.append(cell.label)
+                continue
+            shown.advance(f"{cell.label} {_check(record, cell, bench, result)}", worked=True)
+    return result
+
+
+def _check(record: Record, cell: Cell, bench: Bench, result: Verification) -> str:
+    try:
+        resolved = bench.resolve(cell)
+        found = (resolved.weights_id, resolved.data, resolved.dataset, resolved.calibration)
+        sha = record["calibration"]["sha256"] if record["calibration"] is not None else None
+        wanted = (record["weights_id"], record["data"], record["cell"]["dataset"], sha)
+        if found != wanted:
+            names = ("weights", "data", "dataset", "calibration crops")
+            other = ", ".join(name for name, a, b in zip(names, found, wanted) if a != b)
+            raise NotAvailable(f"the {other} it was measured with are not here, others are")
+        again = bench.compute(resolved)
+    except NotAvailable as error:
+        result.skipped.append((cell.label, str(error)))
+        return f"skipped: {error}"
+    except SqlibError as error:
+        result.differ.append((cell.label, str(error)))
+        return f"failed: {error}"
+    difference = compare(record, again, tolerance(record))
+    if difference:
+        result.differ.append((cell.label, difference))
+        return f"differs: {difference}"
+    result.verified.append(cell.label)
+    return "verified"
+
+
+def compare(record: Record, again: dict[str, Any], allowed: Tolerance) -> str:
+    """Empty when the recomputed scores agree, else the first difference in words."""
+    if again["n"] != record["n"]:
+        return f"{again['n']} images, recorded {record['n']}"
+    rows = [("mean", record, again)]
+    rows += [(str(old["name"]), old, new) for old, new in zip(record["images"], again["images"])]
+    for name, old, new in rows:
+        for score, limit in (("psnr", allowed.psnr), ("ssim", allowed.ssim)):
+            was, now = float(old[score]), float(new[score])
+            # A single image has fewer pixels to average over than the mean of the set.
+            limit = limit if name == "mean" else 4 * limit
+            same = (math.isnan(was) and math.isnan(now)) or was == now
+            if not same and not abs(was - now) <= limit:
+                return f"{name} {score} {now:.6f}, recorded {was:.6f} (allowed {limit:g})"
+    return ""

@@ -1,0 +1,77 @@
+"""A bench that needs no network and no data: made cells with known answers, slow where a test wants that."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlib.experiments.cells import Cell, ResolvedCell
+from sqlib.experiments.compute import NotAvailable
+
+
+def cells(n: int = 4, **changed: Any) -> list[Cell]:
+    options: dict[str, Any] = {
+        "paper": "dfsq",
+        "table": "dfsq-table2",
+        "model": "fake",
+        "scale": 4,
+        "weights": "pretrained",
+        "method": "MinMax",
+        "bits": "4",
+        "protocol": "p",
+        "recipe": {"name": "minmax", "version": 1, "bits": 4},
+        **changed,
+    }
+    return [Cell(dataset=f"set{i}", **options) for i in range(n)]
+
+
+class FakeBench:
+    """Computes a cell by sleeping; writes one line per start to ``log``, so that tests can count."""
+
+    def __init__(
+        self, log: Path, *, seconds: float = 0.0, absent: tuple[str, ...] = (), broken: tuple[str, ...] = ()
+    ) -> None:
+        self.log, self.seconds, self.absent, self.broken = log, seconds, absent, broken
+
+    def resolve(self, cell: Cell) -> ResolvedCell:
+        if cell.dataset in self.absent:
+            raise NotAvailable(f"needs data: {cell.dataset}")
+        return ResolvedCell(cell, cell.dataset, "data-" + cell.dataset, "weights")
+
+    def compute(self, resolved: ResolvedCell) -> dict[str, Any]:
+        with self.log.open("a") as stream:  # one short write to an append-mode file is atomic
+            stream.write(f"{os.getpid()} {resolved.planned.dataset}\n")
+        if resolved.planned.dataset in self.broken:
+            raise ValueError("this one cannot be computed")
+        time.sleep(self.seconds)
+        return content(resolved)
+
+    def computed(self) -> list[str]:
+        """Datasets whose computation was started, in order, repeats included."""
+        if not self.log.exists():
+            return []
+        return [line.split()[1] for line in self.log.read_text().splitlines()]
+
+
+def content(
+    resolved: ResolvedCell, *, psnr: float = 30.0, when: str = "2026-01-01T00:00:00+00:00"
+) -> dict[str, Any]:
+    cell = resolved.planned
+    return {
+        "cell": {**cell.to_dict(), "dataset": resolved.dataset},
+        "planned": cell.to_dict(),
+        "psnr": psnr,
+        "ssim": 0.9,
+        "n": 1,
+        "images": [{"name": "a", "psnr": psnr, "ssim": 0.9}],
+        "seconds": 1.0,
+        "cpu": "none",
+        "versions": {},
+        "data": resolved.data,
+        "weights_id": resolved.weights_id,
+        "calibration": None,
+        "time": when,
+        "profile": "laptop",
+    }
