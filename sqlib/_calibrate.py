@@ -1,0 +1,233 @@
+"""Calibration: find the call sites, decide which to quantize, stream the data past the recipe's observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sqlib import _skip
+from sqlib._ops import Operand
+from sqlib._sites import Site, Tracer
+from sqlib._weights import Names, sqnr_db
+from sqlib.errors import InputError
+from sqlib.recipes import Observer, Recipe
+
+if TYPE_CHECKING:
+    from sqlib.quantize import QuantizedModel
+
+COMPUTED = "(computed)"
+
+
+def batches(calibration: Any, network: nn.Module) -> Sequence[Any] | Iterable[Any]:
+    """Check the calibration data and make it iterable more than once.
+
+    A single tensor counts as one batch; a generator is read into a list, anything else is iterated in each pass.
+    """
+    expected = (
+        "an iterable of input tensors (N, C, H, W), of tuples of tensors for several inputs, or of dictionaries "
+        "of keyword arguments"
+    )
+    if isinstance(calibration, Tensor):
+        calibration = [calibration]
+    if isinstance(calibration, (str, bytes, dict)) or not isinstance(calibration, Iterable):
+        raise InputError(f"calibration is {type(calibration).__name__}, expected {expected}")
+    if iter(calibration) is calibration:
+        calibration = list(calibration)
+    first = next(iter(calibration), None)
+    if first is None:
+        raise InputError(f"calibration is empty, expected {expected}")
+    arguments(first, network)
+    return calibration
+
+
+def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of one batch, on the network's device and in its floating dtype."""
+    reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+
+    def place(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            dtype = reference.dtype if value.is_floating_point() else value.dtype
+            return value.to(reference.device, dtype)
+        if isinstance(value, (list, tuple)):
+            return type(value)(place(v) for v in value)
+        return value
+
+    if isinstance(batch, Tensor):
+        return (place(batch),), {}
+    if isinstance(batch, (tuple, list)) and any(isinstance(v, Tensor) for v in batch):
+        return tuple(place(v) for v in batch), {}
+    if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
+        return (), {k: place(v) for k, v in batch.items()}
+    raise InputError(
+        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors or a "
+        "dictionary of keyword arguments"
+    )
+
+
+class Discovery:
+    """Handler of the first pass over one batch: which sites exist, in which order, and where it upsamples."""
+
+    def __init__(self, sites: dict[str, Site], names: Names) -> None:
+        self.sites, self.names = sites, names
+        self.upsamplings: list[tuple[int, int]] = []
+
+    def enter(self, name: str, make: Callable[[], Site]) -> Site:
+        """Add the site."""
+        if name not in self.sites:
+            site = make()
+            site.order = len(self.sites)
+            self.sites[name] = site
+        return self.sites[name]
+
+    def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
+        """Recognize weights; a constant of the network in another place than a weight's is one, too."""
+        name = self.names.find(value)
+        if operand.role == "weight" or (name is not None and operand.role != "input" and not site.weight):
+            site.weight = name or COMPUTED
+            site.weight_role = operand.role
+            site.weight_shape = tuple(value.shape)
+            axis = operand.weight_axis
+            site.weight_axis = None if axis is None or value.ndim < 2 else axis % value.ndim
+        return value
+
+    def upsampled(self, width: int, site: Site | None) -> None:
+        """Remember where the image grew."""
+        self.upsamplings.append((len(self.sites) if site is None else site.order, width))
+
+
+class Observation(Discovery):
+    """Handler of the calibration passes: fits weights on sight and feeds the observers."""
+
+    def __init__(
+        self, model: QuantizedModel, recipe: Recipe, names: Names, decide: Callable[[Site], None]
+    ) -> None:
+        super().__init__(model.sites, names)
+        self.model, self.recipe, self.decide = model, recipe, decide
+        self.observers: dict[str, Observer] = {}
+        self.weights: dict[str, Tensor] = {}
+        self.changing: set[str] = set()
+        self.number = 0
+
+    def enter(self, name: str, make: Callable[[], Site]) -> Site:
+        """Count the call; decide a site that no earlier batch reached."""
+        new = name not in self.sites
+        site = super().enter(name, make)
+        if new:
+            self.decide(site)
+        if self.number == 0:
+            site.calls += 1
+        return site
+
+    def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
+        """Observe an activation, or fit the quantizer of a weight when it is first seen."""
+        if site.weight_shape is None:
+            super().operand(site, operand, value)
+        if not site.active:
+            return value
+        try:
+            if operand.role == site.weight_role:
+                self._weight(site, operand, value)
+            else:
+                self._activation(site, operand.role, value)
+        except InputError as error:
+            raise InputError(f"call site {site.name!r} ({site.op}, {operand.role}): {error}") from error
+        return value
+
+    def _weight(self, site: Site, operand: Operand, value: Tensor) -> None:
+        computed = site.weight == COMPUTED
+        if computed:
+            # The same at every call (weight normalization), or made from the input (dynamic convolution)?
+            # Watch it both ways until the passes are over.
+            self._activation(site, operand.role, value)
+            seen = self.weights.setdefault(site.name, value.detach().clone())
+            if seen.shape != value.shape or not torch.equal(seen, value):
+                self.changing.add(site.name)
+        if site.weight_key is not None:
+            return
+        key = f"{site.name}:weight" if computed else f"{site.weight}|{site.weight_axis}"
+        site.weight_key = key
+        if key not in self.model.weight_keys:
+            self.model.add_weight(key, self.recipe.weight_quantizer(value.detach(), site))
+        quantizer = self.model.weight_quantizer(key)
+        if quantizer is not None:
+            site.weight_sqnr_db = sqnr_db(value, quantizer(value.detach()))
+
+    def _activation(self, site: Site, role: str, value: Tensor) -> None:
+        if role not in site.activation_keys:
+            observer = self.recipe.activation_observer(site, role)
+            if observer is None:
+                return
+            site.activation_keys[role] = f"{site.name}:{role}"
+            self.observers[site.activation_keys[role]] = observer
+        observer = self.observers[site.activation_keys[role]]
+        if self.number < observer.passes:
+            observer.update(value.detach(), self.number)
+
+    def finish(self) -> None:
+        """Turn observers into quantizers; settle what the computed weights are."""
+        for site in self.sites.values():
+            if site.weight == COMPUTED and site.active and site.weight_role is not None:
+                if site.name in self.changing:
+                    if site.weight_key is not None:
+                        self.model.drop_weight(site.weight_key)
+                    site.weight, site.weight_role, site.weight_key, site.weight_sqnr_db = (
+                        None,
+                        None,
+                        None,
+                        None,
+                    )
+                    site.rule = "quantized; weight depends on the input: treated as an activation"
+                else:
+                    key = site.activation_keys.pop(site.weight_role, None)
+                    self.observers.pop(key or "", None)
+            for role, key in site.activation_keys.items():
+                try:
+                    self.model.add_activation(key, self.observers[key].finish())
+                except InputError as error:
+                    raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
+
+
+def calibrate(model: QuantizedModel, recipe: Recipe, data: Iterable[Any], skip: Sequence[str] | None) -> None:
+    """Fill `model` with sites and quantizers. The network must be in evaluation mode."""
+    network, sites = model.network, model.sites
+    names = Names(network)
+    args, kwargs = arguments(next(iter(data)), network)
+    discovery = Discovery(sites, names)
+    with torch.no_grad(), Tracer(network, discovery).running():
+        network(*args, **kwargs)
+    found = list(sites.values())
+    if not any(s.supported for s in found):
+        raise InputError(
+            f"the network {type(network).__name__} made no call that can be quantized (convolution, linear, "
+            f"matrix product); calls seen: {', '.join(s.op for s in found) or 'none'}"
+        )
+    patterns, source = skip, "skip"
+    if patterns is not None:
+        _skip.require_matches(found, patterns)
+    elif getattr(network, "default_skip", None) is not None:
+        patterns, source = _skip.check_patterns(network.default_skip), "network default"
+    if patterns is not None:
+        _skip.apply_patterns(found, patterns, source)
+    else:
+        images = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim >= 3]
+        _skip.apply_default(found, discovery.upsamplings, images[0].shape[-1] if images else None)
+
+    def decide(site: Site) -> None:
+        _skip.apply_like(site, sites.values(), patterns, source)
+
+    observation = Observation(model, recipe, names, decide)
+    passes = 1
+    while observation.number < passes:
+        for number, batch in enumerate(data):
+            args, kwargs = arguments(batch, network)
+            try:
+                with torch.no_grad(), Tracer(network, observation).running():
+                    network(*args, **kwargs)
+            except InputError as error:
+                raise InputError(f"calibration batch {number}: {error}") from error
+        observation.number += 1
+        passes = max([1, *(o.passes for o in observation.observers.values())])
+    observation.finish()

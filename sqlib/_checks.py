@@ -1,0 +1,48 @@
+"""Bit-widths and percentiles as users give them: one check, one message, no imports."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from sqlib.errors import InputError
+
+FULL_PRECISION = 32
+
+
+def check_bits(bits: Any, *, low: int = 1, high: int = 16, full_precision: bool = False) -> int:
+    """Return `bits` as an int, or raise an `InputError` that says what is accepted.
+
+    Parameters
+    ----------
+    bits
+        An integer (also a NumPy integer); booleans, floats and strings are refused.
+    low, high
+        Smallest and largest bit-width accepted.
+    full_precision
+        Whether 32 ("leave in full precision") is accepted as well.
+    """
+    expected = f"an integer from {low} to {high}" + (", or 32 for full precision" if full_precision else "")
+    if isinstance(bits, bool):
+        raise InputError(f"bits={bits!r}: expected {expected}")
+    try:
+        value = operator.index(bits)
+    except TypeError:
+        raise InputError(f"bits={bits!r} ({type(bits).__name__}): expected {expected}") from None
+    if low <= value <= high or (full_precision and value == FULL_PRECISION):
+        return value
+    raise InputError(f"bits={value}: expected {expected}")
+
+
+def check_percentile(percentile: Any, name: str = "percentile") -> float:
+    """Return `percentile` as a float above 50 and up to 100, or raise an `InputError` naming the option."""
+    expected = "expected a number above 50 and up to 100, e.g. 99.9"
+    if isinstance(percentile, (bool, str)):
+        raise InputError(f"{name}={percentile!r}: {expected}")
+    try:
+        value = float(percentile)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}={percentile!r}: {expected}") from None
+    if not 50.0 < value <= 100.0:
+        raise InputError(f"{name}={percentile!r}: {expected}")
+    return value

@@ -1,0 +1,235 @@
+"""Call sites: where in a network a product happens, named so that people and files can refer to it.
+
+A forward pass runs under a torch function mode, which sees every ``conv2d``, ``linear``, ``matmul``, ... however
+it is called: by a module, a functional call or an operator. Hooks on the modules tell which module is running.
+A site is named by that module's path; the operation is appended unless the module is itself the layer
+("body.0.conv1", but "attn.matmul"), and "#k" counts further calls within one forward pass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+from sqlib import _ops
+from sqlib._ops import Op, Operand
+from sqlib.errors import SqlibError
+
+
+@dataclass
+class Site:
+    """One call site.
+
+    Attributes
+    ----------
+    name
+        Unique name, e.g. "body.0.conv1", "attn.bmm#1".
+    base
+        The name without "#k".
+    module, module_type
+        Path and class name of the module whose forward makes the call ("" is the network itself).
+    op
+        "conv2d", "linear", "matmul", ...
+    order
+        Position in the order of first calls.
+    call
+        k: how often this module made this kind of call before, in one forward pass.
+    weight, weight_shape, weight_axis
+        Name and shape of the weight and the axis of its output channels, None where both operands are
+        activations. A weight that is computed in the forward pass (weight normalization) is "(computed)".
+    weight_role, weight_key
+        Which operand is the weight, and the key of its quantizer.
+    weight_sqnr_db
+        Signal to quantization noise of the weight at calibration.
+    supported
+        False for products that sqlib does not quantize.
+    active, rule
+        Whether the site is quantized, and the rule that decided it.
+    calls
+        Number of calls during one pass over the calibration data.
+    activation_keys
+        Operand to key of its activation quantizer.
+    """
+
+    name: str
+    base: str
+    module: str
+    module_type: str
+    op: str
+    order: int
+    call: int
+    weight: str | None = None
+    weight_shape: tuple[int, ...] | None = None
+    weight_axis: int | None = None
+    weight_role: str | None = None
+    weight_key: str | None = None
+    weight_sqnr_db: float | None = None
+    supported: bool = True
+    active: bool = False
+    rule: str = ""
+    calls: int = 0
+    activation_keys: dict[str, str] = field(default_factory=dict)
+
+
+class Handler(Protocol):
+    """What happens at a call site; one implementation each for discovery, calibration and inference."""
+
+    def enter(self, name: str, make: Callable[[], Site]) -> Site:
+        """The site called `name`; `make` creates it if it is new."""
+
+    def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
+        """The tensor to use in place of `value`."""
+
+    def upsampled(self, width: int, site: Site | None) -> None:
+        """An upsampling to `width` pixels ran, in `site` if that is a transposed convolution."""
+
+
+class _Running(threading.local):
+    """The module paths that are being executed in this thread, innermost last; None outside a forward pass."""
+
+    stack: list[tuple[str, str, bool]] | None = None
+
+
+_running = _Running()
+
+
+class _Enter:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if _running.stack is not None:
+            layer = isinstance(module, (_ConvNd, nn.Linear))
+            _running.stack.append((self.path, type(module).__name__, layer))
+
+
+class _Leave:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        stack = _running.stack
+        if stack is None:
+            return
+        # An exception caught inside the network leaves entries of modules that never finished.
+        while len(stack) > 1 and stack.pop()[0] != self.path:
+            pass
+
+
+def add_hooks(network: nn.Module) -> None:
+    """Make every submodule announce itself while `Tracer` runs; the hooks do nothing at other times."""
+    for path, module in network.named_modules():
+        if path:
+            # First in and last out, so that calls made by other hooks (old weight_norm) count as the module's own.
+            module.register_forward_pre_hook(_Enter(path), prepend=True)
+            module.register_forward_hook(_Leave(path))
+
+
+class Tracer(TorchFunctionMode):
+    """Intercepts one forward pass and hands every quantizable call to a `Handler`."""
+
+    def __init__(self, network: nn.Module, handler: Handler) -> None:
+        super().__init__()
+        self.handler = handler
+        self.root = ("", type(network).__name__, isinstance(network, (_ConvNd, nn.Linear)))
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    @contextmanager
+    def running(self) -> Any:
+        """Trace the calls inside the ``with`` block."""
+        outer = _running.stack
+        _running.stack = [self.root]
+        try:
+            with self:
+                yield self
+        finally:
+            _running.stack = outer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        op = _ops.OPS.get(func)
+        if op is not None:
+            return self._product(op, func, args, kwargs)
+        if func in _ops.COMPOSITE:
+            with self:
+                return _ops.opened(func)(*args, **kwargs)
+        if func in _ops.UPSAMPLING:
+            out = func(*args, **kwargs)
+            before = args[0] if args else kwargs["input"]
+            if out.shape[-1] > before.shape[-1]:
+                self.handler.upsampled(out.shape[-1], None)
+            return out
+        if func in _ops.FUSED:
+            raise SqlibError(
+                f"torch ran the fused kernel {func.__name__}, whose products cannot be quantized; "
+                "call torch.backends.mha.set_fastpath_enabled(False) and try again"
+            )
+        if func in _ops.UNSUPPORTED:
+            self._site(Op(_ops.UNSUPPORTED[func], ()))
+        return func(*args, **kwargs)
+
+    def _site(self, op: Op) -> Site:
+        path, module_type, layer = (_running.stack or [self.root])[-1]
+        call = self.counts[path, op.name]
+        self.counts[path, op.name] += 1
+        base = path if layer and path else f"{path}.{op.name}".lstrip(".")
+        name = f"{base}#{call}" if call else base
+
+        def make() -> Site:
+            return Site(name, base, path, module_type, op.name, -1, call, supported=bool(op.operands))
+
+        return self.handler.enter(name, make)
+
+    def _product(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if op is _ops.EINSUM and not _ops.two_operands(args):
+            op = Op(op.name, ())  # one, three or more operands: reported, not quantized
+        values = [_argument(args, kwargs, o) for o in op.operands]
+        if not all(isinstance(v, Tensor) and v.is_floating_point() for v in values):
+            op, values = Op(op.name, ()), values[:1]  # integer arithmetic is already discrete
+        site = self._site(op)
+        if op.operands and site.supported:
+            pairs = zip(op.operands, values, strict=True)
+            replaced = [self.handler.operand(site, o, v) for o, v in pairs]
+            if op is _ops.ATTENTION and site.active:
+                new_args, rest = _replace(args, kwargs, op, replaced)
+                mapped = Operand(-1, "attention", "attention")
+                return _ops.attention(
+                    *new_args, **rest, on_map=lambda w: self.handler.operand(site, mapped, w)
+                )
+            args, kwargs = _replace(args, kwargs, op, replaced)
+        out = func(*args, **kwargs)
+        if func in _ops.TRANSPOSED and out.shape[-1] > values[0].shape[-1] and _strided(args, kwargs):
+            self.handler.upsampled(out.shape[-1], site)
+        return out
+
+
+def _strided(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    stride = args[3] if len(args) > 3 else kwargs.get("stride", 1)
+    return any(s > 1 for s in stride) if isinstance(stride, (tuple, list)) else stride > 1
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], operand: Operand) -> Any:
+    return args[operand.position] if operand.position < len(args) else kwargs.get(operand.keyword)
+
+
+def _replace(
+    args: tuple[Any, ...], kwargs: dict[str, Any], op: Op, values: list[Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    new_args, new_kwargs = list(args), dict(kwargs)
+    for operand, value in zip(op.operands, values, strict=True):
+        if operand.position < len(args):
+            new_args[operand.position] = value
+        else:
+            new_kwargs[operand.keyword] = value
+    return tuple(new_args), new_kwargs

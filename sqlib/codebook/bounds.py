@@ -1,0 +1,219 @@
+r"""Bounds of a uniform quantizer: two numbers (or two per channel) fitted to data.
+
+With bits b and K = 2^b levels, the grid on [lower, upper] has the scale s = (upper - lower)/(K - 1):
+
+.. math:: c = \operatorname{rint}(\operatorname{clip}((x - l)/s, 0, K - 1)), \qquad \hat{x} = c s + l
+
+With ``integer_zero`` the lower end moves to the nearest multiple of s, l = rint(lower/s) s, as in DFSQ's
+released weight quantizer (z = round(min/D) there): zero is then exactly a level whenever
+lower <= 0 <= upper, so zero padding and post-ReLU zeros are free of error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sqlib._checks import check_bits, check_percentile
+from sqlib.codebook.histogram import Histogram
+from sqlib.errors import InputError
+
+METHODS = ("minmax", "percentile")
+_MAX_SPAN = float(np.finfo(np.float32).max)
+
+
+class Grid(NamedTuple):
+    """The three constants of the quantizer in the dtype it computes in; arrays of shape () or (channels,)."""
+
+    lower: NDArray[Any]
+    scale: NDArray[Any]
+    top: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """A fitted range.
+
+    Attributes
+    ----------
+    lower, upper
+        float64 arrays of shape () or, with an `axis`, (channels,).
+    bits
+        Bit-width the range was fitted for, 1 to 16.
+    error
+        Squared error, summed over the values, of quantizing the fitted data; shape as `lower`. NaN where
+        only the range of the data was kept (streamed min-max).
+    method
+        "minmax", "percentile", ...; a percentile range that collapsed to a point says
+        "percentile (collapsed: minmax)".
+    axis
+        Channel axis, None for one range for the whole tensor.
+    integer_zero
+        Whether the lower end is snapped to a multiple of the scale.
+    exact
+        False where `error` or the range comes from a histogram.
+    """
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    bits: int
+    error: NDArray[np.float64]
+    method: str
+    axis: int | None = None
+    integer_zero: bool = True
+    exact: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", check_bits(self.bits))
+        for name in ("lower", "upper", "error"):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
+        expected = 0 if self.axis is None else 1
+        if self.lower.ndim != expected or self.lower.shape != self.upper.shape:
+            raise InputError(
+                f"Bounds: lower has shape {self.lower.shape} and upper {self.upper.shape}, expected "
+                + ("numbers (axis is None)" if self.axis is None else "one entry per channel each")
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            span = self.upper - self.lower
+            fits = bool(np.all((span >= 0) & (span <= _MAX_SPAN)))
+        if not fits:
+            raise InputError(
+                f"Bounds: lower={self.lower.tolist()} and upper={self.upper.tolist()}; expected finite numbers "
+                "with lower <= upper and a difference that float32 can hold"
+            )
+
+    @property
+    def levels(self) -> int:
+        """Number of levels, 2^bits."""
+        return 1 << self.bits
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Distance between neighbouring levels, (upper - lower)/(levels - 1); 0 for a single point."""
+        return (self.upper - self.lower) / (self.levels - 1)
+
+    def grid(self, dtype: DTypeLike = np.float32) -> Grid:
+        """Constants for computing in `dtype` (float32 or float64).
+
+        A range without extent (or one whose scale underflows in `dtype`) gets scale 1 and top 0: every
+        value maps to `lower`, with no division by zero.
+        """
+        kind = np.dtype(dtype)
+        return grid_constants(self.lower, self.upper, self.bits, self.integer_zero, kind)
+
+
+def grid_constants(
+    lower: NDArray[Any], upper: NDArray[Any], bits: int, integer_zero: bool, kind: np.dtype[Any]
+) -> Grid:
+    """The arithmetic of `Bounds.grid`; float64 throughout, rounded to `kind` once at the end."""
+    last = (1 << bits) - 1
+    exact_scale = (upper - lower) / last
+    scale = exact_scale.astype(kind)
+    flat = scale == 0
+    scale = np.where(flat, kind.type(1), scale)
+    low = lower.astype(kind)
+    if integer_zero:
+        zero = np.rint(lower / np.where(flat, 1.0, exact_scale)).astype(kind)
+        low = np.where(flat, low, zero * scale)
+    # + 0 turns -0.0 into 0.0, so that code 0 restores the same bits on every path
+    return Grid(low + kind.type(0), scale, np.where(flat, 0, last).astype(kind))
+
+
+def fit_bounds(
+    values: Any,
+    bits: int,
+    *,
+    method: str = "minmax",
+    percentile: float = 99.9,
+    axis: int | None = None,
+    integer_zero: bool = True,
+) -> Bounds:
+    """Fit the range of a uniform quantizer to data.
+
+    Parameters
+    ----------
+    values
+        Array of any shape, or a `Histogram` (then `axis` must be None, and the result is exact to one bin
+        width only).
+    bits
+        1 to 16.
+    method
+        "minmax": smallest and largest value. "percentile": the `percentile`-th and (100 - `percentile`)-th
+        percentile, linearly interpolated as in `numpy.percentile`; a range that collapses to a point while
+        the data does not (sparse activations) falls back to min-max and says so in `method`.
+    percentile
+        Above 50, up to 100 (= min-max).
+    axis
+        Fit one range per index of this axis, e.g. 0 for the output channels of a convolution weight.
+    integer_zero
+        See the module's description.
+
+    Returns
+    -------
+    Bounds; ``error`` is the squared error of the quantized data, recomputed from `values`.
+
+    Raises
+    ------
+    InputError
+        For empty data, NaN or infinite values, bad bits, an unknown method or axis.
+
+    Notes
+    -----
+    O(n) for min-max; O(n) expected for percentiles (selection); one temporary of the size of the data.
+    """
+    bits = check_bits(bits)
+    if method not in METHODS:
+        raise InputError(f"fit_bounds: method={method!r}, expected one of {', '.join(METHODS)}")
+    check_percentile(percentile)
+    if isinstance(values, Histogram):
+        if axis is not None:
+            raise InputError("fit_bounds: axis must be None for a Histogram (fit one histogram per channel)")
+        return _fit_histogram(values, bits, method, percentile, integer_zero)
+    x = np.asarray(values)
+    if x.dtype.kind not in "fiu" or x.size == 0:
+        raise InputError(f"fit_bounds: {x.size} values of dtype {x.dtype}, expected at least one real number")
+    x = x.astype(np.float64, copy=False)
+    if axis is None:
+        rows = x.reshape(1, -1)
+    elif isinstance(axis, int) and -x.ndim <= axis < x.ndim:
+        rows = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+    else:
+        raise InputError(f"fit_bounds: axis={axis!r} for values of shape {x.shape}")
+    lower, upper = rows.min(axis=1), rows.max(axis=1)
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        raise InputError("fit_bounds: the values contain NaN or infinity; quantize finite data only")
+    if method == "percentile":
+        low, high = np.percentile(rows, [100.0 - percentile, percentile], axis=1)
+        collapsed = (low >= high) & (lower < upper)
+        lower, upper = np.where(collapsed, lower, low), np.where(collapsed, upper, high)
+        if collapsed.any():
+            method = "percentile (collapsed: minmax)"
+    shape: tuple[int, ...] = () if axis is None else (len(rows),)
+    grid = grid_constants(lower, upper, bits, integer_zero, np.dtype(np.float64))
+    low, scale, top = (g[:, None] for g in grid)
+    restored = np.rint(np.clip((rows - low) / scale, 0, top)) * scale + low
+    error = np.square(rows - restored).sum(axis=1)
+    return Bounds(
+        lower.reshape(shape), upper.reshape(shape), bits, error.reshape(shape), method, axis, integer_zero
+    )
+
+
+def _fit_histogram(h: Histogram, bits: int, method: str, percentile: float, integer_zero: bool) -> Bounds:
+    if h.count == 0:
+        raise InputError("fit_bounds: the histogram is empty; add at least one value")
+    lower, upper = h.lower, h.upper
+    if method == "percentile":
+        low, high = h.percentile(100.0 - percentile), h.percentile(percentile)
+        if low < high or lower == upper:
+            lower, upper = low, high
+        else:
+            method = "percentile (collapsed: minmax)"
+    low_a, up_a = np.array(lower), np.array(upper)
+    grid = grid_constants(low_a, up_a, bits, integer_zero, np.dtype(np.float64))
+    centres = h.centres()
+    restored = np.rint(np.clip((centres - grid.lower) / grid.scale, 0, grid.top)) * grid.scale + grid.lower
+    error = np.array(np.dot(np.square(centres - restored), h.counts))
+    return Bounds(low_a, up_a, bits, error, method, None, integer_zero, exact=False)

@@ -1,0 +1,282 @@
+"""The front door: quantize any network, without touching it.
+
+>>> quantized = sqlib.quantize_model(network, sqlib.recipes.MinMax(bits=8), calibration)   # doctest: +SKIP
+>>> quantized.report()                                                                    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sqlib import _skip
+from sqlib._calibrate import batches, calibrate
+from sqlib._checks import FULL_PRECISION
+from sqlib._ops import Operand
+from sqlib._sites import Site, Tracer, add_hooks
+from sqlib._weights import Cache, Names, sqnr_db, trains
+from sqlib.errors import InputError
+from sqlib.recipes import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+# What evaluation asks a network for; carried over from the network that was quantized.
+_CARRIED = ("scale", "name", "weights_id", "default_skip")
+
+
+def quantize_model(
+    model: nn.Module, recipe: Recipe, calibration: Iterable[Any], *, skip: Iterable[str] | str | None = None
+) -> QuantizedModel:
+    """Return a fake-quantized copy of a network.
+
+    Parameters
+    ----------
+    model
+        Any network whose work is done in convolutions, linear layers and matrix products, called as modules,
+        functions or operators. Never changed: parameters, buffers, mode and hooks stay as they are.
+    recipe
+        How to quantize, e.g. ``sqlib.recipes.MinMax(bits=4)``.
+    calibration
+        Iterable of input tensors (N, C, H, W), of tuples for networks with several inputs, or of dictionaries
+        of keyword arguments; moved to the network's device and floating dtype. Read several times (a
+        generator is kept in memory). All statistics come from the full-precision network in evaluation mode.
+    skip
+        Patterns (`fnmatch`) of call sites to leave in full precision; a module's name also covers everything
+        inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
+        otherwise the first convolution and everything from the upsampling on (see `sqlib._skip`).
+
+    Returns
+    -------
+    QuantizedModel
+
+    Raises
+    ------
+    InputError
+        For non-finite weights or activations, empty or unusable calibration data, a pattern that matches
+        nothing, or a network without a call that could be quantized.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+    if isinstance(model, QuantizedModel):
+        raise InputError(
+            "model is already quantized; quantize the original network (model.network is its copy)"
+        )
+    if not isinstance(recipe, Recipe):
+        raise InputError(
+            f"recipe is {recipe!r}, expected a recipe such as sqlib.recipes.MinMax(bits=8) or sqlib.recipes.create(name)"
+        )
+    _check_network(model)
+    patterns = None if skip is None else _skip.check_patterns(skip)
+    network = _copy(model)
+    data = batches(calibration, network)
+    modes = {m: m.training for m in network.modules()}
+    add_hooks(network)
+    network.eval()
+    quantized = QuantizedModel(network, recipe)
+    calibrate(quantized, recipe, data, patterns)
+    recipe.refine(quantized, data)  # type: ignore[arg-type]
+    for module, training in modes.items():
+        module.training = training
+    quantized.training = model.training
+    return quantized
+
+
+class QuantizedModel(nn.Module):
+    """A network with fake-quantizers at its call sites; made by `quantize_model`, called like the network.
+
+    Attributes
+    ----------
+    network
+        The full-precision copy; its parameters are the ones that train.
+    recipe
+        The recipe it was made with.
+    sites
+        Call sites by name, in the order of their calls.
+
+    Notes
+    -----
+    ``state_dict`` holds the network's tensors and every quantizer's bounds. Quantized weights are computed once
+    and again when a weight or its bounds change; call `refresh` after writing through ``.data``, which
+    torch does not count as a change. With gradients enabled they are recomputed in each pass, straight-through.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.sites: dict[str, Site] = {}
+        self.activations = nn.ModuleDict()
+        self.weights = nn.ModuleDict()
+        self.weight_keys: set[str] = set()
+        self._cache = Cache()
+        for attribute in _CARRIED:
+            if hasattr(network, attribute):
+                setattr(self, attribute, getattr(network, attribute))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with Tracer(self.network, _Inference(self)).running():
+            return self.network(*args, **kwargs)
+
+    def refresh(self) -> None:
+        """Forget the quantized weights, so that the next pass computes them from the present ones."""
+        self._cache.clear()
+
+    def add_weight(self, key: str, quantizer: nn.Module | None) -> None:
+        """Register the quantizer of the weight `key`; None leaves it in full precision."""
+        self.weight_keys.add(key)
+        if quantizer is not None:
+            self.weights[_module_key(key)] = quantizer
+
+    def drop_weight(self, key: str) -> None:
+        """Remove what `add_weight` registered."""
+        self.weight_keys.discard(key)
+        if _module_key(key) in self.weights:
+            del self.weights[_module_key(key)]
+
+    def add_activation(self, key: str, quantizer: nn.Module) -> None:
+        """Register the quantizer of one activation operand."""
+        self.activations[_module_key(key)] = quantizer
+
+    def weight_quantizer(self, key: str) -> nn.Module | None:
+        """The quantizer of a weight, or None."""
+        return self.weights._modules.get(_module_key(key))
+
+    def activation_quantizer(self, site: Site, role: str) -> nn.Module | None:
+        """The quantizer of an operand of a call site, or None."""
+        key = site.activation_keys.get(role)
+        return None if key is None else self.activations._modules.get(_module_key(key))
+
+    def report(self) -> pd.DataFrame:
+        """One row per call site, in the order of the calls.
+
+        Columns: site, op, module, module_type, weight, weight_shape, quantized, rule (why, or why not),
+        weight_bits, activation_bits (32: full precision), weight_per, lower and upper (of the first activation
+        operand), bounds (operand to (lower, upper), all of them), calls (in one pass over the calibration
+        data), weight_sqnr_db.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([self._row(site) for site in self.sites.values()])
+
+    def _row(self, site: Site) -> dict[str, Any]:
+        weight = None if site.weight_key is None else self.weight_quantizer(site.weight_key)
+        operands = {role: self.activation_quantizer(site, role) for role in site.activation_keys}
+        bounds = {
+            role: (float(q.lower.min()), float(q.upper.max()))  # type: ignore[operator]
+            for role, q in operands.items()
+            if hasattr(q, "lower") and hasattr(q, "upper")
+        }
+        lower, upper = next(iter(bounds.values()), (math.nan, math.nan))
+        bits = [int(getattr(q, "bits", FULL_PRECISION)) for q in operands.values()]
+        per = None if weight is None else ("tensor" if getattr(weight, "axis", None) is None else "channel")
+        return {
+            "site": site.name,
+            "op": site.op,
+            "module": site.module,
+            "module_type": site.module_type,
+            "weight": site.weight,
+            "weight_shape": site.weight_shape,
+            "quantized": site.active,
+            "rule": site.rule,
+            "weight_bits": int(getattr(weight, "bits", FULL_PRECISION)),
+            "activation_bits": max(bits, default=FULL_PRECISION),
+            "weight_per": per,
+            "lower": lower,
+            "upper": upper,
+            "bounds": bounds,
+            "calls": site.calls,
+            "weight_sqnr_db": self._sqnr(site, weight),
+        }
+
+    def _sqnr(self, site: Site, quantizer: nn.Module | None) -> float:
+        if quantizer is None or site.weight_sqnr_db is None:
+            return math.nan
+        tensors = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        weight = tensors.get(site.weight or "")
+        if weight is None:  # computed, or a view: as it was at calibration
+            return site.weight_sqnr_db
+        with torch.no_grad():
+            return sqnr_db(weight, quantizer(weight.detach()))
+
+    def extra_repr(self) -> str:
+        active = sum(s.active for s in self.sites.values())
+        return f"recipe={self.recipe}, {active} of {len(self.sites)} call sites quantized"
+
+
+class _Inference:
+    """Handler of a normal forward pass: every operand of an active site goes through its quantizer."""
+
+    def __init__(self, model: QuantizedModel) -> None:
+        self.model = model
+
+    def enter(self, name: str, make: Callable[[], Site]) -> Site:
+        site = self.model.sites.get(name)
+        if site is not None:
+            return site
+        site = make()
+        like = [s for s in self.model.sites.values() if s.base == site.base]
+        if not site.supported or (like and not any(s.active for s in like)):
+            return site
+        raise InputError(
+            f"call site {name!r} ({site.op}) was never reached during calibration, so it has no quantizer; "
+            "calibrate with inputs that reach it, or name it in skip="
+        )
+
+    def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
+        if not site.active:
+            return value
+        if operand.role == site.weight_role:
+            key = site.weight_key
+            quantizer = None if key is None else self.model.weight_quantizer(key)
+            if key is None or quantizer is None:
+                return value
+            if site.weight == "(computed)" or trains(value, quantizer):
+                return quantizer(value)  # type: ignore[no-any-return]
+            return self.model._cache.fake(key, value, quantizer)
+        found = self.model.activation_quantizer(site, operand.role)
+        return value if found is None else found(value)
+
+    def upsampled(self, width: int, site: Site | None) -> None:
+        """Of no interest after calibration."""
+
+
+def _module_key(key: str) -> str:
+    return key.replace(".", "/")  # a module's name must not contain dots
+
+
+def _check_network(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
+            raise InputError(
+                f"module {path or type(module).__name__!r} is compiled, so its calls cannot be seen; "
+                "give the original network"
+            )
+    for name, tensor in model.named_parameters():
+        if isinstance(tensor, nn.parameter.UninitializedParameter):
+            raise InputError(
+                f"parameter {name!r} has no shape yet; run the network once before quantizing it"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise InputError(
+                f"parameter {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; check the weights file"
+            )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """Deep copy, also where a module keeps a tensor computed from parameters (old weight_norm), which torch
+    refuses to copy: those become plain values, recomputed by the network's own hooks."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)

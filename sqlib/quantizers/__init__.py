@@ -1,0 +1,8 @@
+"""Fake-quantizers as torch modules, and the pure functions they must agree with."""
+
+from __future__ import annotations
+
+from sqlib.quantizers.observers import HistogramObserver, RangeObserver
+from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
+
+__all__ = ["HistogramObserver", "RangeObserver", "UniformQuantizer", "dequantize", "quantize"]

@@ -1,0 +1,272 @@
+r"""The uniform fake-quantizer as a torch module, with straight-through gradients.
+
+Forward: quantize and restore, as in `sqlib.codebook.bounds`. Backward (2DQuant, Eq. 2 and its appendix; the
+rounding is passed straight through): with t = (x - l)/s,
+
+.. math::
+    \frac{\partial \hat x}{\partial x} = [0 \le t \le K - 1], \quad
+    \frac{\partial \hat x}{\partial u} = [t > K - 1] + \frac{\operatorname{rint}(t) - t}{K - 1}, \quad
+    \frac{\partial \hat x}{\partial l} = [t < 0] - \frac{\operatorname{rint}(t) - t}{K - 1}
+
+where the fractions stand for clipped t and vanish outside the bounds. Snapping the lower end to a multiple
+of the scale (``integer_zero``) is a rounding as well, and passed straight through.
+
+Two forward paths give the same bits: the fused Numba kernel for CPU tensors without gradient, and plain
+torch operations for everything else. float16 and bfloat16 are computed in float32 and cast back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sqlib import codebook
+from sqlib._checks import check_bits
+from sqlib.codebook.bounds import Bounds
+from sqlib.errors import InputError
+from sqlib.kernels import fake_quantize
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    if not dtype.is_floating_point:
+        raise InputError(f"quantizer: a tensor of dtype {dtype}, expected floating-point values")
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class UniformQuantizer(nn.Module):
+    """Fake-quantizer with fixed bounds: input of any shape and float dtype, output of the same.
+
+    Parameters
+    ----------
+    bounds
+        The fitted range: `sqlib.codebook.fit_bounds`, or a `Bounds` made by hand.
+
+    Attributes
+    ----------
+    lower, upper
+        float64 buffers (parameters after `learnable`), shape () or (channels,). They stay float64 under
+        ``.half()`` and friends, because a rounded bound would move every level.
+    bits, axis, integer_zero, method
+        As in `Bounds`.
+
+    Notes
+    -----
+    NaN in gives NaN out at the same place; infinities are clipped. A range without extent maps everything to
+    its lower bound. Double backward is not defined.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__()
+        self.bits = check_bits(bounds.bits)
+        self.axis = bounds.axis
+        self.integer_zero = bounds.integer_zero
+        self.method = bounds.method
+        self.register_buffer("lower", torch.tensor(bounds.lower, dtype=torch.float64))
+        self.register_buffer("upper", torch.tensor(bounds.upper, dtype=torch.float64))
+        self._remembered: Any = None
+
+    def learnable(self) -> UniformQuantizer:
+        """Turn both bounds into parameters, in place, for training them; returns self."""
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if not isinstance(value, nn.Parameter):
+                del self._buffers[name]
+                self.register_parameter(name, nn.Parameter(value.detach().clone()))
+        return self
+
+    def bounds(self) -> Bounds:
+        """The present bounds as NumPy data (error NaN: they may have been loaded or trained)."""
+        lower, upper = (v.detach().cpu().double().numpy() for v in (self.lower, self.upper))
+        error = np.full(lower.shape, np.nan)
+        return Bounds(lower, upper, self.bits, error, self.method, self.axis, self.integer_zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        if torch.is_grad_enabled() and (
+            x.requires_grad or self.lower.requires_grad or self.upper.requires_grad
+        ):
+            out: Tensor = _StraightThrough.apply(x, self.lower, self.upper, self)  # type: ignore[no-untyped-call]
+            return out
+        return self.fake(x)
+
+    def fake(self, x: Tensor) -> Tensor:
+        """The forward pass without gradient: fused kernel where possible, torch otherwise."""
+        fused = _kernel_takes(x) and (self.axis is None or x.is_contiguous())
+        return self._fused(x) if fused else self.fake_torch(x)
+
+    def fake_torch(self, x: Tensor) -> Tensor:
+        """The same in plain torch operations, on any device; four temporaries of x's size."""
+        lower, scale, top = self.grid(x)
+        codes = self._codes(x.to(lower.dtype), lower, scale, top)
+        return (codes * scale + lower).to(x.dtype)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of `x` as an int32 tensor; raises `InputError` for NaN."""
+        self._check(x)
+        if bool(torch.isnan(x).any()):
+            raise InputError("quantize: the tensor contains NaN, which has no code")
+        lower, scale, top = self.grid(x)
+        return self._codes(x.detach().to(lower.dtype), lower, scale, top).to(torch.int32)
+
+    def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(lower, scale, top) in the computing dtype on x's device, shaped to broadcast against `x`.
+
+        The arithmetic is that of `sqlib.codebook.bounds.grid_constants`, operation by operation.
+        """
+        kind = _wide(x.dtype)
+        lower, upper = (v.detach().to(x.device) for v in (self.lower, self.upper))
+        last = (1 << self.bits) - 1
+        exact = (upper - lower) / last
+        scale = exact.to(kind)
+        flat = scale == 0
+        scale = torch.where(flat, torch.ones_like(scale), scale)
+        low = lower.to(kind)
+        if self.integer_zero:
+            zero = torch.round(lower / torch.where(flat, torch.ones_like(exact), exact)).to(kind)
+            low = torch.where(flat, low, zero * scale)
+        top = torch.where(flat, torch.zeros_like(scale), torch.full_like(scale, last))
+        grid = (low + torch.zeros_like(low), scale, top)
+        if self.axis is None:
+            return grid
+        shape = [1] * x.ndim
+        shape[self.axis] = -1
+        return tuple(g.reshape(shape) for g in grid)  # type: ignore[return-value]
+
+    @staticmethod
+    def _codes(x: Tensor, lower: Tensor, scale: Tensor, top: Tensor) -> Tensor:
+        return torch.round(torch.clamp((x - lower) / scale, torch.zeros_like(top), top))
+
+    def _check(self, x: Tensor) -> None:
+        if self.axis is None:
+            return
+        if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] != self.lower.numel():
+            raise InputError(
+                f"quantizer: bounds for {self.lower.numel()} channels on axis {self.axis}, "
+                f"but the tensor has shape {tuple(x.shape)}"
+            )
+
+    def _fused(self, x: Tensor) -> Tensor:
+        grid = self._numpy_grid(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        wide = x.detach().to(_wide(x.dtype))
+        out = torch.empty_like(wide)
+        if self.axis is None:
+            # Any dense layout (channels_last, transposed) is one flat run of memory, and empty_like keeps it.
+            source, target = (v.as_strided((v.numel(),), (1,)).numpy() for v in (wide, out))
+            fake_quantize(source, *grid, out=target, threads=torch.get_num_threads())
+        else:
+            fake_quantize(wide.numpy(), *grid, axis=self.axis, out=out.numpy())
+        return out.to(x.dtype)
+
+    def _numpy_grid(self, kind: torch.dtype) -> Any:
+        """`Bounds.grid`, remembered until a bound changes: it costs more than a small layer's quantization."""
+        inference = self.lower.is_inference() or self.upper.is_inference()  # such tensors count no versions
+        if not inference and self._remembered is not None:
+            lower, upper, versions, remembered_kind, grid = self._remembered
+            if (
+                lower is self.lower
+                and upper is self.upper
+                and versions == (lower._version, upper._version)
+                and remembered_kind == kind
+            ):
+                return grid
+        grid = self.bounds().grid(np.float64 if kind == torch.float64 else np.float32)
+        if not inference:
+            versions = (self.lower._version, self.upper._version)
+            self._remembered = (self.lower, self.upper, versions, kind, grid)
+        return grid
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> UniformQuantizer:
+        # Follow the device, never the dtype: `fn` is shown an integer tensor, which no dtype change touches.
+        device = fn(torch.zeros(0, dtype=torch.uint8, device=self.lower.device)).device
+        kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if value.device == device:
+                continue
+            moved = value.detach().to(device, kind)
+            if isinstance(value, nn.Parameter):
+                value.data = moved
+            else:
+                self._buffers[name] = moved
+        self._remembered = None
+        return self
+
+    def extra_repr(self) -> str:
+        channels = "per tensor" if self.axis is None else f"per channel of axis {self.axis}"
+        return f"bits={self.bits}, {channels}, method={self.method!r}"
+
+
+def _kernel_takes(x: Tensor) -> bool:
+    """Whether NumPy may read this tensor's memory in one flat run."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.device.type == "cpu"
+        and x.layout == torch.strided
+        and torch.ops.aten.is_non_overlapping_and_dense.default(x)
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, quantizer: UniformQuantizer) -> Tensor:
+        ctx.grid = quantizer.grid(x)
+        ctx.axis = quantizer.axis
+        ctx.save_for_backward(x, lower)
+        return quantizer.fake(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, bound = ctx.saved_tensors
+        lower, scale, top = ctx.grid
+        t = (x.to(lower.dtype) - lower) / scale
+        below, above = t < 0, t > top
+        grad_x = grad_lower = grad_upper = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad.masked_fill(below | above, 0)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            wide = grad.to(lower.dtype)
+            clipped = torch.minimum(torch.clamp(t, min=0), top)
+            residual = (torch.round(clipped) - clipped) / torch.clamp(top, min=1)
+
+            def reduce(values: Tensor) -> Tensor:
+                if ctx.axis is None:
+                    return values.sum().to(bound)
+                dims = [d for d in range(x.ndim) if d != ctx.axis % x.ndim]
+                return (values.sum(dims) if dims else values).to(bound)
+
+            grad_lower = reduce(wide * (below.to(wide) - residual))
+            grad_upper = reduce(wide * (above.to(wide) + residual))
+        return grad_x, grad_lower, grad_upper, None
+
+
+def quantize(x: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer) -> Any:
+    """Integer codes: a NumPy array for an array (uint8 or uint16), an int32 tensor for a tensor.
+
+    Raises `InputError` for NaN; see `sqlib.codebook.quantize`.
+    """
+    if isinstance(x, Tensor):
+        quantizer = UniformQuantizer(q) if isinstance(q, Bounds) else q
+        return quantizer.codes(x)
+    return codebook.quantize(x, q.bounds() if isinstance(q, UniformQuantizer) else q)
+
+
+def dequantize(codes: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer, dtype: Any = None) -> Any:
+    """Values of integer codes, float32 unless `dtype` (of NumPy or torch, matching `codes`) says otherwise."""
+    if isinstance(codes, Tensor):
+        quantizer = UniformQuantizer(q) if isinstance(q, Bounds) else q
+        kind = dtype or torch.float32
+        lower, scale, _ = quantizer.grid(torch.empty(codes.shape, dtype=kind, device=codes.device))
+        return (codes.to(lower.dtype) * scale + lower).to(kind)
+    bounds = q.bounds() if isinstance(q, UniformQuantizer) else q
+    return codebook.dequantize(codes, bounds, np.float32 if dtype is None else dtype)

@@ -1,0 +1,202 @@
+"""What a recipe is, and the registry that finds one by name. Imports neither torch nor numpy.
+
+A recipe is a frozen dataclass that says how weights and activations become fake-quantizers. The engine
+(`sqlib.quantize_model`) finds the call sites, drives the passes over the calibration data and asks:
+
+``weight_quantizer(weight, site)``
+    a module that fake-quantizes this weight, or None to leave it; called once per distinct weight.
+``activation_observer(site, operand)``
+    an `Observer` for one activation operand of one call site, or None to leave it in full precision.
+``refine(model, calibration)``
+    a last word with the complete `QuantizedModel` and the calibration batches, for reconstruction and
+    bound training; does nothing by default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from sqlib._checks import FULL_PRECISION, check_bits
+from sqlib.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sqlib._sites import Site
+    from sqlib.quantize import QuantizedModel
+
+
+class Observer(Protocol):
+    """Collects what one call site sees. `update` is called for every batch in each of `passes` passes."""
+
+    passes: int
+
+    def update(self, x: Tensor, number: int) -> None:
+        """See one activation tensor in pass `number` (from 0). Must not change or keep the tensor."""
+
+    def finish(self) -> nn.Module:
+        """The fake-quantizer fitted to what was seen."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Base of all recipes: bits, and the round trip through dictionaries and JSON.
+
+    Parameters
+    ----------
+    bits
+        One bit-width for weights and activations, or the pair (weight bits, activation bits); 2 to 8 each.
+        One of the pair may be 32: that side stays in full precision.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    bits: int | tuple[int, int] = 8
+
+    def __post_init__(self) -> None:
+        bits: Any = self.bits
+        if isinstance(bits, (list, tuple)):
+            if len(bits) != 2:
+                raise InputError(
+                    f"bits={bits!r}: expected one number or a pair (weight bits, activation bits)"
+                )
+            pair = tuple(check_bits(b, low=2, high=8, full_precision=True) for b in bits)
+            if pair == (FULL_PRECISION, FULL_PRECISION):
+                raise InputError("bits=(32, 32) quantizes nothing; give at least one side 2 to 8 bits")
+            object.__setattr__(self, "bits", pair)
+        else:
+            object.__setattr__(self, "bits", check_bits(bits, low=2, high=8))
+
+    @property
+    def weight_bits(self) -> int:
+        """Bit-width of the weights; 32 means full precision."""
+        return self.bits[0] if isinstance(self.bits, tuple) else self.bits
+
+    @property
+    def activation_bits(self) -> int:
+        """Bit-width of the activations; 32 means full precision."""
+        return self.bits[1] if isinstance(self.bits, tuple) else self.bits
+
+    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """The fake-quantizer for `weight`; ``site.weight_axis`` is the axis of its output channels."""
+        raise NotImplementedError(f"{type(self).__name__}.weight_quantizer")
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """An observer for the operand ("input", "left", "right", "query", ...) of `site`."""
+        raise NotImplementedError(f"{type(self).__name__}.activation_observer")
+
+    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+        """Adjust the complete quantized network in place; the default does nothing."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: name, version and every option (pairs as lists)."""
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        options = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+        return {"name": self.name, "version": self.version, **options}
+
+    def to_json(self) -> str:
+        """`to_dict` as one line of JSON with sorted keys, so that equal recipes give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Rebuild from `to_dict`; on the base class any recipe, on a subclass only that one."""
+        recipe = from_dict(data)
+        if not isinstance(recipe, cls):
+            raise InputError(f"{cls.__name__}.from_dict: the data describes the recipe {recipe.name!r}")
+        return recipe
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Rebuild from `to_json`."""
+        return cls.from_dict(_parse(text))
+
+
+R = TypeVar("R", bound=type[Recipe])
+_REGISTRY: dict[str, type[Recipe]] = {}
+
+
+def register(name: str) -> Callable[[R], R]:
+    """Class decorator: make a recipe known under `name`."""
+
+    def add(cls: R) -> R:
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def names() -> list[str]:
+    """Names of all recipes, sorted."""
+    return sorted(_REGISTRY)
+
+
+def create(name: str, **options: Any) -> Recipe:
+    """Make a recipe by name, e.g. ``create("percentile", bits=4, percentile=99.5)``.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or option, or a bad value.
+    """
+    if not isinstance(name, str) or name not in _REGISTRY:
+        near = difflib.get_close_matches(str(name), _REGISTRY, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"unknown recipe {name!r}: expected one of {', '.join(names())}{hint}")
+    cls = _REGISTRY[name]
+    known = [f.name for f in dataclasses.fields(cls)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"recipe {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return cls(**options)
+
+
+def from_dict(data: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from `Recipe.to_dict`; a missing option takes its default.
+
+    Raises
+    ------
+    InputError
+        For anything that is not such a dictionary, and for another version of the recipe.
+    """
+    if not isinstance(data, dict) or "name" not in data:
+        raise InputError(f"recipe data {data!r}: expected a dictionary with the key 'name'")
+    options = {k: v for k, v in data.items() if k not in ("name", "version")}
+    recipe = create(data["name"], **options)
+    version = data.get("version", recipe.version)
+    if version != recipe.version:
+        raise InputError(
+            f"recipe {recipe.name!r} has version {recipe.version} here, the data says {version!r}; "
+            "recompute with the present version"
+        )
+    return recipe
+
+
+def from_json(text: str) -> Recipe:
+    """Rebuild a recipe from `Recipe.to_json`."""
+    return from_dict(_parse(text))
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"recipe: not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"recipe: JSON {type(data).__name__}, expected an object")
+    return data
+
+
+def check_weight_per(value: Any) -> None:
+    """Accept "channel" or "tensor"."""
+    if value not in ("channel", "tensor"):
+        raise InputError(
+            f"weight_per={value!r}: expected 'channel' (one range per output channel) or 'tensor'"
+        )
