@@ -112,6 +112,7 @@ def network(args: argparse.Namespace, model: str) -> nn.Module:
 
     known("network", model, models.names())
     check_device(args.device)
+    loaded: nn.Module
     if args.weights is not None:
         loaded = models.load(args.weights, model, scale=args.scale)
     else:
@@ -129,7 +130,9 @@ def calibration(args: argparse.Namespace) -> Calibration:
     """32 crops of 48 x 48 LR pixels, as DFSQ takes them."""
     from sqlib import datasets
 
-    return datasets.calibration(args.calibration, n=32, patch=48, scale=args.scale, seed=args.seed)
+    return datasets.calibration(
+        args.calibration, n=32, patch=48, scale=args.scale, seed=args.seed, data_dir=args.data_dir
+    )
 
 
 def check_device(name: str) -> None:

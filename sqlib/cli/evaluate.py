@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from sqlib.cli import _common
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
             scale=args.scale,
             protocol=metrics.PROTOCOLS[args.protocol],
             device=args.device,
-            progress=not args.json,
+            progress=not args.json and sys.stderr.isatty(),
         )
     if args.json:
         _common.print_json(

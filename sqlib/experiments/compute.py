@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from sqlib.experiments.cells import CalibrationSpec, Cell, ResolvedCell
 if TYPE_CHECKING:
     from torch import nn
 
-    from sqlib.datasets import Calibration, Dataset, Pair
+    from sqlib.datasets import Calibration, Dataset
 
 _DATASET = re.compile(r"(?P<name>[\w-]+)(\[:(?P<n>\d+)\])?(@(?P<size>\d+))?")
 
@@ -49,25 +49,21 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
     return dataset
 
 
-class _Decoded:
-    """A dataset whose image pairs are decoded and resized once and then kept (B100 at x4: 50 MB)."""
+def _keeping(dataset: Dataset) -> Dataset:
+    """``dataset`` with every pair decoded and resized once and then kept (B100 at x4: 50 MB)."""
+    from sqlib.datasets import Dataset, Pair
 
-    def __init__(self, dataset: Dataset, scale: int) -> None:
-        self.name = dataset.name
-        self.data = dataset.fingerprint(scale)
-        self._scale = scale
-        self._pairs: list[Pair] = list(dataset.pairs(scale))
+    class Kept(Dataset):
+        @cached_property
+        def _kept(self) -> dict[tuple[int, int], Pair]:
+            return {}
 
-    def __len__(self) -> int:
-        return len(self._pairs)
+        def pair(self, index: int, scale: int) -> Pair:
+            if (index, scale) not in self._kept:
+                self._kept[index, scale] = super().pair(index, scale)
+            return self._kept[index, scale]
 
-    def pair(self, index: int, scale: int) -> Pair:
-        if scale != self._scale:
-            raise InputError(f"pairs of {self.name} were decoded at x{self._scale}, asked for x{scale}")
-        return self._pairs[index]
-
-    def pairs(self, scale: int) -> Iterator[Pair]:
-        return (self.pair(index, scale) for index in range(len(self)))
+    return Kept(**{f.name: getattr(dataset, f.name) for f in fields(dataset)})
 
 
 class Workbench:
@@ -81,7 +77,7 @@ class Workbench:
         self.device = device
         self.data_dir = data_dir
         self._models: dict[tuple[str, int, str], nn.Module] = {}
-        self._datasets: dict[tuple[str, int], _Decoded] = {}
+        self._datasets: dict[str, Dataset] = {}
         self._calibrations: dict[tuple[CalibrationSpec, int, int], Calibration] = {}
         self._network: tuple[object, nn.Module] | None = None
 
@@ -99,13 +95,14 @@ class Workbench:
         """
         model = self._model(cell)
         try:
-            decoded = self._dataset(cell.dataset, cell.scale)
+            dataset = self._dataset(cell.dataset)
+            data = dataset.fingerprint(cell.scale)
             calibration = None
             if cell.calibration is not None:
                 calibration = str(self._calibration(cell)["sha256"])
         except DataError as error:
             raise NotAvailable(f"needs data: {error}") from error
-        return ResolvedCell(cell, decoded.name, decoded.data, str(model.weights_id), calibration)
+        return ResolvedCell(cell, dataset.name, data, str(model.weights_id), calibration)
 
     def compute(self, resolved: ResolvedCell) -> dict[str, Any]:
         """Score one cell and return its record's content (all but key, checksum and profile)."""
@@ -115,7 +112,7 @@ class Workbench:
         start = time.perf_counter()
         network = self._quantized(cell)
         prepared = time.perf_counter()
-        dataset: Any = self._dataset(cell.dataset, cell.scale)
+        dataset = self._dataset(cell.dataset)
         scores = evaluate(
             network, dataset, scale=cell.scale, protocol=_protocol(cell.protocol), device=self.device
         )
@@ -162,10 +159,10 @@ class Workbench:
             self._models[key] = model.eval()
         return self._models[key]
 
-    def _dataset(self, name: str, scale: int) -> _Decoded:
-        if (name, scale) not in self._datasets:
-            self._datasets[name, scale] = _Decoded(open_dataset(name, self.data_dir), scale)
-        return self._datasets[name, scale]
+    def _dataset(self, name: str) -> Dataset:
+        if name not in self._datasets:
+            self._datasets[name] = _keeping(open_dataset(name, self.data_dir))
+        return self._datasets[name]
 
     def _crops(self, cell: Cell) -> Calibration:
         from sqlib import datasets
@@ -175,7 +172,13 @@ class Workbench:
         key = (spec, cell.scale, cell.seed)
         if key not in self._calibrations:
             self._calibrations[key] = datasets.calibration(
-                spec.source, n=spec.n, patch=spec.patch, scale=cell.scale, seed=cell.seed, batch=spec.batch
+                spec.source,
+                n=spec.n,
+                patch=spec.patch,
+                scale=cell.scale,
+                seed=cell.seed,
+                batch=spec.batch,
+                data_dir=self.data_dir,
             )
         return self._calibrations[key]
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from sqlib.errors import InputError
+from sqlib.experiments.cells import CalibrationSpec
+from sqlib.experiments.definitions import PROFILES, TABLES
+from sqlib.experiments.planner import estimate, groups, parse_shard, plan, shard
+
+
+def test_laptop_plan_of_dfsq_table2():
+    cells = plan("dfsq-table2", "laptop")
+    assert len(cells) == 2 * 5 * 3 and len({cell.id for cell in cells}) == 30
+    assert {cell.model for cell in cells} == {"carn-m", "edsr-small"}
+    assert [c.bits for c in cells if c.model == "carn-m" and c.dataset == "b100"] == [
+        "32",
+        "8",
+        "6",
+        "4",
+        "3",
+    ]
+    full = [cell for cell in cells if cell.method == "FP"]
+    assert all(cell.recipe is None and cell.calibration is None for cell in full)
+    quantized = [cell for cell in cells if cell.method == "MinMax"]
+    assert all(cell.recipe["name"] == "minmax" and cell.recipe["version"] >= 1 for cell in quantized)
+    assert {cell.calibration for cell in quantized} == {CalibrationSpec("div2k", 32, 48, 16)}
+
+
+def test_full_is_laptop_and_urban100_and_smoke_is_its_own():
+    laptop = {cell.id for cell in plan("dfsq-table2", "laptop")}
+    full = plan("dfsq-table2", "full")
+    assert laptop == {cell.id for cell in full if cell.dataset != "urban100"} and len(full) == 40
+    smoke = plan("dfsq-table2", "smoke")
+    assert {cell.model for cell in smoke} == {"edsr-small"} and not laptop & {cell.id for cell in smoke}
+    assert [cell.method for cell in smoke] == ["FP", *["MinMax"] * 4]
+
+
+def test_seed_changes_only_what_draws():
+    base, other = plan("dfsq-table2", "laptop"), plan("dfsq-table2", "laptop", seed=1)
+    assert [a.id == b.id for a, b in zip(base, other)] == [cell.recipe is None for cell in base]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_plans_are_deterministic_and_grouped_by_network(table, profile):
+    cells = plan(table, profile)
+    assert cells == plan(table, profile)
+    assert [cell for group in groups(cells) for cell in group] == cells
+
+
+@pytest.mark.parametrize(
+    ("table", "profile", "seed", "words"),
+    [
+        ("dfsq-table9", "laptop", 0, "unknown table 'dfsq-table9'; expected one of dfsq-table2"),
+        ("dfsq-table2", "desktop", 0, "unknown profile 'desktop'; expected one of smoke, laptop, full"),
+        ("dfsq-table2", "laptop", -1, "seed is -1"),
+        ("dfsq-table2", "laptop", "a", "seed is 'a'"),
+    ],
+)
+def test_bad_plans(table, profile, seed, words):
+    with pytest.raises(InputError, match=words):
+        plan(table, profile, seed=seed)
+
+
+def test_shards_are_a_partition():
+    cells = plan("dfsq-table2", "laptop")
+    parts = [shard(cells, i, 7) for i in range(1, 8)]
+    assert sorted(c.id for part in parts for c in part) == sorted(c.id for c in cells)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert parse_shard("2/8") == (2, 8)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""])
+def test_bad_shard(text):
+    with pytest.raises(InputError, match="expected i/n"):
+        parse_shard(text)
+
+
+def test_estimate_uses_own_record_then_similar_then_nothing():
+    cells = [c for c in plan("dfsq-table2", "laptop") if c.dataset in ("set5", "set14")]
+    first = cells[0]
+    assert (first.model, first.dataset) == ("carn-m", "set5")
+    records = {first.id: {"planned": first.to_dict(), "seconds": 2.0}}
+    result = estimate(cells, records)
+    assert (result.seconds, result.known, result.unknown) == (2.0 * 5, 5, 15)
