@@ -1,0 +1,76 @@
+# Every task of the project is one of these targets; `make help` lists them. Only python3, make and git are needed.
+PYTHON ?= python3
+VENV ?= .venv
+PROFILE ?= laptop
+BOOK_PROFILE ?= smoke
+PORT ?= 8000
+PYTEST_ARGS ?= -n auto
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+# Small arrays: one thread a process is faster than many threads that fight for two cores.
+TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 MPLBACKEND=Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help venv book check-site serve test lint format reproduce bench sync readme shots set-repository clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+venv: $(STAMP) ## create .venv and install what constraints.txt pins
+
+$(STAMP): requirements.txt constraints.txt pyproject.toml
+	@sh book/_tools/check_python.sh "$(PYTHON)"
+	@test -x $(PY) || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the pinned packages (a few minutes the first time)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -e ".[book,dev]"
+	@touch $(STAMP)
+
+book: $(STAMP) ## execute every chapter and render _build/html, then check the site
+	$(PY) book/_tools/build.py --profile $(BOOK_PROFILE)
+	@$(MAKE) --no-print-directory check-site
+
+check-site: $(STAMP) ## check the rendered site: pages, links, tables, alt texts, no external request
+	$(TEST_ENV) SQLIB_REQUIRE_SITE=1 $(PY) -m pytest -q tests/book/test_site.py
+
+serve: $(STAMP) ## show _build/html at http://localhost:PORT (default 8000)
+	@test -f _build/html/index.html || { echo "There is no _build/html yet: run 'make book' first"; exit 1; }
+	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+test: lint ## lint, type-check and run every test
+	$(TEST_ENV) $(PY) -m pytest -q $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff (style and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+reproduce: $(STAMP) ## run every chapter through papermill: make reproduce PROFILE=smoke|laptop|full
+	$(PY) -m sqlib run-notebooks _build/reproduced --profile $(PROFILE)
+
+bench: $(STAMP) ## run the benchmarks: ratios measured side by side
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+sync: $(STAMP) ## write the shared set-up cell into every notebook
+	$(PY) book/_tools/setup_cell.py
+
+readme: $(STAMP) ## write the measured figures into README.md
+	$(PY) book/_tools/readme.py
+
+shots: $(STAMP) ## screenshots of every page at 1280 and 390 pixels (needs chromium)
+	$(PY) book/_tools/shots.py _build/shots
+
+set-repository: $(STAMP) ## write the repository's address everywhere: make set-repository URL=https://github.com/OWNER/NAME
+	$(PY) book/_tools/repository.py "$(URL)"
+
+clean: ## remove what was built, keep .venv
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find sqlib tests benchmarks book -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
