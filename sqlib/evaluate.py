@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol as Interface
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -67,8 +68,8 @@ def super_resolve(
 
     Parameters
     ----------
-    model : network with input (1, 3, h, w) in [0, 1]; moved to ``device``, used in evaluation mode, and left in
-        the mode it was in
+    model : network with input (1, 3, h, w) in [0, 1]; moved to ``device``, used in evaluation mode, and
+        left in the mode it was in
     lr : uint8 (h, w, 3)
     device : "cpu", "cuda", ...
 
@@ -170,7 +171,7 @@ def _run(model: nn.Module, lr: NDArray[np.uint8], device: torch.device) -> NDArr
     scale = getattr(model, "scale", None)
     if scale is not None and tuple(out.shape[2:]) != (scale * lr.shape[0], scale * lr.shape[1]):
         raise InputError(
-            f"the network returned {tuple(out.shape[2:])} pixels for {lr.shape[:2]}; expected {scale} times as many per side"
+            f"the network returned {tuple(out.shape[2:])} pixels for {lr.shape[:2]}; expected x{scale}"
         )
     bad = int((~torch.isfinite(out)).sum())
     if bad:

@@ -27,7 +27,7 @@ class Entry:
     url_verified : whether this project fetched ``url`` and compared the pixels
     stem : regular expression that the file names (without extension) must match
     low_resolution : factor, for sets that only consist of low-resolution images
-    fingerprints : number of images -> :meth:`Dataset.fingerprint`, computed by this project from files in hand
+    fingerprints : number of images -> :meth:`Dataset.fingerprint`, computed from files this project holds
     """
 
     name: str
@@ -52,17 +52,41 @@ _ENTRIES = (
         7,
         (),
         "colour photographs installed with scikit-image and scikit-learn; always there, no download",
+        fingerprints={7: "c72e87115b41b5f6c85df3791531e98334da84eaaac903dd427657c9acca8473"},
     ),
-    Entry("set5", 5, ("Set5",), "Set5, Bevilacqua et al., BMVC 2012", _EDSR_BENCHMARK),
-    Entry("set14", 14, ("Set14",), "Set14, Zeyde et al., Curves and Surfaces 2010", _EDSR_BENCHMARK),
+    Entry(
+        "set5",
+        5,
+        ("Set5",),
+        "Set5, Bevilacqua et al., BMVC 2012",
+        _EDSR_BENCHMARK,
+        fingerprints={5: "64a35324b845927e43cbf466907a4de27c376391835a0a3a4f5091f34b3b1b94"},
+    ),
+    Entry(
+        "set14",
+        14,
+        ("Set14",),
+        "Set14, Zeyde et al., Curves and Surfaces 2010",
+        _EDSR_BENCHMARK,
+        fingerprints={14: "851ee0f88b85f8be4ccefb36376a7b287d0b6244408c2b157a67369e155474ce"},
+    ),
     Entry(
         "b100",
         100,
         ("B100", "BSD100", "BSDS100"),
         "test images of BSD300, Martin et al., ICCV 2001",
         _EDSR_BENCHMARK,
+        fingerprints={100: "464a0c28089257538f7bb6a03426932c6ae862d34a400fb484ce22e6d3998be9"},
     ),
-    Entry("urban100", 100, ("Urban100",), "Urban100, Huang et al., CVPR 2015", _EDSR_BENCHMARK),
+    Entry(
+        "urban100",
+        100,
+        ("Urban100",),
+        "Urban100, Huang et al., CVPR 2015",
+        _EDSR_BENCHMARK,
+        # only the first 30 images (img_001 to img_030) were in hand
+        fingerprints={30: "648a734cf3857d654f0f98140e52c55f17ad79cd162f9efec0b9b786869541e4"},
+    ),
     Entry(
         "manga109",
         109,
@@ -92,10 +116,21 @@ _ENTRIES = (
         "DIV2K test images 0901 to 1000, of which only the low-resolution side (x4) was published",
         stem=r"09(?!00)\d\d|1000",
         low_resolution=4,
+        fingerprints={100: "5eb4e60f47c6ac5f61a4fed6ebd1a2f84d41e64e10c14ba658cf7897da934371"},
     ),
-    Entry("t91", 91, ("T91",), "training images of Yang et al., TIP 2010"),
     Entry(
-        "bsds400", 400, ("BSDS400",), "BSDS500 without the 100 images of b100, Arbelaez et al., TPAMI 2011"
+        "t91",
+        91,
+        ("T91",),
+        "training images of Yang et al., TIP 2010",
+        fingerprints={91: "cf610b3d677248d7129c2c120d8b1977b87114bbd6f9f31dcb67c210da709a18"},
+    ),
+    Entry(
+        "bsds400",
+        400,
+        ("BSDS400",),
+        "BSDS500 without the 100 images of b100, Arbelaez et al., TPAMI 2011",
+        fingerprints={400: "86c05a038e37bdcea27a817a399dbead0803e1acbaa87c4388f0015ccf992348"},
     ),
 )
 

@@ -137,7 +137,7 @@ class Dataset:
         return replace(self, items=self.items[:n])
 
     def crop(self, size: int) -> Dataset:
-        """Centre crops of ``size`` x ``size`` pixels of the originals, with low resolution made from the crop."""
+        """Centre crops of ``size`` x ``size`` pixels; low resolution is made from the crop."""
         if size < 1:
             raise InputError(f"crop size is {size}; expected at least 1")
         if not self.has_hr:

@@ -35,8 +35,8 @@ def load(
     Parameters
     ----------
     name : one of :func:`sqlib.datasets.names`
-    data_dir : folder searched first, then ``$SQLIB_DATA``, then the cache (:func:`cache_folder`). Layouts that
-        are recognized are listed in :mod:`sqlib.datasets._layout`; the set's own folder may be given too.
+    data_dir : folder searched first, then ``$SQLIB_DATA``, then the cache (:func:`cache_folder`). The layouts
+        that are recognized are listed in ``sqlib/datasets/_layout.py``; the set's own folder will do too.
     allow_unverified : fetch a set that is in none of these from an address whose content this project has
         not checked. Without it nothing is downloaded from such an address.
 
@@ -111,9 +111,7 @@ def _builtin_items() -> tuple[Item, ...]:
             paths = [Path(place) / folder / file for file in files]
             items += [Item(path.stem, path) for path in paths if path.is_file()]
     if not items:
-        raise DataError(
-            "scikit-image and scikit-learn hold no photographs here: reinstall both (pip install --force-reinstall)"
-        )
+        raise DataError("scikit-image and scikit-learn hold no photographs here: reinstall both with pip")
     return tuple(sorted(items, key=lambda item: item.name))
 
 
@@ -124,7 +122,7 @@ def _missing(known: Entry, roots: list[Path]) -> str:
     if known.url is None:
         source = f"No verified URL is recorded for it ({known.about})."
     else:
-        source = f"Source: {known.url} (not verified by this project; allow_unverified=True downloads it: {known.about})."
+        source = f"Source: {known.url} (not verified by this project; allow_unverified=True fetches it)."
     return (
         f"dataset {known.name!r} not found in {places}. Put its {known.count} images into "
         f"{cache_folder() / inner}, or set SQLIB_DATA to a folder that holds {inner}. {source}"
@@ -140,7 +138,7 @@ def _downloaded(known: Entry, roots: list[Path]) -> Dataset:
     dataset = _dataset(known, items)
     if known.verified and not dataset.verified:
         warnings.warn(
-            f"the pixels of {dataset.name} from {known.url} differ from those on record; scores may differ too",
+            f"the pixels of {dataset.name} from {known.url} differ from those on record: expect other scores",
             stacklevel=3,
         )
     return dataset
