@@ -33,7 +33,7 @@ PEAK = 255.0
 _LUMA: dict[str, tuple[tuple[float, float, float], float]] = {
     # ITU-R BT.601 studio swing, as MATLAB's rgb2ycbcr and BasicSR: 16 (black) to 235 (white).
     "Y-BT601": ((65.481 / 255, 128.553 / 255, 24.966 / 255), 16.0),
-    # EDSR: the constants rounded for a division by 256; 16 to 234.94.
+    # EDSR: the same constants in another rounding, for a division by 256; white is 235.0002.
     "Y-EDSR": ((65.738 / 256, 129.057 / 256, 25.064 / 256), 16.0),
     # CADyQ's SSIM: EDSR's constants divided by 255; white is 235.86, above the studio range.
     "Y-CADyQ": ((65.738 / 255, 129.057 / 255, 25.064 / 255), 16.0),
