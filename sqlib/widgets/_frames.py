@@ -1,0 +1,239 @@
+"""A figure with one or two controls: pre-rendered frames on a page, live widgets in a notebook."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlib.errors import InputError
+from sqlib.widgets._figures import display_html, encode_figure, image_tag, require_alt, static_mode
+
+_counter = itertools.count(1)
+
+Alt = str | Callable[..., str]
+
+
+@dataclass(frozen=True)
+class _Control:
+    """One parameter: its name, its values and the text shown for each."""
+
+    label: str
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def is_choice(self) -> bool:
+        return any(isinstance(value, str) for value in self.values)
+
+
+def _as_tuple(value: Any, count: int, what: str) -> tuple[Any, ...]:
+    if count == 1:
+        return (value,)
+    if not isinstance(value, (tuple, list)) or len(value) != count:
+        raise InputError(f"frames got {what}={value!r}; expected {count} entries, one per label")
+    return tuple(value)
+
+
+def _controls(values: Any, label: str | Sequence[str], unit: str | Sequence[str]) -> tuple[_Control, ...]:
+    labels = (label,) if isinstance(label, str) else tuple(label)
+    if len(labels) not in (1, 2):
+        raise InputError(f"frames got {len(labels)} labels; expected one or two parameters")
+    units = (unit,) * len(labels) if isinstance(unit, str) else tuple(unit)
+    if len(units) != len(labels):
+        raise InputError(f"frames got {len(units)} units for {len(labels)} labels; expected one each")
+    out = []
+    for name, options, suffix in zip(labels, _as_tuple(values, len(labels), "values"), units):
+        options = tuple(options)
+        if len(options) < 2:
+            raise InputError(
+                f"frames got {len(options)} value(s) for {name!r}; expected at least two to choose from"
+            )
+        texts = tuple(f"{option} {suffix}".strip() for option in options)
+        if len(set(texts)) != len(texts):
+            raise InputError(f"frames got repeated values for {name!r}: {options}; expected distinct ones")
+        out.append(_Control(name, options, texts))
+    return tuple(out)
+
+
+def _alt_text(alt: Alt, chosen: tuple[Any, ...]) -> str:
+    return require_alt(alt(*chosen) if callable(alt) else alt.format(*chosen), "frames")
+
+
+def _start_index(controls: tuple[_Control, ...], start: Any) -> tuple[int, ...]:
+    if start is None:
+        return (0,) * len(controls)
+    out = []
+    for control, value in zip(controls, _as_tuple(start, len(controls), "start")):
+        if value not in control.values:
+            raise InputError(
+                f"frames got start {value!r} for {control.label!r}; expected one of {control.values}"
+            )
+        out.append(control.values.index(value))
+    return tuple(out)
+
+
+def _control_html(control: _Control, ident: str, axis: int, index: int) -> str:
+    name = html.escape(control.label)
+    if control.is_choice:
+        options = "".join(
+            f'<option value="{i}"{" selected" if i == index else ""}>{html.escape(text)}</option>'
+            for i, text in enumerate(control.texts)
+        )
+        field = f'<select id="{ident}-{axis}" data-axis="{axis}">{options}</select>'
+    else:
+        text = html.escape(control.texts[index], quote=True)
+        last = len(control.values) - 1
+        field = (
+            f'<input type="range" id="{ident}-{axis}" data-axis="{axis}" min="0" max="{last}" step="1" '
+            f'value="{index}" aria-valuetext="{text}"><output for="{ident}-{axis}">{text}</output>'
+        )
+    return f'<label for="{ident}-{axis}">{name}</label>{field}'
+
+
+def frames_html(
+    render: Callable[..., Any],
+    values: Any,
+    *,
+    label: str | Sequence[str],
+    alt: Alt,
+    unit: str | Sequence[str] = "",
+    caption: str | None = None,
+    start: Any = None,
+) -> str:
+    """The HTML of :func:`frames` for a page without a kernel; every frame is rendered once, in order."""
+    controls = _controls(values, label, unit)
+    index = _start_index(controls, start)
+    pictures: list[dict[str, Any]] = []
+    for chosen in itertools.product(*(control.values for control in controls)):
+        text = _alt_text(alt, chosen)
+        uri, width, height = encode_figure(render(*chosen))
+        pictures.append({"src": uri, "alt": text, "width": width, "height": height})
+    if len({picture["alt"] for picture in pictures}) != len(pictures):
+        raise InputError(
+            "frames got the same alt text for several frames; expected one that names what changed"
+        )
+    at = index[0] if len(controls) == 1 else index[0] * len(controls[1].values) + index[1]
+    data = {"texts": [control.texts for control in controls], "frames": pictures}
+    payload = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    # The id must not depend on the run (pages are compared), yet two equal widgets in one page must differ.
+    ident = f"sq-{hashlib.sha256(payload.encode()).hexdigest()[:10]}-{next(_counter)}"
+    fields = "".join(
+        f'<div class="sq-control">{_control_html(control, ident, axis, index[axis])}</div>'
+        for axis, control in enumerate(controls)
+    )
+    first = pictures[at]
+    image = image_tag(first["src"], first["alt"], first["width"], first["height"])
+    shown = ", ".join(f"{control.label}: {control.texts[i]}" for control, i in zip(controls, index))
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure class="sq-figure sq-frames" id="{ident}"><div class="sq-controls" hidden>{fields}</div>'
+        f'<div class="sq-scroll">{image}</div>'
+        f'<noscript><p class="sq-note">This figure has controls that need JavaScript; shown here: '
+        f"{html.escape(shown)}.</p></noscript>"
+        f'<script type="application/json" class="sq-data">{payload}</script>{below}</figure>'
+    )
+
+
+def _live(
+    render: Callable[..., Any],
+    controls: tuple[_Control, ...],
+    alt: Alt,
+    index: tuple[int, ...],
+    caption: str | None,
+) -> Any:
+    """ipywidgets that show the same pictures; each is rendered when first asked for, then remembered."""
+    import ipywidgets
+
+    @functools.cache
+    def picture(*position: int) -> str:
+        chosen = tuple(control.values[i] for control, i in zip(controls, position))
+        uri, width, height = encode_figure(render(*chosen))
+        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        tag = image_tag(uri, _alt_text(alt, chosen), width, height)
+        return f'<figure class="sq-figure">{tag}{below}</figure>'
+
+    fields = []
+    for control, at in zip(controls, index):
+        kind = ipywidgets.Dropdown if control.is_choice else ipywidgets.SelectionSlider
+        options = [(text, i) for i, text in enumerate(control.texts)]
+        extra = {} if control.is_choice else {"continuous_update": False}
+        fields.append(
+            kind(
+                options=options,
+                value=at,
+                description=control.label,
+                style={"description_width": "initial"},
+                layout={"width": "min(100%, 420px)"},
+                **extra,
+            )
+        )
+    view = ipywidgets.HTML(value=picture(*index))
+
+    def update(_change: Any) -> None:
+        view.value = picture(*(field.value for field in fields))
+
+    for field in fields:
+        field.observe(update, names="value")
+    return ipywidgets.VBox([*fields, view])
+
+
+def frames(
+    render: Callable[..., Any],
+    values: Any,
+    *,
+    label: str | Sequence[str],
+    alt: Alt,
+    unit: str | Sequence[str] = "",
+    caption: str | None = None,
+    start: Any = None,
+) -> None:
+    """Show ``render(value)`` with a slider over ``values``, live or pre-rendered.
+
+    Parameters
+    ----------
+    render : callable
+        Called with one value (or one of each, for two parameters); returns a matplotlib figure. All
+        figures should have the same size. It must not depend on global state: on a page every
+        combination is rendered once.
+    values : sequence, or pair of sequences
+        The positions. Strings give a drop-down list, anything else a slider.
+    label : str or (str, str)
+        Name of each control; a pair means two parameters and a pair of sequences in ``values``.
+    alt : str or callable
+        Alternative text: a template such as ``"EDSR at {0} bits: ..."`` or a function of the values. It must
+        differ from frame to frame.
+    unit : str or (str, str)
+        Shown after the value, e.g. ``"bit"``.
+    caption : str, optional
+        Text under the figure.
+    start : value or pair of values, optional
+        Position shown first; the first value otherwise.
+
+    Raises
+    ------
+    InputError
+        For fewer than two values, repeated values, more than two parameters, an unknown ``start``, or
+        alternative texts that are empty or (on a page) the same for two frames.
+
+    Notes
+    -----
+    A page holds ``len(values)`` encoded figures, for two parameters the product; about twenty frames of
+    40 kB are a sensible limit.
+    """
+    if static_mode():
+        display_html(
+            frames_html(render, values, label=label, alt=alt, unit=unit, caption=caption, start=start)
+        )
+        return
+    from IPython.display import display
+
+    controls = _controls(values, label, unit)
+    box = _live(render, controls, alt, _start_index(controls, start), caption)
+    show: Callable[..., Any] = display
+    show(box)
