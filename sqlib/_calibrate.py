@@ -24,10 +24,12 @@ COMPUTED = "(computed)"
 def batches(calibration: Any, network: nn.Module) -> Sequence[Any] | Iterable[Any]:
     """Check the calibration data and make it iterable more than once.
 
-    A single tensor counts as one batch; a generator is read into a list, anything else is iterated in each pass.
+    A single tensor counts as one batch; a generator is read into a list, anything else is iterated in each
+    pass.
     """
     expected = (
-        "an iterable of input tensors (N, C, H, W), of tuples of tensors for several inputs, or of dictionaries "
+        "an iterable of input tensors (N, C, H, W), of tuples of tensors for several inputs, or of "
+        "dictionaries "
         "of keyword arguments"
     )
     if isinstance(calibration, Tensor):
@@ -62,7 +64,8 @@ def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str
     if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
         return (), {k: place(v) for k, v in batch.items()}
     raise InputError(
-        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors or a "
+        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of "
+        "tensors or a "
         "dictionary of keyword arguments"
     )
 

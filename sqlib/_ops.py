@@ -25,8 +25,11 @@ class Operand(NamedTuple):
 
 
 class Op(NamedTuple):
-    """A quantizable call. ``role == "weight"`` marks the operand that is a weight by its position; every other
-    operand is a weight only if it is a parameter or buffer of the network."""
+    """A quantizable call.
+
+    ``role == "weight"`` marks the operand that is a weight by its position; every other
+    operand is a weight only if it is a parameter or buffer of the network.
+    """
 
     name: str
     operands: tuple[Operand, ...]
@@ -38,7 +41,8 @@ def _weighted(name: str, axis: int) -> Op:
 
 def _product(name: str, first: int, keywords: tuple[str, str]) -> Op:
     left, right = keywords
-    # A parameter on the right, (in, out), has its output channels in the last axis; on the left in the one before.
+    # A parameter on the right, (in, out), has its output channels in the last axis; on the left in the one
+    # before.
     return Op(name, (Operand(first, left, "left", -2), Operand(first + 1, right, "right", -1)))
 
 

@@ -1,9 +1,9 @@
 """Call sites: where in a network a product happens, named so that people and files can refer to it.
 
-A forward pass runs under a torch function mode, which sees every ``conv2d``, ``linear``, ``matmul``, ... however
-it is called: by a module, a functional call or an operator. Hooks on the modules tell which module is running.
-A site is named by that module's path; the operation is appended unless the module is itself the layer
-("body.0.conv1", but "attn.matmul"), and "#k" counts further calls within one forward pass.
+A forward pass runs under a torch function mode, which sees every ``conv2d``, ``linear``, ``matmul``, ...
+however it is called: by a module, a functional call or an operator. Hooks on the modules tell which module
+is running. A site is named by that module's path; the operation is appended unless the module is itself the
+layer ("body.0.conv1", but "attn.matmul"), and "#k" counts further calls within one forward pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
@@ -94,7 +93,7 @@ class Handler(Protocol):
 
 
 class _Running(threading.local):
-    """The module paths that are being executed in this thread, innermost last; None outside a forward pass."""
+    """Module paths being executed in this thread, innermost last; None outside a forward pass."""
 
     stack: list[tuple[str, str, bool]] | None = None
 
@@ -129,7 +128,8 @@ def add_hooks(network: nn.Module) -> None:
     """Make every submodule announce itself while `Tracer` runs; the hooks do nothing at other times."""
     for path, module in network.named_modules():
         if path:
-            # First in and last out, so that calls made by other hooks (old weight_norm) count as the module's own.
+            # First in and last out, so that calls made by other hooks (old weight_norm) count as the
+            # module's own.
             module.register_forward_pre_hook(_Enter(path), prepend=True)
             module.register_forward_hook(_Leave(path))
 

@@ -1,4 +1,4 @@
-"""Which call sites stay in full precision: the user's patterns, the network's own, or the rule for strangers."""
+"""Which call sites stay in full precision: the user's patterns, the network's own, or a general rule."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def require_matches(sites: Sequence[Site], patterns: Iterable[str]) -> None:
             continue
         near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
         raise InputError(
-            f"skip pattern {pattern!r} matches none of the {len(sites)} call sites; near matches: {', '.join(near)}"
+            f"skip pattern {pattern!r} matches none of the {len(sites)} call sites; "
+            f"near matches: {', '.join(near)}"
         )
 
 
@@ -65,11 +66,11 @@ def apply_patterns(sites: Iterable[Site], patterns: Sequence[str], source: str) 
 def apply_default(sites: Sequence[Site], upsamplings: Sequence[tuple[int, int]], width: int | None) -> None:
     """The rule for networks nobody foresaw.
 
-    Skipped are the first convolution and everything from the upsampling on; without one, the last convolution.
-    The upsampling is the first, after the first convolution, that makes the image wider than the network's input,
-    else the first of all after it (attention blocks shrink and restore their maps; that is not the upsampler).
-    A rule that would leave nothing to quantize gives way to the next: first and last convolution, the first
-    alone, nothing.
+    Skipped are the first convolution and everything from the upsampling on; without one, the last
+    convolution. The upsampling is the first, after the first convolution, that makes the image wider than
+    the network's input, else the first of all after it (attention blocks shrink and restore their maps; that
+    is not the upsampler). A rule that would leave nothing to quantize gives way to the next: first and last
+    convolution, the first alone, nothing.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def apply_default(sites: Sequence[Site], upsamplings: Sequence[tuple[int, int]],
 
 
 def apply_like(site: Site, known: Iterable[Site], patterns: Sequence[str] | None, source: str) -> None:
-    """Decide a site that first appears in a later batch: by the patterns, else like the same call's other sites."""
+    """Decide a site first seen in a later batch: by the patterns, else like its sibling sites."""
     if patterns is not None:
         apply_patterns([site], patterns, source)
         return

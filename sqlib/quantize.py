@@ -19,8 +19,9 @@ from sqlib._calibrate import batches, calibrate
 from sqlib._checks import FULL_PRECISION
 from sqlib._ops import Operand
 from sqlib._sites import Site, Tracer, add_hooks
-from sqlib._weights import Cache, Names, sqnr_db, trains
+from sqlib._weights import Cache, sqnr_db, trains
 from sqlib.errors import InputError
+from sqlib.quantizers import UniformQuantizer
 from sqlib.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def quantize_model(
         )
     if not isinstance(recipe, Recipe):
         raise InputError(
-            f"recipe is {recipe!r}, expected a recipe such as sqlib.recipes.MinMax(bits=8) or sqlib.recipes.create(name)"
+            f"recipe is {recipe!r}, expected a recipe such as sqlib.recipes.MinMax(bits=8) or "
+            "sqlib.recipes.create(name)"
         )
     _check_network(model)
     patterns = None if skip is None else _skip.check_patterns(skip)
@@ -103,9 +105,10 @@ class QuantizedModel(nn.Module):
 
     Notes
     -----
-    ``state_dict`` holds the network's tensors and every quantizer's bounds. Quantized weights are computed once
-    and again when a weight or its bounds change; call `refresh` after writing through ``.data``, which
-    torch does not count as a change. With gradients enabled they are recomputed in each pass, straight-through.
+    ``state_dict`` holds the network's tensors and every quantizer's bounds. Quantized weights are computed
+    once and again when a weight or its bounds change; call `refresh` after writing through ``.data``, which
+    torch does not count as a change. With gradients enabled they are recomputed in each pass,
+    straight-through.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
@@ -158,9 +161,9 @@ class QuantizedModel(nn.Module):
         """One row per call site, in the order of the calls.
 
         Columns: site, op, module, module_type, weight, weight_shape, quantized, rule (why, or why not),
-        weight_bits, activation_bits (32: full precision), weight_per, lower and upper (of the first activation
-        operand), bounds (operand to (lower, upper), all of them), calls (in one pass over the calibration
-        data), weight_sqnr_db.
+        weight_bits, activation_bits (32: full precision), weight_per, lower and upper (of the first
+        activation operand), bounds (operand to (lower, upper), all of them), calls (in one pass over the
+        calibration data), weight_sqnr_db.
         """
         import pandas as pd
 
@@ -170,9 +173,9 @@ class QuantizedModel(nn.Module):
         weight = None if site.weight_key is None else self.weight_quantizer(site.weight_key)
         operands = {role: self.activation_quantizer(site, role) for role in site.activation_keys}
         bounds = {
-            role: (float(q.lower.min()), float(q.upper.max()))  # type: ignore[operator]
+            role: (float(q.lower.min()), float(q.upper.max()))
             for role, q in operands.items()
-            if hasattr(q, "lower") and hasattr(q, "upper")
+            if isinstance(q, UniformQuantizer)
         }
         lower, upper = next(iter(bounds.values()), (math.nan, math.nan))
         bits = [int(getattr(q, "bits", FULL_PRECISION)) for q in operands.values()]
@@ -267,7 +270,8 @@ def _check_network(model: nn.Module) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = int((~torch.isfinite(tensor)).sum())
             raise InputError(
-                f"parameter {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; check the weights file"
+                f"parameter {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; check the "
+                "weights file"
             )
 
 

@@ -81,7 +81,8 @@ class Bounds:
             fits = bool(np.all((span >= 0) & (span <= _MAX_SPAN)))
         if not fits:
             raise InputError(
-                f"Bounds: lower={self.lower.tolist()} and upper={self.upper.tolist()}; expected finite numbers "
+                f"Bounds: lower={self.lower.tolist()} and upper={self.upper.tolist()}; expected finite "
+                "numbers "
                 "with lower <= upper and a difference that float32 can hold"
             )
 

@@ -51,7 +51,7 @@ class Histogram:
 
     def centres(self) -> NDArray[np.float64]:
         """Centres of the bins, float64 (bins,)."""
-        return self.lower + (np.arange(self.counts.size) + 0.5) * self.width
+        return np.asarray(self.lower + (np.arange(self.counts.size) + 0.5) * self.width, dtype=np.float64)
 
     def add(self, values: Any) -> None:
         """Add an array of finite real numbers of any shape; O(n)."""

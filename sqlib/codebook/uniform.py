@@ -83,4 +83,5 @@ def dequantize(codes: NDArray[Any], q: Bounds, dtype: DTypeLike = np.float32) ->
     kind = compute_dtype(dtype)
     lower, scale, _ = _shaped_grid(q, codes.ndim, kind)
     _check_channels(codes, q)
-    return np.asarray(codes.astype(kind) * scale + lower).astype(dtype)
+    with np.errstate(over="ignore"):  # a level beyond float16 becomes infinite, as in torch
+        return np.asarray(codes.astype(kind) * scale + lower).astype(dtype)

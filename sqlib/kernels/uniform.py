@@ -12,6 +12,7 @@ Cost: one read and one write per value; no temporary arrays.
 
 from __future__ import annotations
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -72,7 +73,7 @@ def _executor(threads: int) -> ThreadPoolExecutor:
 def _parallel(x: np.ndarray, lower: Any, scale: Any, top: Any, out: np.ndarray, threads: int) -> None:
     """Run the per-tensor kernel on `threads` equal slices at once."""
     edges = [x.size * i // threads for i in range(threads + 1)]
-    parts = zip(edges[:-1], edges[1:], strict=True)
+    parts = itertools.pairwise(edges)
     pending = [
         _executor(threads).submit(_tensor_kernel, x[a:b], lower, scale, top, out[a:b]) for a, b in parts
     ]
@@ -127,7 +128,8 @@ def fake_quantize(
         out.shape != x.shape or out.dtype != x.dtype or not out.flags.c_contiguous or not out.flags.writeable
     ):
         raise InputError(
-            f"fake_quantize: out has shape {out.shape} and dtype {out.dtype}, expected a writable C-contiguous "
+            f"fake_quantize: out has shape {out.shape} and dtype {out.dtype}, expected a writable "
+            "C-contiguous "
             f"array of shape {x.shape} and dtype {x.dtype}"
         )
     kind = x.dtype.type
@@ -147,7 +149,8 @@ def fake_quantize(
     arrays = [np.ascontiguousarray(v, dtype=kind) for v in (lower, scale, top)]
     if any(a.shape != (channels,) for a in arrays):
         raise InputError(
-            f"fake_quantize: lower, scale and top have shapes {[a.shape for a in arrays]}, expected ({channels},) "
+            f"fake_quantize: lower, scale and top have shapes {[a.shape for a in arrays]}, expected "
+            f"({channels},) "
             f"for axis {axis} of an array of shape {x.shape}"
         )
     shape = (int(np.prod(x.shape[:axis])), channels, int(np.prod(x.shape[axis + 1 :])))

@@ -166,7 +166,7 @@ class UniformQuantizer(nn.Module):
         return out.to(x.dtype)
 
     def _numpy_grid(self, kind: torch.dtype) -> Any:
-        """`Bounds.grid`, remembered until a bound changes: it costs more than a small layer's quantization."""
+        """`Bounds.grid`, remembered until a bound changes (it costs more than a small layer)."""
         inference = self.lower.is_inference() or self.upper.is_inference()  # such tensors count no versions
         if not inference and self._remembered is not None:
             lower, upper, versions, remembered_kind, grid = self._remembered
@@ -211,7 +211,7 @@ def _kernel_takes(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.layout == torch.strided
         and torch.ops.aten.is_non_overlapping_and_dense.default(x)
-        and not torch.jit.is_tracing()
+        and not torch._C._get_tracing_state()
         and not torch.compiler.is_compiling()
     )
 
@@ -262,7 +262,7 @@ def quantize(x: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer) -> Any:
 
 
 def dequantize(codes: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer, dtype: Any = None) -> Any:
-    """Values of integer codes, float32 unless `dtype` (of NumPy or torch, matching `codes`) says otherwise."""
+    """Values of integer codes as `dtype` (of NumPy or torch, matching `codes`; float32 if None)."""
     if isinstance(codes, Tensor):
         quantizer = UniformQuantizer(q) if isinstance(q, Bounds) else q
         kind = dtype or torch.float32

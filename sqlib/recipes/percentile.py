@@ -24,8 +24,8 @@ class Percentile(Recipe):
     bits
         One bit-width, or (weight bits, activation bits); see `Recipe`.
     percentile
-        Upper percentile of the activations, above 50 and up to 100; the lower bound is the (100 - percentile)-th.
-        No SR paper prints its value; 99.9 is ours.
+        Upper percentile of the activations, above 50 and up to 100; the lower bound is the (100 -
+        percentile)-th. No SR paper prints its value; 99.9 is ours.
     weight_per
         "channel" or "tensor".
     weight_percentile
@@ -33,8 +33,8 @@ class Percentile(Recipe):
 
     Notes
     -----
-    Two passes over the calibration data: range, then a histogram of 8,192 bins per call site. The percentile is
-    within one bin width of the exact one; memory does not grow with the number of images. A post-ReLU site
+    Two passes over the calibration data: range, then a histogram of 8,192 bins per call site. The percentile
+    is within one bin width of the exact one; memory does not grow with the number of images. A post-ReLU site
     keeps its lower bound at exactly 0, and a site whose percentiles coincide (almost all values equal)
     falls back to its full range.
     """
