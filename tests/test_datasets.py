@@ -6,6 +6,8 @@ import functools
 import http.server
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -369,6 +371,26 @@ def test_environment_folder_that_does_not_exist(
     with pytest.raises(DataError, match=r"typo \(does not exist\)"):
         datasets.load("set5")
     assert datasets.load("builtin").name == "builtin"
+
+
+def test_closed_folder(tmp_path: Path, no_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "Set5" / "HR", SET5)
+
+    def closed(folder: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", closed)  # real permissions do not bind root
+    with pytest.raises(DataError, match=r"cannot look for 'set5' in .*Permission denied"):
+        datasets.load("set5", data_dir=tmp_path)
+
+
+def test_torch_is_imported_for_batches_only() -> None:
+    code = (
+        "import sys; from sqlib import datasets, images, metrics, resize;"
+        "s = datasets.calibration(datasets.load('builtin').subset(1), n=1, patch=8);"
+        "s.record(); assert 'torch' not in sys.modules; next(iter(s)); assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --- download, from a server on this machine ----------------------------------------------------------------

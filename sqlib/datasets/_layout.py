@@ -12,6 +12,7 @@ Understood, with ``ROOT`` the folder that is searched::
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,11 +66,11 @@ def _set_folders(root: Path, entry: Entry) -> Iterator[Path]:
 def _child(folder: Path, name: str) -> Path | None:
     """Sub-folder of that name, ignoring case; the folder itself for an empty name."""
     if not name:
-        return folder if folder.is_dir() else None
+        return folder if os.path.isdir(folder) else None
     exact = folder / name
-    if exact.is_dir():
+    if os.path.isdir(exact):  # unlike Path.is_dir, never raises where a folder is closed to us
         return exact
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return None
     return next((p for p in sorted(folder.iterdir()) if p.name.lower() == name.lower() and p.is_dir()), None)
 

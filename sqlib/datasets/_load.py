@@ -57,7 +57,10 @@ def load(
         return _dataset(known, _builtin_items())
     roots = _roots(data_dir)
     for root in roots:
-        items = find(root, known)
+        try:
+            items = find(root, known)
+        except PermissionError as error:
+            raise DataError(f"cannot look for {known.name!r} in {root}: {error}") from error
         if items:
             return _dataset(known, items)
     if known.url is None or not (allow_unverified or known.url_verified):
@@ -93,13 +96,13 @@ def _dataset(known: Entry, items: tuple[Item, ...]) -> Dataset:
 def _roots(data_dir: str | PathLike[str] | None) -> list[Path]:
     roots = []
     if data_dir is not None:
-        if not Path(data_dir).is_dir():
+        if not os.path.isdir(data_dir):
             raise DataError(f"data_dir {os.fspath(data_dir)!r} is not a folder")
         roots.append(Path(data_dir))
     if os.environ.get("SQLIB_DATA"):
         roots.append(Path(os.environ["SQLIB_DATA"]).expanduser())
     cache = cache_folder()
-    archives = sorted(p for p in cache.glob("*.unpacked") if p.is_dir()) if cache.is_dir() else []
+    archives = sorted(p for p in cache.glob("*.unpacked") if p.is_dir()) if os.path.isdir(cache) else []
     return [*roots, cache, *archives]
 
 
@@ -118,7 +121,7 @@ def _builtin_items() -> tuple[Item, ...]:
 def _missing(known: Entry, roots: list[Path]) -> str:
     folder = known.folders[0]
     inner = folder if known.low_resolution or folder.endswith("_HR") else f"{folder}/HR"
-    places = ", ".join(f"{root}" + ("" if root.is_dir() else " (does not exist)") for root in roots)
+    places = ", ".join(f"{root}" + ("" if os.path.isdir(root) else " (does not exist)") for root in roots)
     if known.url is None:
         source = f"No verified URL is recorded for it ({known.about})."
     else:
