@@ -54,7 +54,7 @@ reproduce: $(STAMP) ## run every chapter through papermill: make reproduce PROFI
 	$(PY) -m sqlib run-notebooks _build/reproduced --profile $(PROFILE)
 
 bench: $(STAMP) ## run the benchmarks: ratios measured side by side
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
 sync: $(STAMP) ## write the shared set-up cell into every notebook
 	$(PY) book/_tools/setup_cell.py
