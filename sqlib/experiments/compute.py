@@ -128,6 +128,7 @@ class Workbench:
             "seconds_preparing": prepared - start,
             "device": self.device,
             "cpu": provenance.cpu_model(),
+            "threads": provenance.threads(),
             "versions": provenance.versions(),
             "code": provenance.code_hash(code_roots(cell)),
             "data": resolved.data,

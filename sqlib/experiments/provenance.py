@@ -42,6 +42,13 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def threads() -> int:
+    """Threads that torch computes with: they decide the order of its sums."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def code_hash(roots: Iterable[str]) -> str:
     """SHA-256 over the sources of ``roots`` and of every sqlib module they import, directly or not.
 

@@ -68,6 +68,8 @@ def content(
         "images": [{"name": "a", "psnr": psnr, "ssim": 0.9}],
         "seconds": 1.0,
         "cpu": "none",
+        "threads": 1,
+        "device": "cpu",
         "versions": {},
         "data": resolved.data,
         "weights_id": resolved.weights_id,

@@ -5,8 +5,16 @@ from experiment_fakes import FakeBench, cells, content
 
 from sqlib.errors import InputError
 from sqlib.experiments.cells import ResolvedCell
+from sqlib.experiments.provenance import cpu_model, threads, versions
 from sqlib.experiments.store import Store
-from sqlib.experiments.verification import OTHER_FULL_PRECISION, OTHER_QUANTIZED, compare, tolerance, verify
+from sqlib.experiments.verification import (
+    OTHER_FULL_PRECISION,
+    OTHER_QUANTIZED,
+    SAME_MACHINE,
+    compare,
+    tolerance,
+    verify,
+)
 
 
 @pytest.fixture
@@ -82,8 +90,12 @@ def test_nan_agrees_with_nan_only():
 
 
 def test_tolerance_depends_on_machine_and_recipe():
-    record = {"versions": {}, "cpu": "elsewhere", "planned": {"recipe": None}}
+    record = {"versions": {}, "cpu": "elsewhere", "threads": 1, "device": "cpu", "planned": {"recipe": None}}
     assert tolerance(record) == OTHER_FULL_PRECISION
+    here = {"versions": versions(), "cpu": cpu_model(), "threads": threads(), "device": "cpu"}
+    assert tolerance({**record, **here}) == SAME_MACHINE
+    assert tolerance({**record, **here, "threads": threads() + 1}) == OTHER_FULL_PRECISION
+    assert tolerance({**record, **here, "device": "cuda"}) == OTHER_FULL_PRECISION
     assert tolerance({**record, "planned": {"recipe": {"name": "minmax"}}}) == OTHER_QUANTIZED
 
 
