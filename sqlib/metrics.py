@@ -218,8 +218,9 @@ def ssim(
 
     Returns
     -------
-    float, at most 1. Equal to ``skimage.metrics.structural_similarity`` with ``gaussian_weights=True,
-    sigma=1.5, use_sample_covariance=False, data_range=255`` in float64 on the same planes.
+    float
+        At most 1. Equal to ``skimage.metrics.structural_similarity`` with ``gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, data_range=255`` in float64 on the same planes.
 
     Notes
     -----

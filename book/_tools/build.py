@@ -25,6 +25,13 @@ BUILD = ROOT / "_build"
 STAGE, EXECUTED, HTML = BUILD / "stage", BUILD / "executed", BUILD / "html"
 
 
+def run(command: list[str], env: dict[str, str] | None = None) -> None:
+    """Run a step; where it fails its own messages say why, so end without a traceback of ours."""
+    status = subprocess.run(command, cwd=ROOT, env=env).returncode
+    if status != 0:
+        raise SystemExit(f"stopped: {' '.join(command[1:5])} ... ended with status {status}, see above")
+
+
 def execute(profile: str) -> None:
     """Run every chapter through papermill, widgets in their static form."""
     shutil.rmtree(EXECUTED, ignore_errors=True)
@@ -35,7 +42,7 @@ def execute(profile: str) -> None:
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "default"),
     }
     command = [sys.executable, "-m", "sqlib", "run-notebooks", str(EXECUTED), "--profile", profile]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    run(command, env=environment)
 
 
 def page_notebook(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +66,7 @@ def stage() -> None:
     """Gather prose, executed chapters and configuration as Jupyter Book expects them."""
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("_*"))
+    shutil.copytree(ROOT / "book" / "_ext", STAGE / "book" / "_ext")
     shutil.copytree(ROOT / "book" / "_static", STAGE / "_static")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
@@ -71,8 +79,9 @@ def stage() -> None:
 def render() -> None:
     """Run Jupyter Book: nit-picky, every warning an error, all of them reported."""
     shutil.rmtree(HTML, ignore_errors=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", str(STAGE), "--path-output", str(BUILD / "jb")]
-    subprocess.run([*command, "-q", "-n", "-W", "--keep-going", "--all"], cwd=ROOT, check=True)
+    launch = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", launch, "build", str(STAGE), "--path-output", str(BUILD / "jb")]
+    run([*command, "-q", "-n", "-W", "--keep-going", "--all"])
     shutil.copytree(BUILD / "jb" / "_build" / "html", HTML)
 
 

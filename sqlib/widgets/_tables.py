@@ -33,6 +33,10 @@ def _text(value: Any, formatter: Formatter | None, missing: str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _is_meaningful(index: pd.Index) -> bool:
+    return not isinstance(index, pd.RangeIndex) and (index.nlevels > 1 or index.inferred_type == "string")
+
+
 def _runs(labels: list[Any]) -> list[tuple[Any, int]]:
     return [(label, len(list(group))) for label, group in itertools.groupby(labels)]
 
@@ -63,7 +67,7 @@ def table_html(
     frame: pd.DataFrame,
     *,
     caption: str,
-    index: bool = False,
+    index: bool | None = None,
     formats: Mapping[Any, Formatter] | None = None,
     filterable: bool = False,
     mark: Any = None,
@@ -85,6 +89,7 @@ def table_html(
         raise InputError(
             "show_table cannot filter a table with several header rows; flatten the columns first"
         )
+    index = _is_meaningful(frame.index) if index is None else index
     columns = list(frame.columns)
     data: list[list[str]] = []
     for position, name in enumerate(columns):
@@ -162,7 +167,7 @@ def show_table(
     frame: pd.DataFrame,
     *,
     caption: str,
-    index: bool = False,
+    index: bool | None = None,
     formats: Mapping[Any, Formatter] | None = None,
     filterable: bool = False,
     mark: Any = None,
@@ -176,8 +181,8 @@ def show_table(
         Columns may have several levels; equal neighbours are merged in the header.
     caption : str
         What the table holds.
-    index : bool
-        Whether the index is shown, as row headers.
+    index : bool, optional
+        Whether the index is shown, as row headers; by default if it is more than a plain count of rows.
     formats : mapping from column to format, optional
         A format specification (``".2f"``) or a function from value to text.
     filterable : bool
