@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlib.experiments.reproduction import Reproduction, reproduce
     from sqlib.experiments.scoreboard import scoreboard_counts, scoreboard_frame
     from sqlib.experiments.store import Store, default_store, packaged_store
-    from sqlib.experiments.tables import format_table, render_table, table_frame
+    from sqlib.experiments.tables import format_table, table_frame
     from sqlib.experiments.verdicts import judge
     from sqlib.experiments.verification import verify
 
@@ -37,7 +37,6 @@ _HOME = {
     "packaged_store": "store",
     "plan": "planner",
     "published_frame": "frame",
-    "render_table": "tables",
     "reproduce": "reproduction",
     "run_notebook": "notebook",
     "scoreboard_counts": "scoreboard",
@@ -59,7 +58,6 @@ __all__ = [
     "packaged_store",
     "plan",
     "published_frame",
-    "render_table",
     "reproduce",
     "run_notebook",
     "scoreboard_counts",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import os
 from typing import TYPE_CHECKING, Any
@@ -139,43 +138,36 @@ def _own_rows(
 
 
 def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame:
-    """A :func:`table_frame` as text, one column per dataset: ``"31.471 (-0.412) close"``, ``"not run"``.
+    """A :func:`table_frame` as text: one column per dataset, then the verdict on the printed row.
 
-    In brackets stands the change from the same network in full precision.
-
-    Printed cells end with their verdict; ours with nothing when packaged, with ``own`` when the reader's.
+    An entry reads ``"31.471 (-0.412)"``; in brackets stands the change from the same network in full
+    precision. An entry of ours ends with ``own`` when it is the reader's own record and with the dataset's
+    true name when only a part was scored. The verdict of a row is one word when its datasets agree, else
+    one per dataset; rows of ours have none.
     """
     import pandas as pd
 
     decimals = DECIMALS[metric]
     datasets = list(dict.fromkeys(frame.columns.get_level_values(0)))
 
-    def text(row: Any, dataset: str) -> str:
+    def entry(row: Any, dataset: str) -> str:
         value, drop = row[dataset, "value"], row[dataset, "drop"]
+        source = row[dataset, "source"]
         if not math.isfinite(value):
-            return row[dataset, "source"] or "–"
+            return source or "–"
         words = [f"{value:.{decimals}f}"]
         if math.isfinite(drop):
-            words.append(f"({-drop:+.{decimals}f})")
-        words += [row[dataset, "verdict"]] if row[dataset, "verdict"] else []
-        source = row[dataset, "source"]
-        words += [source] if source not in ("printed", "packaged") else []
-        return " ".join(words)
+            # Adding zero turns -0.0 into 0.0: a change that rounds to nothing has no sign.
+            words.append(f"({round(-drop, decimals) + 0.0:+.{decimals}f})")
+        words += [source.removeprefix("packaged").strip()] if source != "printed" else []
+        return " ".join(filter(None, words))
 
-    shown = {dataset: [text(row, dataset) for _, row in frame.iterrows()] for dataset in datasets}
+    def verdict(row: Any) -> str:
+        found = {dataset: row[dataset, "verdict"] for dataset in datasets if row[dataset, "verdict"]}
+        if len(set(found.values())) <= 1:
+            return next(iter(found.values()), "")
+        return ", ".join(f"{dataset} {name}" for dataset, name in found.items())
+
+    shown = {dataset: [entry(row, dataset) for _, row in frame.iterrows()] for dataset in datasets}
+    shown["verdict"] = [verdict(row) for _, row in frame.iterrows()]
     return pd.DataFrame(shown, index=frame.index)
-
-
-def render_table(frame: pd.DataFrame, *, metric: str = "psnr_y", caption: str = "") -> str:
-    """A :func:`table_frame` as one HTML ``<table>`` with the texts of :func:`format_table`."""
-    shown = format_table(frame, metric=metric).reset_index()
-    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in shown.columns)
-    lines = []
-    for values in shown.itertuples(index=False):
-        kind = "printed" if str(values[3]).endswith("(printed)") else "own"
-        cells = "".join(f"<td>{html.escape(str(value))}</td>" for value in values)
-        lines.append(f'<tr class="{kind}">{cells}</tr>')
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return (
-        f'<table class="results">{title}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    )

@@ -133,14 +133,17 @@ def test_partial_set_shows_its_true_name(packaged, tmp_path):
     assert frame.loc[(4, 8, "MinMax", "carn-m"), ("Set5", "source")] == "own (set5[3])"
 
 
-def test_rendered_table_is_a_table_and_escapes(packaged, tmp_path):
+def test_formatted_table_says_value_change_origin_and_verdict(packaged, tmp_path, edsr):
     frame = tables.table_frame("dfsq-table2", scale=4, store=fill(Store(tmp_path / "own")))
     shown = tables.format_table(frame)
+    assert list(shown.columns) == ["Set5", "Set14", "B100", "Urban100", "verdict"]
     assert shown.loc[(4, 4, "MinMax", "carn-m"), "Set5"] == "29.000 (-3.000) own"
-    assert shown.loc[(4, 4, "MinMax", "edsr-small"), "Set5"] == "not run"
-    page = tables.render_table(frame, caption="EDSR & <ours>")
-    assert page.startswith('<table class="results"><caption>EDSR &amp; &lt;ours&gt;</caption>')
-    assert page.count("<tr") == len(frame) + 1
+    assert shown.loc[(4, 4, "MinMax", "carn-m"), "verdict"] == ""
+    assert shown.loc[(4, 4, "DFSQ", "EDSR (printed)"), "Set5"] == "31.755 (-0.340)"
+    assert shown.loc[(4, 4, "DFSQ", "EDSR (printed)"), "verdict"] == "not run"
+    frame.loc[(4, 4, "DFSQ", "EDSR (printed)"), ("Set5", "verdict")] = "close"
+    mixed = tables.format_table(frame).loc[(4, 4, "DFSQ", "EDSR (printed)"), "verdict"]
+    assert mixed == "Set5 close, Set14 not run, B100 not run, Urban100 not run"
 
 
 @pytest.mark.parametrize(
