@@ -19,7 +19,6 @@ COPIES = [
     "README.md",
     "CITATION.cff",
     "pyproject.toml",
-    "book/index.md",
     "book/reproduce.md",
     "book/contributing.md",
 ]

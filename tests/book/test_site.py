@@ -1,0 +1,326 @@
+"""The rendered site in ``_build/html``, read as a browser would; ``make book`` ends with these tests."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup, Tag
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+
+if not (HTML / "index.html").is_file():
+    if os.environ.get("SQLIB_REQUIRE_SITE"):
+        pytest.fail("there is no _build/html", pytrace=False)
+    pytest.skip("the site is not built: run make book", allow_module_level=True)
+
+
+def toc_pages() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+PAGES = [f"{name}.html" for name in toc_pages()]
+CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
+ALL_PAGES = sorted(
+    path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html") if "_static" not in path.parts
+)
+
+
+@functools.cache
+def page(name: str) -> BeautifulSoup:
+    return BeautifulSoup((HTML / name).read_text(encoding="utf8"), "html.parser")
+
+
+def article(name: str) -> Tag:
+    found = page(name).select_one("article.bd-article")
+    assert found is not None
+    return found
+
+
+def attribute(tag: Tag, name: str) -> str:
+    return str(tag.get(name) or "")
+
+
+# --- nothing is missing, nothing is left over ---
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_there_with_a_title(name: str) -> None:
+    heading = article(name).find("h1")
+    assert heading is not None and heading.text.strip("# \n")
+
+
+def test_no_stale_page() -> None:
+    generated = {"index.html", "genindex.html", "py-modindex.html", "search.html"}
+    assert set(ALL_PAGES) - set(PAGES) <= generated
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    start = page(PAGES[0]).select("nav.bd-links a")
+    names = {(HTML / "book" / unquote(attribute(a, "href"))).resolve() for a in start}
+    for name in PAGES[1:]:
+        assert (HTML / name).resolve() in names, name
+
+
+# --- no request leaves the site ---
+
+#: attributes by which HTML makes a browser fetch something at once; <a href> waits for a click
+FETCHING = {
+    "audio": ["src"],
+    "embed": ["src"],
+    "iframe": ["src"],
+    "image": ["href", "xlink:href"],
+    "img": ["src", "srcset"],
+    "input": ["src"],
+    "link": ["href"],
+    "object": ["data"],
+    "script": ["src"],
+    "source": ["src", "srcset"],
+    "track": ["src"],
+    "use": ["href", "xlink:href"],
+    "video": ["src", "poster"],
+}
+ELSEWHERE = re.compile(r"^\s*(?:[a-z]+:)?//", re.I)
+
+
+@pytest.mark.parametrize("name", ALL_PAGES)
+def test_page_fetches_nothing_from_elsewhere(name: str) -> None:
+    for tag in page(name).find_all(list(FETCHING)):
+        for key in FETCHING[tag.name]:
+            for part in attribute(tag, key).split(","):
+                assert not ELSEWHERE.match(part), str(tag)[:200]
+    for style in page(name).find_all("style"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?\s*(https?:)?//", style.text)
+    for script in page(name).find_all("script"):
+        if script.get("type") not in ("application/json", "application/vnd.jupyter.widget-state+json"):
+            assert not re.search(
+                r"['\"](https?:)?//[\w.-]+\.[a-z]{2,}/[^'\"]*\.(js|mjs|css|woff2?)\b", script.text
+            ), name
+
+
+@pytest.mark.parametrize("path", sorted(HTML.rglob("*.css")), ids=lambda path: path.name[:40])
+def test_style_sheet_fetches_nothing_from_elsewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf8")
+    assert not re.search(r"(?:url\(|@import)\s*['\"]?\s*(?:https?:)?//", text)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(HTML.rglob("*.js")) | set(HTML.rglob("*.mjs"))), ids=lambda path: path.name[:40]
+)
+def test_script_loads_nothing_from_elsewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf8")
+    loading = r"(?:import\s*\(|importScripts\(|fetch\(|\.src\s*=|\bfrom\s)\s*['\"`](?:https?:)?//"
+    assert not re.search(loading, text)
+    assert "unpkg.com" not in text and "cdnjs.cloudflare.com" not in text and "googleapis.com" not in text
+
+
+# --- images, tables, output ---
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_images_say_what_they_show(name: str) -> None:
+    for image in article(name).find_all("img"):
+        alt = attribute(image, "alt").strip()
+        assert len(alt) >= 8 and not re.search(r"\.(png|svg|jpe?g|webp)$|^_?images?/", alt), str(image)[:200]
+        source = attribute(image, "src")
+        if not source.startswith("data:"):
+            assert (HTML / name).parent.joinpath(unquote(source)).is_file(), source
+    for data in article(name).select("script.sq-data"):
+        frames = json.loads(data.text)["frames"]
+        assert len({frame["alt"] for frame in frames}) == len(frames) >= 2
+        assert all(len(base64.b64decode(frame["src"].split(",", 1)[1])) > 200 for frame in frames)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_tables_are_real_tables(name: str) -> None:
+    for table in article(name).find_all("table"):
+        head = table.select("thead th, tr th")
+        assert head, "a table without header cells"
+        rows = table.select("tbody tr")
+        assert rows, "a table without rows"
+        if table.find_parent(class_="sq-table"):
+            assert table.caption is not None and table.caption.text.strip()
+            box = table.find_parent(class_="sq-scroll")
+            assert box is not None and attribute(box, "tabindex") == "0"
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_shows_no_error_and_no_bare_object(name: str) -> None:
+    outputs = article(name).select(".cell_output")
+    assert outputs, "a chapter without any output"
+    text = "\n".join(output.get_text() for output in outputs)
+    assert "Traceback (most recent call last)" not in text
+    assert not re.search(r"<[\w.]+ (object )?at 0x[0-9a-f]+>", text)
+    assert not re.search(r"<Figure size|VBox\(|HTML\(value", text)
+    assert not article(name).select(".output.stderr, .output.traceback")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_uses_no_kernel_widget(name: str) -> None:
+    assert not page(name).select("script[type*='jupyter.widget']")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_not_too_heavy(name: str) -> None:
+    assert (HTML / name).stat().st_size < 3_500_000
+
+
+# --- links ---
+
+
+def targets(name: str) -> Iterator[tuple[str, Path, str]]:
+    """Every link of a page that stays inside the site: (as written, file, fragment)."""
+    for anchor in page(name).find_all("a", href=True):
+        href = attribute(anchor, "href")
+        parts = urlsplit(href)
+        if parts.scheme or parts.netloc or not (parts.path or parts.fragment):
+            continue
+        target = (HTML / name).parent / unquote(parts.path) if parts.path else HTML / name
+        yield href, target.resolve(), unquote(parts.fragment)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_inside_the_site_lead_somewhere(name: str) -> None:
+    for href, path, fragment in targets(name):
+        if path.is_dir():
+            path /= "index.html"
+        assert path.is_file(), href
+        if fragment and path.suffix == ".html":
+            there = page(path.relative_to(HTML.resolve()).as_posix())
+            assert there.find(id=fragment) or there.find(attrs={"name": fragment}), href
+
+
+def test_start_page_leads_to_the_book() -> None:
+    text = (HTML / "index.html").read_text(encoding="utf8")
+    assert "book/index.html" in text
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_launch_button_opens_this_notebook_in_colab(name: str) -> None:
+    url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]
+    wanted = f"https://colab.research.google.com/github/{url.split('/', 3)[3]}/blob/main/{name[:-5]}.ipynb"
+    assert wanted in {attribute(a, "href") for a in page(name).find_all("a")}
+
+
+# --- interactive parts ---
+
+
+def test_there_are_two_interactive_parts_without_a_kernel() -> None:
+    sliders = sum(len(article(name).select("figure.sq-frames")) for name in CHAPTERS)
+    assert sliders >= 2
+
+
+# --- in a browser ---
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+def browse(url: str, folder: Path, *options: str) -> str:
+    assert CHROMIUM is not None
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    base = ["--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}"]
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command = [CHROMIUM, *sandbox, *base, *quiet, "--virtual-time-budget=10000", *options, url]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@needs_browser
+def test_formulas_are_set_by_the_local_mathjax(tmp_path: Path) -> None:
+    name = "book/notation.html"
+    dom = browse((HTML / name).as_uri(), tmp_path, "--dump-dom")
+    assert dom.count("<mjx-container") >= 20
+    assert 'data-sqlib="ready"' in dom
+
+
+def driver(name: str, script: str, folder: Path) -> dict[str, object]:
+    """Open a copy of a page with a script at its end, and return what the script found."""
+    source = (HTML / name).read_text(encoding="utf8")
+    base = f'<base href="{(HTML / name).as_uri()}">'
+    tail = f"<script>window.addEventListener('load', function () {{ var out = {{}}; {script} "
+    tail += "document.body.setAttribute('data-found', JSON.stringify(out)); });</script></body>"
+    copy = folder / "page.html"
+    copy.write_text(source.replace("<head>", "<head>" + base, 1).replace("</body>", tail, 1), encoding="utf8")
+    dom = BeautifulSoup(browse(copy.as_uri(), folder, "--dump-dom"), "html.parser")
+    assert dom.body is not None
+    found: dict[str, object] = json.loads(attribute(dom.body, "data-found"))
+    return found
+
+
+def chapter_with(selector: str) -> str:
+    for name in CHAPTERS:
+        if article(name).select_one(selector):
+            return name
+    pytest.fail(f"no chapter has {selector}")
+
+
+@needs_browser
+def test_slider_switches_picture_alt_text_and_label(tmp_path: Path) -> None:
+    script = """
+    var figure = document.querySelector('figure.sq-frames');
+    var image = figure.querySelector('img'), field = figure.querySelector('[data-axis]');
+    var data = JSON.parse(figure.querySelector('script.sq-data').textContent);
+    out.hidden = figure.querySelector('.sq-controls').hidden;
+    var values = data.texts[0].length;
+    field.value = 0; field.dispatchEvent(new Event('input'));
+    out.first = [image.alt, image.src.length];
+    field.value = values - 1; field.dispatchEvent(new Event('input'));
+    var columns = data.texts.length === 2 ? data.texts[1].length : 1;
+    var other = figure.querySelector('[data-axis="1"]');
+    var at = (values - 1) * columns + (other ? Number(other.value) : 0);
+    out.last = image.alt === data.frames[at].alt && image.src === data.frames[at].src;
+    out.changed = image.alt !== out.first[0];
+    var label = field.parentNode.querySelector('output');
+    out.label = label ? label.textContent === data.texts[0][values - 1] : true;
+    """
+    found = driver(chapter_with("figure.sq-frames"), script, tmp_path)
+    assert found["hidden"] is False
+    assert found["last"] is True and found["changed"] is True and found["label"] is True
+
+
+@needs_browser
+def test_table_filters_and_sorts(tmp_path: Path) -> None:
+    script = """
+    var box = document.querySelector('div.sq-table[data-filter]');
+    var rows = function () { return box.querySelectorAll('tbody tr:not([hidden])').length; };
+    out.all = rows();
+    var list = box.querySelector('.sq-filters select');
+    list.value = list.options[1].value; list.dispatchEvent(new Event('change'));
+    out.some = rows();
+    out.count = box.querySelector('.sq-count').textContent;
+    list.value = ''; list.dispatchEvent(new Event('change'));
+    out.again = rows();
+    var sort = box.querySelector('.sq-sort'); sort.click();
+    out.sorted = sort.parentNode.getAttribute('aria-sort');
+    """
+    found = driver(chapter_with("div.sq-table[data-filter]"), script, tmp_path)
+    assert isinstance(found["all"], int) and isinstance(found["some"], int)
+    assert 0 < found["some"] < found["all"] == found["again"]
+    assert str(found["count"]).startswith(f"{found['some']:,} of ")
+    assert found["sorted"] == "ascending"
+
+
+@needs_browser
+@pytest.mark.parametrize("name", [PAGES[0], *CHAPTERS[:1], *CHAPTERS[-1:]])
+def test_browser_asks_for_nothing_but_files(name: str, tmp_path: Path) -> None:
+    """The browser's own log of requests, not our reading of the pages."""
+    log = tmp_path / "net.json"
+    browse((HTML / name).as_uri(), tmp_path, f"--log-net-log={log}", "--dump-dom")
+    text = log.read_text(encoding="utf8", errors="replace")
+    asked = set(re.findall(r'"url":"((?:https?|wss?)://[^"]+)"', text))
+    # chromium calls home on its own account; only what a page of file:// asked for counts
+    own = {url for url in asked if re.search(r"google\.com|googleapis\.com|gvt1\.com|gstatic\.com", url)}
+    assert asked - own == set()
+    assert not any("font" in url for url in own)
