@@ -59,9 +59,9 @@ def measured() -> str:
     parts.append(f"Of the {counts['values']:,} values that the three papers print: {verdicts}.")
     if networks:
         parts.append(
-            "Protocol: 8-bit rounding, border of the scale cropped, BT.601 luma, mean over the images. Min-Max is "
-            "the plainest recipe: weights per output channel, activations per tensor, the convolutions in the "
-            "residual blocks."
+            "Protocol: 8-bit rounding, border of the scale cropped, BT.601 luma, mean over the images. "
+            "Min-Max is the plainest recipe: weights per output channel, activations per tensor, the "
+            "convolutions in the residual blocks."
         )
     return "\n\n".join(parts)
 
