@@ -59,7 +59,8 @@ bench: $(STAMP) ## run the benchmarks: ratios measured side by side
 sync: $(STAMP) ## write the shared set-up cell into every notebook
 	$(PY) book/_tools/setup_cell.py
 
-readme: $(STAMP) ## write the measured figures into README.md
+readme: $(STAMP) ## write the measured figures and the picture of README.md
+	$(PY) book/_tools/readme_figure.py
 	$(PY) book/_tools/readme.py
 
 shots: $(STAMP) ## screenshots of every page at 1280 and 390 pixels (needs chromium)
