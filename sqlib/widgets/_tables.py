@@ -123,7 +123,7 @@ def table_html(
     title = html.escape(caption)
     return (
         f'<div class="sq-table"{filters}><div class="sq-scroll" role="region" tabindex="0" '
-        f'aria-label="{html.escape(caption, quote=True)}"><table><caption>{title}</caption>'
+        f'aria-label="{html.escape(caption, quote=True)}"><table><caption><span>{title}</span></caption>'
         f"{_head(frame, index)}<tbody>{body}</tbody></table></div></div>"
     )
 

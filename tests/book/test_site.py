@@ -234,7 +234,7 @@ def browse(url: str, folder: Path, *options: str) -> str:
     base = ["--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command = [CHROMIUM, *sandbox, *base, *quiet, "--virtual-time-budget=10000", *options, url]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=400).stdout
 
 
 @needs_browser
@@ -249,13 +249,15 @@ def driver(name: str, script: str, folder: Path) -> dict[str, object]:
     """Open a copy of a page with a script at its end, and return what the script found."""
     source = (HTML / name).read_text(encoding="utf8")
     base = f'<base href="{(HTML / name).as_uri()}">'
-    tail = f"<script>window.addEventListener('load', function () {{ var out = {{}}; {script} "
+    tail = f"<script>window.addEventListener('load', function () {{ var out = {{}}; try {{ {script} }} "
+    tail += "catch (error) { out.error = String(error); } "
     tail += "document.body.setAttribute('data-found', JSON.stringify(out)); });</script></body>"
     copy = folder / "page.html"
     copy.write_text(source.replace("<head>", "<head>" + base, 1).replace("</body>", tail, 1), encoding="utf8")
     dom = BeautifulSoup(browse(copy.as_uri(), folder, "--dump-dom"), "html.parser")
     assert dom.body is not None
     found: dict[str, object] = json.loads(attribute(dom.body, "data-found"))
+    assert "error" not in found, found
     return found
 
 
