@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from sqlib import models
 from sqlib.errors import DataError, InputError
 from sqlib.resize import downscale
 from sqlib.training import CropPool, TrainConfig, config, load_images, train
+from sqlib.training.cards import add_scores
 
 
 def photos(count: int = 5, side: int = 48) -> list[tuple[str, np.ndarray]]:
@@ -145,3 +147,20 @@ def test_folders_that_cannot_train(tmp_path: Path) -> None:
 def test_unknown_configuration() -> None:
     with pytest.raises(InputError, match="unknown training configuration"):
         config("edsr-small-x8")
+
+
+def test_card_gets_scores_of_the_weights_it_describes(tmp_path: Path) -> None:
+    pool = CropPool.from_images(photos(), 2, seed=1)
+    train(TINY, pool, tmp_path, log=lambda _line: None)
+    weights = tmp_path / "edsr-small-x2.safetensors"
+    (tmp_path / "Set5" / "HR").mkdir(parents=True)
+    for (_, image), name in zip(photos(), ("baby", "bird", "butterfly", "head", "woman"), strict=True):
+        Image.fromarray(image).save(tmp_path / "Set5" / "HR" / f"{name}.png")
+    card = add_scores(weights, ["set5"], data_dir=str(tmp_path))
+    score = card["scores"]["set5"]
+    assert score["n"] == 5 and 0 < score["psnr"] < 60 and score["protocol"].startswith("Y-BT601")
+    assert card["data"]["images"] == 4 and card["curve"][-1]["step"] == TINY.steps
+    other = models.create("edsr-small", scale=2).state_dict()
+    save_file(other, weights, metadata={"name": "edsr-small"})
+    with pytest.raises(InputError, match="is not what"):
+        add_scores(weights, ["set5"], data_dir=str(tmp_path))
