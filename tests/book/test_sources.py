@@ -77,8 +77,10 @@ class TestNotebook:
         assert first["cell_type"] == "markdown" and re.match(r"(\([\w-]+\)=\n)?# \S", text(first))
 
     def test_cells_are_short(self, path: Path) -> None:
-        lengths = [len(text(cell).splitlines()) for cell in code_cells(read(path))]
-        assert max(lengths) <= 30
+        for cell in code_cells(read(path)):
+            # Drawing code is folded away on the page; what a reader meets unasked must be short.
+            folded = {"hide-input", "hide-cell", "remove-cell"} & set(cell["metadata"].get("tags", []))
+            assert len(text(cell).splitlines()) <= (60 if folded else 30), text(cell)[:200]
 
     def test_imports_only_what_is_required(self, path: Path) -> None:
         lines = (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines()
