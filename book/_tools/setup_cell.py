@@ -14,7 +14,7 @@ from typing import Any
 from repository import ROOT, repository_url
 
 TEMPLATE = """\
-# Set-up: does nothing where sqlib is installed; elsewhere (Colab) installs it and keeps torch and numpy.
+# Set-up: installs sqlib where it is missing (Colab); torch and numpy stay as they are.
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -22,11 +22,12 @@ if find_spec("sqlib") is None:
     import subprocess
     import sys
 
-    keep = [f"{name}=={version(name)}" for name in ("numpy", "torch") if find_spec(name)]
+    keep = [f"{n}=={version(n)}" for n in ("numpy", "torch") if find_spec(n)]
     source = "git+{url}"
     print("Installing", source, "and keeping", *keep)
-    if subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, *keep]).returncode:
-        raise RuntimeError(f"{source} could not be installed: pip's message above says why")
+    pip = [sys.executable, "-m", "pip", "install", "-q", source, *keep]
+    if subprocess.run(pip).returncode:
+        raise RuntimeError(f"pip could not install {source}, see above")
 """
 TAGS = ["setup", "remove-cell"]
 
