@@ -113,11 +113,14 @@ def pretrained(name: str, *, scale: int) -> SRNetwork:
     create(name, scale=scale)
     path = WEIGHTS_FOLDER / f"{name}-x{scale}.safetensors"
     if not path.is_file():
+        from sqlib.training.config import CONFIGS
+
         have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales) or "none"
+        train = f" or train it with 'python -m sqlib train {name}-x{scale} --data DIR'"
         raise DataError(
             f"no weights ship for {name} x{scale}; shipped: {have}. Load a checkpoint with "
-            f"sqlib.models.load(path, {name!r}, scale={scale}) or train one with "
-            f"'python -m sqlib train {name}-x{scale} --data DIR'"
+            f"sqlib.models.load(path, {name!r}, scale={scale})"
+            + (train if f"{name}-x{scale}" in CONFIGS else "; no training configuration exists for it yet")
         )
     return load(path, name, scale=scale)
 

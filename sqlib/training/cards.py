@@ -38,9 +38,7 @@ def add_scores(weights: str | Path, names: Sequence[str], *, data_dir: str | Non
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     model = models.load(weights, scale=card["scale"])
     if model.weights_id != card["weights_id"]:
-        raise InputError(
-            f"{weights} does not hold the weights that {path.name} describes; train or copy both"
-        )
+        raise InputError(f"{weights} is not what {path.name} describes; copy both files of one run")
     scores = {}
     for name in names:
         result = evaluate(model, datasets.load(name, data_dir=data_dir), scale=card["scale"])

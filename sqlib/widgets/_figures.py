@@ -17,6 +17,9 @@ from sqlib.errors import InputError
 CSS_DPI = 100
 """Screen pixels per inch of figure: a figure 7 in wide is 700 px wide in the page."""
 
+SMALL = 48_000
+"""Bytes below which a raster picture is small enough not to try a vector form."""
+
 
 def static_mode() -> bool:
     """Whether widgets are rendered for a page without a kernel (environment variable ``SQLIB_STATIC``)."""
@@ -64,8 +67,9 @@ def _raster(figure: Any) -> tuple[str, bytes]:
 def encode_figure(figure: Any) -> tuple[str, int, int]:
     """Encode a matplotlib figure and close it.
 
-    Vector and raster forms are both made and the smaller is kept; both are lossless, so a difference of
-    one grey level in an experiment is still there on the page.
+    The raster form is lossless, so a difference of one grey level in an experiment is still there on the
+    page. A drawing without pictures that is large as a raster is also tried as a vector, and the smaller
+    is kept; making both for every frame would double the time of a page.
 
     Parameters
     ----------
@@ -86,9 +90,10 @@ def encode_figure(figure: Any) -> tuple[str, int, int]:
         )
     width, height = (round(float(side) * CSS_DPI) for side in figure.get_size_inches())
     kind, data = _raster(figure)
-    vector = _svg(figure)
-    if len(vector) < len(data):
-        kind, data = "image/svg+xml", vector
+    if len(data) > SMALL and not any(axes.images for axes in figure.axes):
+        vector = _svg(figure)
+        if len(vector) < len(data):
+            kind, data = "image/svg+xml", vector
     plt.close(figure)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}", width, height
 
