@@ -42,8 +42,8 @@ def test_official_edsr_layout_loads_and_computes_the_same(tmp_path: Path) -> Non
     assert loaded.weights_id == weights_id(model) != "random"
 
 
-def test_official_carn_m_layout(repo_weights: Path) -> None:
-    path = repo_weights / "carn_m.pth"
+def test_official_carn_m_layout(weights_dir: Path) -> None:
+    path = weights_dir / "carn_m.pth"
     state = torch.load(path, map_location="cpu", weights_only=True)
     assert sum(value.numel() for value in state.values()) == 414_811
     model = models.load(path, "carn-m", scale=4)
