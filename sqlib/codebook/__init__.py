@@ -1,9 +1,22 @@
-"""Fitting of quantization grids to data, in NumPy and Numba, without torch."""
+"""Fitting of quantization grids and point sets to data, in NumPy and Numba, without torch."""
 
 from __future__ import annotations
 
 from sqlib.codebook.bounds import Bounds, Grid, fit_bounds
+from sqlib.codebook.coding import dequantize, quantize
 from sqlib.codebook.histogram import Histogram
-from sqlib.codebook.uniform import dequantize, quantize
+from sqlib.codebook.points import Codebook
+from sqlib.codebook.universal import UniversalSet, universal, universal_set
 
-__all__ = ["Bounds", "Grid", "Histogram", "dequantize", "fit_bounds", "quantize"]
+__all__ = [
+    "Bounds",
+    "Codebook",
+    "Grid",
+    "Histogram",
+    "UniversalSet",
+    "dequantize",
+    "fit_bounds",
+    "quantize",
+    "universal",
+    "universal_set",
+]
