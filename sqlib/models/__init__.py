@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
-from sqlib.models import carn, edsr
+from sqlib.models import carn, edsr, elan, rdn, srresnet
 from sqlib.models._common import SRNetwork
 from sqlib.models._weights import load_strict, read_state, weights_id
 
@@ -28,6 +28,9 @@ _NETWORKS: dict[str, tuple[_Build, _Rename]] = {
     "edsr-small": (partial(edsr.EDSR, blocks=8, features=32), edsr.from_official),
     "carn": (carn.CARN, carn.from_official),
     "carn-m": (partial(carn.CARN, mobile=True, groups=4), carn.from_official),
+    "srresnet": (srresnet.SRResNet, srresnet.from_official),
+    "rdn": (rdn.RDN, rdn.from_official),
+    "elan-light": (elan.ELAN, elan.from_official),
 }
 
 
