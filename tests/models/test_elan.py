@@ -190,6 +190,18 @@ def test_computes_in_0_to_255_with_the_mean_removed() -> None:
     torch.testing.assert_close(seen[0][0, :, 0, 0], expected)
 
 
+def test_network_joins_its_parts() -> None:
+    """Head, blocks in turn, the long residual connection, and a tail that shuffles pixels once."""
+    model, x = small(3), torch.rand(1, 3, 4, 8)
+    mean = 255 * torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        shallow = torch.conv2d(255 * x - mean, model.head.weight, model.head.bias, padding=1)
+        deep = model.body[1](model.body[0](shallow))
+        colours = torch.conv2d(deep + shallow, model.tail[0].weight, model.tail[0].bias, padding=1)
+        expected = (torch.pixel_shuffle(colours, 3) + mean) / 255
+        torch.testing.assert_close(model(x), expected)
+
+
 def test_features_must_fit_the_windows() -> None:
     with pytest.raises(InputError, match="64 features for 3 windows; expected a multiple of 3"):
         ELAN("elan", 2, features=64)
