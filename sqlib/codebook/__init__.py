@@ -5,7 +5,9 @@ from __future__ import annotations
 from sqlib.codebook.bounds import Bounds, Grid, fit_bounds
 from sqlib.codebook.coding import dequantize, quantize
 from sqlib.codebook.histogram import Histogram
+from sqlib.codebook.lattice import LatticeHistogram
 from sqlib.codebook.points import Codebook
+from sqlib.codebook.subset import fit_codebook
 from sqlib.codebook.universal import UniversalSet, universal, universal_set
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "Codebook",
     "Grid",
     "Histogram",
+    "LatticeHistogram",
     "UniversalSet",
     "dequantize",
     "fit_bounds",
+    "fit_codebook",
     "quantize",
     "universal",
     "universal_set",
