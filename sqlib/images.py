@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from sqlib._pixels import as_rgb, to_uint8
 from sqlib.errors import DataError, InputError
 
 __all__ = ["EXTENSIONS", "as_rgb", "read_image", "to_uint8", "write_image"]
@@ -201,35 +202,3 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
         partial.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Clip to 0..255 and round half to even, as the networks' own evaluation scripts do.
-
-    Parameters
-    ----------
-    image : floating point array of any shape, in units of gray levels (0..255)
-
-    Raises
-    ------
-    InputError
-        NaN or infinite values.
-    """
-    image = np.asarray(image)
-    bad = int(image.size - np.count_nonzero(np.isfinite(image)))
-    if bad:
-        raise InputError(
-            f"{bad} of {image.size} values are NaN or infinite: the network or its weights are broken"
-        )
-    return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
-
-
-def as_rgb(image: NDArray[np.uint8], what: str = "image") -> NDArray[np.uint8]:
-    """Check that ``image`` is a non-empty uint8 array (H, W, 3) and return it as an array."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(
-            f"{what}: expected a non-empty uint8 array (H, W, 3), got {image.dtype} of shape {image.shape}"
-            + ("; round with images.to_uint8 first" if np.issubdtype(image.dtype, np.floating) else "")
-        )
-    return image

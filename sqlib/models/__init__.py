@@ -11,11 +11,21 @@ from typing import Any
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
-from sqlib.models import carn, edsr, elan, rdn, srresnet
+from sqlib.models import carn, edsr, elan, rdn, srresnet, swinir
 from sqlib.models._common import SRNetwork
 from sqlib.models._weights import load_strict, read_state, weights_id
 
-__all__ = ["SRNetwork", "available", "card", "count_parameters", "create", "load", "names", "pretrained"]
+__all__ = [
+    "SRNetwork",
+    "available",
+    "card",
+    "count_parameters",
+    "create",
+    "load",
+    "names",
+    "pretrained",
+    "read_state",
+]
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -27,10 +37,13 @@ _NETWORKS: dict[str, tuple[_Build, _Rename]] = {
     "edsr-large": (partial(edsr.EDSR, blocks=32, features=256, residual_scale=0.1), edsr.from_official),
     "edsr-small": (partial(edsr.EDSR, blocks=8, features=32), edsr.from_official),
     "carn": (carn.CARN, carn.from_official),
+    "carn-single": (lambda name, scale: carn.CARN(name, scale, scales=(scale,)), carn.from_official),
     "carn-m": (partial(carn.CARN, mobile=True, groups=4), carn.from_official),
     "srresnet": (srresnet.SRResNet, srresnet.from_official),
     "rdn": (rdn.RDN, rdn.from_official),
     "elan-light": (elan.ELAN, elan.from_official),
+    "swinir-light": (swinir.SwinIR, swinir.from_official),
+    "swinir-small": (partial(swinir.SwinIR, depths=(2, 2)), swinir.from_official),
 }
 
 

@@ -6,11 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sqlib.errors import DataError, InputError
@@ -38,6 +36,8 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DataError(
             f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file"
         )
+    from safetensors import safe_open
+
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt", device="cpu") as file:
@@ -45,7 +45,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 return tensors, dict(file.metadata() or {})
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # damaged bytes make the unpickler fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} cannot be read as weights ({reason}); expected a state dict of tensors"

@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlib import datasets, models
-from sqlib.errors import InputError
-from sqlib.evaluate import evaluate
+import sqlib
+from sqlib import models
+from sqlib.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from sqlib.training.crops import CropPool
+    from sqlib.training.loop import Run
+
+HALF_TOLERANCE_DB = 0.005
+"""Weights ship in half precision when no benchmark's mean PSNR moves by this much."""
+
+
+def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> None:
+    """Write the averaged weights of a finished run as safetensors (float32), and their card as JSON.
+
+    Raises
+    ------
+    ImportError
+        safetensors is not installed.
+    """
+    from safetensors.torch import save_file
+
+    config = run.config
+    tensors = {k: v.detach().float().cpu().contiguous() for k, v in run.average.state_dict().items()}
+    path = folder / f"{config.name}.safetensors"
+    save_file(tensors, path, metadata={"name": config.network, "scale": str(config.scale)})
+    model = models.load(path, scale=config.scale)
+    card = {
+        "name": config.network,
+        "scale": config.scale,
+        "parameters": models.count_parameters(model),
+        "weights_id": model.weights_id,
+        "dtype": "float32",
+        "config": dataclasses.asdict(config),
+        "data": {
+            "folders": sorted({Path(name).parent.as_posix() for name in training.names + held_out.names}),
+            "images": len(training.names),
+            "held_out": held_out.names,
+            "sha256": run.data_id,
+        },
+        "seconds": round(run.seconds, 1),
+        "bursts": run.bursts,
+        "carried": run.carried,
+        "sqlib": sqlib.__version__,
+        "curve": run.curve,
+    }
+    _write(card, path.with_suffix(".json"))
+
+
+def _write(card: dict[str, Any], path: Path) -> None:
+    from sqlib.training.checkpoint import atomic_write
+
+    text = json.dumps(card, indent=1) + "\n"
+    atomic_write(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
 def add_scores(weights: str | Path, names: Sequence[str], *, data_dir: str | None = None) -> dict[str, Any]:
@@ -34,20 +86,84 @@ def add_scores(weights: str | Path, names: Sequence[str], *, data_dir: str | Non
         Weights, card or a dataset are absent.
     """
     weights = Path(weights)
+    card = _card_of(weights)
+    card["scores"] = _scores(models.load(weights, scale=card["scale"]), names, data_dir)
+    _write(card, weights.with_suffix(".json"))
+    return card
+
+
+def ship(
+    weights: str | Path, folder: str | Path, names: Sequence[str], *, data_dir: str | None = None
+) -> dict[str, Any]:
+    """Copy finished weights and their card into ``folder``, in half precision if no score minds.
+
+    Parameters
+    ----------
+    weights : path of ``NAME-xS.safetensors`` (float32), with its card beside it
+    folder : where they go, such as ``sqlib/models/weights``
+    names : datasets to score on; the card gets the scores of what ships, and what half precision changed
+    data_dir : folder of the datasets
+
+    Returns
+    -------
+    dict : the card that ships. ``dtype`` is "float16" when the mean PSNR of every dataset moved by less than
+        0.005 dB, else "float32"; ``half_change_db`` holds the moves.
+
+    Raises
+    ------
+    InputError, DataError
+        As :func:`add_scores`; also when the file would exceed 4 MB.
+    """
+    from safetensors.torch import save_file
+
+    weights, folder = Path(weights), Path(folder)
+    card = _card_of(weights)
+    state, metadata = models.read_state(weights)
+    full = models.load(weights, scale=card["scale"])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / weights.name
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, path, metadata=metadata)
+    scores, half_scores = (
+        _scores(m, names, data_dir) for m in (full, models.load(path, scale=card["scale"]))
+    )
+    change = {name: round(half_scores[name]["psnr"] - scores[name]["psnr"], 5) for name in scores}
+    if all(abs(value) < HALF_TOLERANCE_DB for value in change.values()):
+        card["dtype"], scores = "float16", half_scores
+    else:
+        save_file(state, path, metadata=metadata)
+    if path.stat().st_size > 4_000_000:
+        size = path.stat().st_size
+        path.unlink()
+        raise InputError(f"{path.name} has {size} bytes; weights of up to 4 MB ship, larger ones are recipes")
+    card["weights_id"] = models.load(path, scale=card["scale"]).weights_id
+    card["scores"], card["half_change_db"] = scores, change
+    _write(card, path.with_suffix(".json"))
+    return card
+
+
+def _card_of(weights: Path) -> dict[str, Any]:
+    """The card beside ``weights``, checked to be theirs."""
     path = weights.with_suffix(".json")
+    if not path.is_file():
+        raise DataError(f"{path} is missing; copy the card that belongs to {weights.name} beside it")
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    model = models.load(weights, scale=card["scale"])
-    if model.weights_id != card["weights_id"]:
+    if models.load(weights, scale=card["scale"]).weights_id != card["weights_id"]:
         raise InputError(f"{weights} is not what {path.name} describes; copy both files of one run")
+    return card
+
+
+def _scores(model: models.SRNetwork, names: Sequence[str], data_dir: str | None) -> dict[str, Any]:
+    from sqlib import datasets
+    from sqlib.evaluate import evaluate
+
     scores = {}
     for name in names:
-        result = evaluate(model, datasets.load(name, data_dir=data_dir), scale=card["scale"])
+        result = evaluate(model, datasets.load(name, data_dir=data_dir), scale=model.scale)
         scores[result.dataset] = {
             "psnr": round(result.psnr, 4),
             "ssim": round(result.ssim, 5),
             "n": result.n,
             "protocol": result.protocol.id,
         }
-    card["scores"] = scores
-    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return card
+    return scores

@@ -57,7 +57,18 @@ CONFIGS = {
     for c in (
         # Sized for one to two hours on two CPU cores.
         TrainConfig("edsr-small", 4, steps=9000, batch=16, patch=32, learning_rate=6e-4),
-        TrainConfig("edsr-small", 2, steps=9000, batch=16, patch=48, learning_rate=6e-4),
+        TrainConfig("edsr-small", 2, steps=9000, batch=16, patch=32, learning_rate=6e-4),
+        TrainConfig("swinir-small", 4, steps=6000, batch=8, patch=32, learning_rate=5e-4, warmup=300),
+        # Sized for bursts of minutes on a data-centre GPU. The steps are estimates until one was at hand:
+        # measure first ('--measure'), then change a length only before the first burst.
+        TrainConfig("edsr-baseline", 4, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
+        TrainConfig("edsr-baseline", 2, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
+        TrainConfig("srresnet", 4, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
+        TrainConfig("swinir-light", 4, steps=40_000, batch=32, learning_rate=5e-4, warmup=1000),
+        TrainConfig("carn-single", 4, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
+        # Windows of 16 pixels: a patch of whole windows.
+        TrainConfig("elan-light", 4, steps=40_000, batch=32, patch=64, learning_rate=4e-4, warmup=1000),
+        TrainConfig("rdn", 4, steps=30_000, batch=16, learning_rate=2e-4, warmup=1000),
     )
 }
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
-import platform
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,23 +14,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import sqlib
 from sqlib import models
 from sqlib.errors import InputError
 from sqlib.metrics import psnr
 from sqlib.models import SRNetwork
+from sqlib.training import checkpoint
 from sqlib.training.config import TrainConfig
-from sqlib.training.crops import CropPool
+from sqlib.training.crops import CropPool, DeviceCrops
+from sqlib.training.execution import Execution
 
-
-def _atomic_save(state: dict[str, Any], path: Path) -> None:
-    """Write next to ``path`` and rename, so that a kill or a full disk leaves the previous file valid."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+# Reading the loss makes the CPU wait for a GPU; a CPU has nothing to wait for.
+LOSS_CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 
 def validate(model: nn.Module, pool: CropPool, device: torch.device) -> float:
@@ -41,78 +33,109 @@ def validate(model: nn.Module, pool: CropPool, device: torch.device) -> float:
     for lr, hr in zip(pool.lr, pool.hr, strict=True):
         x = torch.from_numpy(lr).to(device).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
-            sr = model(x)[0].permute(1, 2, 0).mul(255).cpu().numpy()
+            sr = model(x)[0].permute(1, 2, 0).mul(255).float().cpu().numpy()
         scores.append(psnr(sr, hr, scale=pool.scale))
     return sum(scores) / len(scores)
 
 
-class _Run:
-    """State of one training: what a checkpoint holds."""
+class Run:
+    """One training in progress: what a checkpoint holds, and the step that advances it."""
 
-    def __init__(self, config: TrainConfig, data_id: str, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, data_id: str, execution: Execution) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.data_id, self.device = config, data_id, device
+        self.config, self.data_id, self.execution = config, data_id, execution
+        device = execution.torch_device
         self.model: SRNetwork = models.create(config.network, scale=config.scale).to(device).train()
         # Measured on two CPU cores: 1.6 times the images per second of the default layout.
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.learning_rate, fused=True if execution.is_cuda else None
+        )
+        self.forward = execution.wrap(self.model)
         self.step = 0
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
+        self.bursts: list[dict[str, Any]] = []
+        self.carried: list[dict[str, Any]] = []
 
-    def save(self, path: Path) -> None:
-        _atomic_save(
-            {
-                "config": dataclasses.asdict(self.config),
-                "data_id": self.data_id,
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "curve": self.curve,
-            },
-            path,
-        )
+    def state(self) -> checkpoint.State:
+        """Everything a checkpoint holds, on the CPU."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "data_id": self.data_id,
+            "model": {k: v.detach().cpu() for k, v in self.model.state_dict().items()},
+            "average": {k: v.detach().cpu() for k, v in self.average.state_dict().items()},
+            "optimizer": _to_cpu(self.optimizer.state_dict()),
+            "random": torch.get_rng_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "bursts": self.bursts,
+            "carried": self.carried,
+        }
 
-    def restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
+    def restore(self, state: checkpoint.State, source: str) -> None:
+        """Continue from a checkpoint; raises InputError when it belongs to another configuration or other
+        data.
+        """
         if state["config"] != dataclasses.asdict(self.config):
             raise InputError(
-                f"{path} belongs to configuration {state['config']}, not to "
+                f"{source} belongs to configuration {state['config']}, not to "
                 f"{dataclasses.asdict(self.config)}; resume with that configuration, or choose another folder"
             )
         if state["data_id"] != self.data_id:
             raise InputError(
-                f"{path} was trained on other images; resume with the same --data, or choose another folder"
+                f"{source} was trained on other images; resume with the same --data, or choose another folder"
             )
-        self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
+        if state["model"] is None:  # carried in pieces: the averaged weights are all there is
+            self.model.load_state_dict(state["average"])
+        else:
+            self.model.load_state_dict(state["model"])
+            like = self.optimizer.state_dict()
+            self.optimizer.load_state_dict(checkpoint.restore_moments(state["optimizer"], like))
+        torch.set_rng_state(state["random"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.curve, self.bursts, self.carried = state["curve"], state["bursts"], state["carried"]
 
-    def advance(self, pool: CropPool) -> float:
-        """One optimizer step; returns the loss (mean absolute error in 0..255)."""
-        config = self.config
+    def advance(self, batches: CropPool | DeviceCrops) -> torch.Tensor:
+        """One optimizer step; returns the loss (mean absolute error in 0..1), detached and still on the
+        device.
+        """
+        config, device = self.config, self.execution.torch_device
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
-        lr, hr = pool.batch(self.step, config.batch, config.patch)
-        lr, hr = (t.to(self.device).to(memory_format=torch.channels_last) for t in (lr, hr))
-        loss = functional.l1_loss(self.model(lr.float() / 255), hr.float() / 255)
+        lr, hr = batches.batch(self.step, config.batch, config.patch)
+        lr, hr = (t.to(device).to(memory_format=torch.channels_last) for t in (lr, hr))
+        with self.execution.autocast():
+            sr = self.forward(lr.float() / 255)
+        loss = functional.l1_loss(sr.float(), hr.float() / 255)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        value = float(loss.detach()) * 255
-        if value != value or value == float("inf"):
-            return value
         self.optimizer.step()
         self.step += 1
         # Early on the plain decay would remember the random start for a thousand steps.
         decay = min(config.ema, self.step / (self.step + 10))
         with torch.no_grad():
-            for mean, parameter in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
-        return value
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        return loss.detach()
+
+    def settle(self) -> None:
+        """Give the averaged network the running statistics of batch normalization, which are averages
+        already.
+        """
+        with torch.no_grad():
+            for mean, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                mean.copy_(buffer)
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {k: _to_cpu(v) for k, v in value.items()}
+    return [_to_cpu(v) for v in value] if isinstance(value, list) else value
 
 
 def train(
@@ -121,9 +144,10 @@ def train(
     folder: str | Path,
     *,
     minutes: float = 60.0,
-    device: str = "cpu",
+    execution: Execution | None = None,
     every: int = 250,
     log: Callable[[str], None] = print,
+    started: float | None = None,
 ) -> bool:
     """Train, or continue training, for at most ``minutes``.
 
@@ -131,11 +155,15 @@ def train(
     ----------
     config : TrainConfig
     pool : CropPool
-        All images; ``config.held_out`` of them are set aside for validation.
-    folder : where ``checkpoint.pt`` lives; continued from when present. When the schedule is complete
-        ``<name>.safetensors`` (averaged weights) and ``<name>.json`` (its card) are written there.
-    minutes : wall-clock limit of this call
+        All images; ``config.held_out`` of them (or those a pack reserved) are set aside for validation.
+    folder : where ``checkpoint.pt`` lives; continued from when present, else from a carried checkpoint there.
+        When the schedule is complete ``<name>.safetensors`` (averaged weights) and ``<name>.json`` (its card)
+        are written there.
+    minutes : wall-clock limit, from ``started``; what a validation and a checkpoint last took is kept in
+        reserve
+    execution : device, precision, compilation
     every : steps between validations and checkpoints
+    started : ``time.monotonic()`` at which the clock began, when loading the data is to count; default: now
 
     Returns
     -------
@@ -144,81 +172,85 @@ def train(
     Raises
     ------
     InputError
-        The checkpoint belongs to another configuration or other images, the loss is not finite, or CUDA was
-        asked for and is absent.
+        The checkpoint belongs to another configuration or other images, or the loss is not finite: the
+        checkpoint then is the last good state.
     """
-    started = time.monotonic()
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(
-            f"device {device!r} was asked for but this torch has no CUDA device; use --device cpu"
-        )
+    entered = time.monotonic()
+    execution = execution or Execution()
+    deadline = (entered if started is None else started) + 60 * minutes
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     training, held_out = pool.split(config.held_out)
-    if not training.hr:
+    if not training.hr or not held_out.hr:
         raise InputError(f"{len(pool.hr)} images are too few to hold {config.held_out} out; add images")
-    run = _Run(config, pool.fingerprint(), torch.device(device))
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        run.restore(checkpoint)
+    run = Run(config, pool.fingerprint(), execution)
+    state = checkpoint.find(folder, config.name)
+    if state is not None:
+        run.restore(state, str(folder))
         log(f"{config.name}: continuing at step {run.step} of {config.steps}")
-    before, first = run.seconds, run.step
-    losses: list[float] = []
-    while run.step < config.steps and time.monotonic() - started < 60 * minutes:
-        loss = run.advance(training)
-        if not loss < float("inf"):
+    batches = DeviceCrops(training, execution.torch_device) if execution.is_cuda else training
+    burst = {**execution.describe(), "from_step": run.step}
+    earlier = run.seconds
+    reserve, marked = 0.0, (time.monotonic(), run.step)
+    losses: list[torch.Tensor] = []
+
+    def note() -> float:
+        """Bring the clock and the burst's entry up to date; returns steps per second since training began."""
+        run.seconds = earlier + time.monotonic() - entered
+        rate = (run.step - burst["from_step"]) / max(1e-9, time.monotonic() - marked[0])
+        entry = {**burst, "to_step": run.step, "seconds": round(time.monotonic() - entered, 1)}
+        entry["images_per_second"] = round(rate * config.batch, 1)
+        if run.bursts and run.bursts[-1]["from_step"] == burst["from_step"]:
+            run.bursts.pop()
+        if run.step > burst["from_step"]:
+            run.bursts.append(entry)
+        return rate
+
+    check_every = LOSS_CHECK_EVERY[execution.torch_device.type]
+    while run.step < config.steps:
+        slowest_step = (time.monotonic() - marked[0]) / max(1, run.step - marked[1])
+        if time.monotonic() + reserve + slowest_step >= deadline:
+            break
+        losses.append(run.advance(batches))
+        if run.step % check_every == 0 and not bool(torch.isfinite(losses[-1])):
             raise InputError(
-                f"loss became {loss} at step {run.step}; the last good state is in {checkpoint}. "
-                "Lower the learning rate"
+                f"loss became {float(losses[-1])} at step {run.step - 1}; the last good state is in "
+                f"{folder / checkpoint.FILE}. Lower the learning rate"
             )
-        losses.append(loss)
         if run.step % every == 0 or run.step == config.steps:
-            run.seconds = before + time.monotonic() - started
-            rate = (run.step - first) / (run.seconds - before)
-            score = validate(run.average, held_out, run.device)
-            point = {"step": run.step, "l1": sum(losses) / len(losses), "psnr": score, "seconds": run.seconds}
-            run.curve.append(point)
+            execution.synchronize()
+            loss = float(torch.stack(losses).mean()) * 255
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"loss became {loss} before step {run.step}; the last good state is in "
+                    f"{folder / checkpoint.FILE}. Lower the learning rate"
+                )
+            before = time.monotonic()
+            run.settle()
+            score = validate(run.average, held_out, execution.torch_device)
+            rate = note()
+            run.curve.append({"step": run.step, "l1": loss, "psnr": score, "seconds": run.seconds})
             losses.clear()
-            run.save(checkpoint)
+            checkpoint.save(run.state(), folder / checkpoint.FILE)
+            reserve = 1.5 * (time.monotonic() - before)
             log(
-                f"{config.name} {run.step}/{config.steps}  L1 {point['l1']:.3f}  held-out {score:.3f} dB  "
+                f"{config.name} {run.step}/{config.steps}  L1 {loss:.3f}  held-out {score:.3f} dB  "
                 f"{rate * config.batch:.1f} images/s  ETA {(config.steps - run.step) / rate / 60:.0f} min"
             )
-    run.seconds = before + time.monotonic() - started
-    run.save(checkpoint)
-    if run.step >= config.steps:
+    note()
+    run.settle()
+    if losses and not bool(torch.isfinite(torch.stack(losses)).all()):
+        raise InputError(f"loss became infinite or NaN; the last good state is in {folder / checkpoint.FILE}")
+    checkpoint.save(run.state(), folder / checkpoint.FILE)
+    if run.step < config.steps:
+        return False
+    from sqlib.training.cards import export
+
+    try:
         export(run, folder, training, held_out)
-    return run.step >= config.steps
-
-
-def export(run: _Run, folder: Path, training: CropPool, held_out: CropPool) -> None:
-    """Write the averaged weights as safetensors, and their card as JSON."""
-    from safetensors.torch import save_file
-
-    config = run.config
-    tensors = {k: v.detach().float().cpu().contiguous() for k, v in run.average.state_dict().items()}
-    metadata = {"name": config.network, "scale": str(config.scale)}
-    save_file(tensors, folder / f"{config.name}.safetensors", metadata=metadata)
-    model = models.load(folder / f"{config.name}.safetensors", scale=config.scale)
-    card = {
-        "name": config.network,
-        "scale": config.scale,
-        "parameters": models.count_parameters(model),
-        "weights_id": model.weights_id,
-        "config": dataclasses.asdict(config),
-        "data": {
-            "folders": sorted({Path(name).parent.as_posix() for name in training.names + held_out.names}),
-            "images": len(training.names),
-            "held_out": held_out.names,
-            "sha256": run.data_id,
-        },
-        "seconds": round(run.seconds, 1),
-        "device": run.device.type,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "sqlib": sqlib.__version__,
-        },
-        "curve": run.curve,
-    }
-    (folder / f"{config.name}.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    except ImportError as error:  # a borrowed machine with torch and NumPy alone
+        log(
+            f"{config.name} is complete but {error.name} is absent here; "
+            "run the same command where it is installed"
+        )
+    return True

@@ -32,7 +32,7 @@ def test_carn_for_one_scale_has_its_published_size() -> None:
     assert models.count_parameters(CARN("carn", 4, scales=(4,))) == 1_111_875
 
 
-@pytest.mark.parametrize("name", ["edsr-baseline", "edsr-small", "carn", "carn-m"])
+@pytest.mark.parametrize("name", ["edsr-baseline", "edsr-small", "carn", "carn-m", "carn-single"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_output_is_scale_times_larger(name: str, scale: int) -> None:
     model = models.create(name, scale=scale)

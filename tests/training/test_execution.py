@@ -1,0 +1,70 @@
+"""Device, precision, compilation: what they promise, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sqlib.errors import InputError
+from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, measure, train
+from sqlib.training.crops import DeviceCrops
+from sqlib.training.loop import Run
+
+
+def test_batches_gathered_on_a_device_equal_those_cut_on_the_cpu(pool: CropPool) -> None:
+    device = DeviceCrops(pool, torch.device("cpu"))
+    for step in range(20):
+        for a, b in zip(pool.batch(step, 5, 9), device.batch(step, 5, 9), strict=True):
+            assert a.shape == b.shape and torch.equal(a, b)
+
+
+def test_bf16_trains_close_to_fp32_and_is_recorded(tmp_path: Path, pool: CropPool, tiny: TrainConfig) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        execution = Execution("cpu", precision)
+        assert train(tiny, pool, tmp_path / precision, execution=execution, log=lambda _line: None)
+        state = checkpoint.read(tmp_path / precision / checkpoint.FILE)
+        (burst,) = state["bursts"]
+        assert (burst["precision"], burst["from_step"], burst["to_step"]) == (precision, 0, tiny.steps)
+        assert burst["images_per_second"] > 0 and burst["device"]
+        losses[precision] = state["curve"][-1]["l1"]
+        assert all(v.dtype == torch.float32 for v in state["model"].values())
+    assert losses["fp32"] != losses["bf16"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_compiled_runs_the_compiled_network(
+    pool: CropPool, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fake_compile(model: torch.nn.Module, mode: str) -> torch.nn.Module:
+        calls.append(mode)
+        return torch.nn.Sequential(model)
+
+    monkeypatch.setattr(torch, "compile", fake_compile)
+    run = Run(tiny, "", Execution("cpu", compiled=True))
+    before = run.model.head.weight.detach().clone()
+    run.advance(pool)
+    assert calls == ["default"] and not torch.equal(before, run.model.head.weight)
+
+
+def test_measure_says_what_it_measured(pool: CropPool, tiny: TrainConfig) -> None:
+    lines = measure(tiny, pool, seconds=0.01)
+    assert [line.split(":")[0] for line in lines] == ["edsr-small-x2 cpu fp32", "edsr-small-x2 cpu bf16"]
+    assert all("images/s" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "expected cpu, cuda or cuda:N"),
+        ({"device": "mps"}, "expected cpu, cuda or cuda:N"),
+        ({"precision": "fp16"}, "expected one of auto, fp32, bf16"),
+    ],
+)
+def test_bad_options(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Execution(**options)
