@@ -71,7 +71,7 @@ class LatticeProblem:
         self._rows = rows
 
     def _quanta(self) -> NDArray[np.float64]:
-        # counts times (4D)^2 must stay below 2^53 quanta; a power of two, so that integers below it stay whole
+        # counts times (4D)^2 must stay below 2^53 quanta; powers of two, so that counts stay whole
         bits = 53 - np.ceil(np.log2(16.0 * self.histogram.denominator**2))
         return np.exp2(np.ceil(np.log2(self.histogram.counts.sum(axis=1))) - bits)
 
@@ -122,7 +122,7 @@ class SortedProblem:
                 atoms = Atoms(np.sort(row).astype(np.float64), np.ones(row.size))
             else:
                 order = np.argsort(row, kind="stable")
-                atoms = Atoms(row[order].astype(np.float64), self._weights[channel][order])
+                atoms = Atoms(row[order].astype(np.float64), self._weights[channel, order])
             self._sorted = channel, atoms
         return self._sorted[1]
 

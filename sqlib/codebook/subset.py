@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlib.codebook._problem import LatticeProblem, Problem, SortedProblem
+from sqlib.codebook.exhaustive import choose_exhaustively
+from sqlib.codebook.kmeans import PAPER, RELEASE, choose_by_kmeans
 from sqlib.codebook.lattice import DENOMINATORS, LatticeHistogram, describe_outside, real_array, weight_array
 from sqlib.codebook.points import Codebook
 from sqlib.codebook.universal import UniversalSet
@@ -62,9 +64,9 @@ def fit_codebook(
 
     Returns
     -------
-    Codebook with exactly `levels` points. Where fewer reach the same error, "exact" and "exhaustive" spread
-    the rest over the unused candidates; of several subsets with equal error, which one is returned is
-    unspecified but always the same. The heuristics can return duplicates.
+    Codebook with exactly `levels` points. Where fewer reach the same error, "exact" spreads the rest evenly
+    over the unused candidates; of several subsets with equal error, which one is returned is unspecified but
+    always the same ("exhaustive": the first in order). The heuristics can return duplicates.
 
     Raises
     ------
@@ -92,10 +94,7 @@ def fit_codebook(
         problem, single = _from_histogram(values, u), values.channels is None
     else:
         problem, single = _from_array(values, u, sample_weight, keep=method in ("kmeans", "release"))
-    if method == "exact":
-        chosen = problem.choose(k, zero)
-    else:
-        chosen = _select(problem, k, zero, method, include_zero, random_state)
+    chosen = _choose(problem, k, zero, method, include_zero, random_state)
     error = problem.error(chosen)
     if method in ("exact", "exhaustive"):
         gap = np.ones_like(error)
@@ -112,7 +111,7 @@ def fit_codebook(
     return Codebook(points, error.reshape(shape), gap.reshape(shape), method, numerators, denominator)
 
 
-def _select(
+def _choose(
     problem: Problem,
     levels: int,
     zero: int,
@@ -120,7 +119,17 @@ def _select(
     include_zero: bool,
     random_state: int | np.random.Generator | None,
 ) -> NDArray[np.int64]:
-    raise InputError(f"fit_codebook: method={method!r} is not written yet")
+    if method == "exact":
+        return problem.choose(levels, zero)
+    if method == "exhaustive":
+        return choose_exhaustively(problem, levels, zero)
+    if method == "kmeans" and include_zero:
+        raise InputError(
+            'fit_codebook: method="kmeans" cannot force a point; include_zero needs "exact", "exhaustive" or '
+            '"release"'
+        )
+    rng = np.random.default_rng(random_state)
+    return choose_by_kmeans(problem, levels, PAPER if method == "kmeans" else RELEASE, rng)
 
 
 def _check_candidates(candidates: Any) -> NDArray[np.float64]:
