@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> None:
     execution = training.Execution(args.device, args.precision, args.compile)
     pool = _pool(args.data, config)
     if args.pack:
-        made = training.write_pack(args.pack, pool, held_out=config.held_out)
+        # A quarter larger than a patch, so that patches still move inside a crop.
+        side = config.patch * 5 // 4 * config.scale
+        made = training.write_pack(args.pack, pool, held_out=config.held_out, side=side)
         print(
             f"{args.pack}: {made['bytes']:,} bytes, {made['crops']} crops and {made['held_out']} held-out "
             f"images ({made['bytes'] / made['raw_bytes']:.2f} of their raw pixels)"

@@ -25,10 +25,6 @@ from sqlib.training.crops import CropPool
 MAGIC = b"sqlib crop pack 1\n"
 LIMIT = 30_000_000
 """Bytes of a pack."""
-SIDE = 240
-"""Side of a crop in high-resolution pixels: more than a patch, so that patches still move inside it; and a
-multiple of 2, 3 and 4."""
-
 Image = NDArray[np.uint8]
 
 
@@ -52,7 +48,7 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> Image:
 
 
 def write_pack(
-    path: str | Path, pool: CropPool, *, held_out: int, side: int = SIDE, limit: int = LIMIT
+    path: str | Path, pool: CropPool, *, held_out: int, side: int, limit: int = LIMIT
 ) -> dict[str, Any]:
     """Write a pack: the held-out images whole, then seeded crops of the others until ``limit`` is reached.
 
@@ -61,7 +57,8 @@ def write_pack(
     path : file to write, atomically
     pool : all images, with the seed and scale of the training
     held_out : how many images :meth:`CropPool.split` sets aside; they stay the same as without a pack
-    side : of a crop in high-resolution pixels, a multiple of the scale; smaller images are taken whole
+    side : of a crop in high-resolution pixels, a multiple of the scale; larger than a patch, so that patches
+        still move inside it. Smaller images are taken whole
     limit : bytes
 
     Returns

@@ -50,7 +50,7 @@ def test_a_pack_is_seeded_and_stays_within_its_limit(tmp_path: Path, pool: CropP
     write_pack(tmp_path / "2", pool, held_out=1, side=24, limit=40_000)
     assert (tmp_path / "2").read_bytes() != (tmp_path / "0").read_bytes()
     with pytest.raises(InputError, match="cannot hold the 1 held-out"):
-        write_pack(tmp_path / "3", pool, held_out=1, limit=1000)
+        write_pack(tmp_path / "3", pool, held_out=1, side=24, limit=1000)
     with pytest.raises(InputError, match="multiple of the scale"):
         write_pack(tmp_path / "3", pool, held_out=1, side=25)
     assert not (tmp_path / "3").exists()
