@@ -6,7 +6,9 @@ printed network it stands for (``published``), and only then do its numbers get 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlib.errors import InputError
 from sqlib.experiments.cells import CalibrationSpec
@@ -24,11 +26,18 @@ class Network:
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a table: the printed label and the recipe behind it (None: full precision)."""
+    """A row of a table: its label and the recipe behind it (None: full precision).
+
+    Only a method that is what the paper printed carries the printed label; a variant (a shorter schedule, a
+    step of our own) has a label of its own and never earns the printed value's verdict. ``profiles``
+    restricts it to those named.
+    """
 
     label: str
     recipe: str | None
     bits: tuple[int, ...] = (32,)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    profiles: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

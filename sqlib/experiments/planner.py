@@ -35,10 +35,12 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
         if extent.networks is not None and network.name not in extent.networks:
             continue
         for method in chosen.methods:
+            if method.profiles is not None and profile not in method.profiles:
+                continue
             for bits in method.bits:
                 recipe = None
                 if method.recipe is not None:
-                    recipe = jsonable(recipes.create(method.recipe, bits=bits).to_dict())
+                    recipe = jsonable(recipes.create(method.recipe, bits=bits, **method.options).to_dict())
                 cells += [
                     Cell(
                         paper=chosen.paper,

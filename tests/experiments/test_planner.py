@@ -83,3 +83,22 @@ def test_estimate_uses_own_record_then_similar_then_nothing():
     records = {first.id: {"planned": first.to_dict(), "seconds": 2.0}}
     result = estimate(cells, records)
     assert (result.seconds, result.known, result.unknown) == (2.0 * 5, 5, 15)
+
+
+def test_a_variant_passes_its_options_and_keeps_to_its_profiles(monkeypatch):
+    from dataclasses import replace
+
+    from sqlib.experiments import definitions
+
+    variants = (
+        definitions.Method("MinMax", "minmax", (4,)),
+        definitions.Method("MinMax, per tensor", "minmax", (4,), {"weight_per": "tensor"}, ("laptop",)),
+    )
+    table = replace(TABLES["dfsq-table2"], methods=variants)
+    monkeypatch.setitem(definitions.TABLES, "dfsq-table2", table)
+    cells = [c for c in plan("dfsq-table2", "laptop") if c.model == "carn-m" and c.dataset == "set5"]
+    assert {c.method: c.recipe["weight_per"] for c in cells} == {
+        "MinMax": "channel",
+        "MinMax, per tensor": "tensor",
+    }
+    assert {c.method for c in plan("dfsq-table2", "full")} == {"MinMax"}
