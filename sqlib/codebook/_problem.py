@@ -39,6 +39,10 @@ class Problem(Protocol):
     candidates: NDArray[np.float64]
     channels: int
 
+    @property
+    def lattice(self) -> tuple[NDArray[np.int64], int] | None:
+        """Numerators of the candidates and their denominator, or None."""
+
     def choose(self, levels: int, zero: int) -> NDArray[np.int64]:
         """The exact subset; `zero` is a position that must be in it, or -1."""
 
@@ -67,20 +71,20 @@ class LatticeProblem:
         rows: SortedProblem | None = None,
     ) -> None:
         self.histogram, self.candidates, self.numerators = histogram, candidates, numerators
-        self.channels = len(histogram.counts)
+        self.channels, self.denominator = len(histogram.counts), histogram.denominator
         self._rows = rows
 
-    def _quanta(self) -> NDArray[np.float64]:
-        # counts times (4D)^2 must stay below 2^53 quanta; powers of two, so that counts stay whole
-        bits = 53 - np.ceil(np.log2(16.0 * self.histogram.denominator**2))
-        return np.exp2(np.ceil(np.log2(self.histogram.counts.sum(axis=1))) - bits)
+    @property
+    def lattice(self) -> tuple[NDArray[np.int64], int]:
+        return self.numerators, self.denominator
 
     def choose(self, levels: int, zero: int) -> NDArray[np.int64]:
         from sqlib.kernels.subset import choose_on_lattice
 
         h = self.histogram
         chosen = np.empty((self.channels, levels), np.int64)
-        choose_on_lattice(h.counts, h.sums, self.numerators, 2 * h.denominator, zero, self._quanta(), chosen)
+        quanta = _quantum(h.counts.sum(axis=1), h.denominator)
+        choose_on_lattice(h.counts, h.sums, self.numerators, 2 * h.denominator, zero, quanta, chosen)
         return chosen
 
     def error(self, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -100,8 +104,62 @@ class LatticeProblem:
         return Atoms((centres + h.sums[channel, occupied] / weights) / h.denominator, weights)
 
 
+def _quantum(weight: Any, denominator: int) -> Any:
+    """Powers of two, of which counts up to `weight` times (4D)^2 stay below 2^53: whole counts stay whole."""
+    bits = 53 - np.ceil(np.log2(16.0 * denominator**2))
+    return np.exp2(np.ceil(np.log2(weight)) - bits)
+
+
+class RowsProblem:
+    """Candidates on a lattice and unweighted values of which only the exact choice and its error are wanted.
+
+    One histogram serves all channels in turn and stays in the cache; `LatticeProblem` keeps one per channel.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[Any],
+        candidates: NDArray[np.float64],
+        numerators: NDArray[np.int64],
+        denominator: int,
+    ) -> None:
+        self.candidates, self.numerators, self.denominator = candidates, numerators, denominator
+        self.channels = len(rows)
+        self._rows = np.ascontiguousarray(rows)
+        self._error: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+
+    @property
+    def lattice(self) -> tuple[NDArray[np.int64], int]:
+        return self.numerators, self.denominator
+
+    def _histogram(self) -> LatticeProblem:
+        histogram = LatticeHistogram(self.denominator, self.channels)
+        histogram.add(self._rows)  # raises, or clamps values a few ulp outside [-1, 1]
+        return LatticeProblem(histogram, self.candidates, self.numerators)
+
+    def choose(self, levels: int, zero: int) -> NDArray[np.int64]:
+        from sqlib.kernels.subset import choose_from_rows
+
+        quantum = float(_quantum(self._rows.shape[1], self.denominator))
+        self._error = choose_from_rows(self._rows, self.denominator, self.numerators, zero, quantum, levels)
+        return self._histogram().choose(levels, zero) if self._error is None else self._error[0]
+
+    def error(self, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+        if self._error is not None and self._error[0] is chosen:
+            return self._error[1]
+        return self._histogram().error(chosen)
+
+    def costs(self, channel: int) -> Costs:
+        return self._histogram().costs(channel)
+
+    def atoms(self, channel: int) -> Atoms:
+        return self._histogram().atoms(channel)
+
+
 class SortedProblem:
     """Any candidates: the values of each channel sorted, float64."""
+
+    lattice: tuple[NDArray[np.int64], int] | None = None
 
     def __init__(
         self, rows: NDArray[Any], weights: NDArray[np.float64] | None, candidates: NDArray[np.float64]

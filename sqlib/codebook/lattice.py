@@ -54,6 +54,7 @@ class LatticeHistogram:
         self.counts: NDArray[np.float64] = np.zeros(shape)
         self.sums: NDArray[np.float64] = np.zeros(shape)
         self.squares: NDArray[np.float64] = np.zeros(shape[0])
+        self._empty = True
 
     @property
     def count(self) -> NDArray[np.float64]:
@@ -104,7 +105,10 @@ class LatticeHistogram:
         three = np.ascontiguousarray(x).reshape(shape)
         if not add_lattice(three, weights, self.denominator, part.counts, part.sums, part.squares):
             raise InputError(f"LatticeHistogram: {describe_outside(x)}")
-        self += part
+        if self._empty:  # adding to zeros would touch as much memory again
+            self.counts, self.sums, self.squares, self._empty = part.counts, part.sums, part.squares, False
+        else:
+            self += part
 
     def __iadd__(self, other: LatticeHistogram) -> LatticeHistogram:
         if not isinstance(other, LatticeHistogram):
@@ -115,6 +119,7 @@ class LatticeHistogram:
                 f"{other.channels} to "
                 f"denominator {self.denominator} with channels {self.channels}"
             )
+        self._empty = self._empty and other._empty
         self.counts += other.counts
         self.sums += other.sums
         self.squares += other.squares

@@ -142,8 +142,8 @@ def quantize(x: NDArray[Any], codebook: Codebook) -> NDArray[Any]:
     rows, points = _channels_first(x, codebook)
     codes = np.empty(x.shape, np.uint8 if codebook.levels <= 256 else np.uint16)
     targets, _ = _channels_first(codes, codebook)
-    for row, thresholds, target in zip(rows, (points[:, :-1] + points[:, 1:]) / 2, targets):
-        target[...] = np.searchsorted(thresholds, row.astype(np.float64), side="left")
+    for c, thresholds in enumerate((points[:, :-1] + points[:, 1:]) / 2):
+        targets[c, ...] = np.searchsorted(thresholds, rows[c].astype(np.float64), side="left")
     return codes
 
 
@@ -165,6 +165,6 @@ def dequantize(codes: NDArray[Any], codebook: Codebook, dtype: DTypeLike = np.fl
     rows, points = _channels_first(codes, codebook)
     values = np.empty(codes.shape, dtype)
     targets, _ = _channels_first(values, codebook)
-    for row, table, target in zip(rows, points, targets):
-        target[...] = table[row]
+    for c, table in enumerate(points):
+        targets[c, ...] = table[rows[c]]
     return values

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlib.codebook._problem import LatticeProblem, Problem, SortedProblem
+from sqlib.codebook._problem import LatticeProblem, Problem, RowsProblem, SortedProblem
 from sqlib.codebook.exhaustive import choose_exhaustively
 from sqlib.codebook.kmeans import PAPER, RELEASE, choose_by_kmeans
 from sqlib.codebook.lattice import DENOMINATORS, LatticeHistogram, describe_outside, real_array, weight_array
@@ -85,30 +85,30 @@ def fit_codebook(
     u = _check_candidates(candidates)
     k = _check_levels(levels, u.size)
     zero = _zero_position(u, include_zero)
-    problem: LatticeProblem | SortedProblem
     if isinstance(values, LatticeHistogram):
         if sample_weight is not None:
             raise InputError(
                 "fit_codebook: give sample_weight to LatticeHistogram.add, not with the histogram"
             )
-        problem, single = _from_histogram(values, u), values.channels is None
+        problem: Problem = _from_histogram(values, u)
+        single = values.channels is None
     else:
-        problem, single = _from_array(values, u, sample_weight, keep=method in ("kmeans", "release"))
+        rows, weights, single = _check_rows(values, sample_weight)
+        problem = _from_rows(rows, weights, u, method)
     chosen = _choose(problem, k, zero, method, include_zero, random_state)
     error = problem.error(chosen)
-    if method in ("exact", "exhaustive"):
-        gap = np.ones_like(error)
-    else:
+    gap = np.ones_like(error)
+    if method in ("kmeans", "release"):
         optimum = problem.error(problem.choose(k, -1))
         with np.errstate(divide="ignore", invalid="ignore"):
             gap = np.where(optimum > 0, error / optimum, np.where(error > 0, np.inf, 1.0))
-    shape: tuple[int, ...] = () if single else (-1,)
-    last: tuple[int, ...] = (k,) if single else (-1, k)
-    numerators, denominator = None, None
-    if isinstance(problem, LatticeProblem):
-        numerators, denominator = problem.numerators[chosen].reshape(last), problem.histogram.denominator
-    points = u[chosen].reshape(last)
-    return Codebook(points, error.reshape(shape), gap.reshape(shape), method, numerators, denominator)
+    table, denominator = problem.lattice or (None, None)
+    numerators = None if table is None else table[chosen]
+    points = u[chosen]
+    if single:
+        points, error, gap = points[0], error[0], gap[0]
+        numerators = None if numerators is None else numerators[0]
+    return Codebook(points, error, gap, method, numerators, denominator)
 
 
 def _choose(
@@ -180,18 +180,15 @@ def _from_histogram(histogram: LatticeHistogram, u: NDArray[np.float64]) -> Latt
     if numerators is None:
         raise InputError(
             f"fit_codebook: the histogram is on the lattice of denominator {histogram.denominator}, the "
-            "candidates "
-            "are not; build the histogram with their denominator, or give the values themselves"
+            "candidates are not; build the histogram with their denominator, or give the values themselves"
         )
     if (histogram.counts.sum(axis=1) <= 0).any():
         raise InputError("fit_codebook: the histogram (or a channel of it) is empty; add values to it")
     return LatticeProblem(histogram, u, numerators)
 
 
-def _from_array(
-    values: Any, u: NDArray[np.float64], sample_weight: Any, *, keep: bool
-) -> tuple[LatticeProblem | SortedProblem, bool]:
-    """The problem, and whether it has a single channel without an axis."""
+def _check_rows(values: Any, sample_weight: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None, bool]:
+    """Values and weights as (channels, n), and whether they were (n,)."""
     x = real_array(values)
     if x.ndim not in (1, 2) or x.size == 0:
         raise InputError(
@@ -199,21 +196,28 @@ def _from_array(
             "value; "
             "reshape first"
         )
-    weights = None if sample_weight is None else weight_array(sample_weight, x.shape)
     single = x.ndim == 1
-    rows = x.reshape(1, -1) if single else x
-    if weights is not None:
-        weights = weights.reshape(rows.shape)
-        if (weights.sum(axis=1) <= 0).any():
-            raise InputError("sample_weight: expected at least one weight above 0 in every channel")
+    if sample_weight is None:
+        return np.atleast_2d(x), None, single
+    weights = np.atleast_2d(weight_array(sample_weight, x.shape))
+    if (weights.sum(axis=1) <= 0).any():
+        raise InputError("sample_weight: expected at least one weight above 0 in every channel")
+    return np.atleast_2d(x), weights, single
+
+
+def _from_rows(
+    rows: NDArray[Any], weights: NDArray[np.float64] | None, u: NDArray[np.float64], method: str
+) -> Problem:
+    data = SortedProblem(rows, weights, u)
     for denominator in DENOMINATORS:
         numerators = _on_lattice(u, denominator)
         if numerators is not None:
+            if method == "exact" and weights is None:
+                return RowsProblem(rows, u, numerators, denominator)
             histogram = LatticeHistogram(denominator, len(rows))
             histogram.add(rows, sample_weight=weights)
-            data = SortedProblem(rows, weights, u) if keep else None
-            return LatticeProblem(histogram, u, numerators, data), single
+            return LatticeProblem(histogram, u, numerators, data)
     limit = 1.0 if np.abs(u).max() <= 1 else _LARGEST
     if not (np.abs(rows) <= limit).all():  # False for NaN too
         raise InputError(f"fit_codebook: {describe_outside(rows)}")
-    return SortedProblem(rows, weights, u), single
+    return data

@@ -101,7 +101,7 @@ class UniversalSet:
         if abs(values[at] - float(value)) > 1e-12:
             raise InputError(
                 f"{value!r} is not in the universal set of {self.words} word sets; the nearest value is "
-                f"{values[at]!r} = {self.numerators[at]}/{self.denominator}"
+                f"{values[at]} = {self.numerators[at]}/{self.denominator}"
             )
         return at
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from sqlib.kernels._jit import jit
+from sqlib.kernels.lattice import error_kernel, fixed_point, histogram_kernel
 from sqlib.kernels.shortest_path import shortest_path
 
 
@@ -107,7 +108,7 @@ def choose_on_lattice(counts, sums, numerators, half, zero, quanta, chosen):  # 
     table = np.empty((counts.shape[1], 2))
     path = np.empty(size + 1, np.int64)
     nothing = np.empty((0, 0))
-    ratio = 5.0 / levels**3  # price over n times variance; the first guess is that of a Gaussian
+    ratio = 5.0 / levels**3  # price over the error of a single point; the first guess is that of a Gaussian
     for c in range(channels):
         n_whole, n_rest, t_whole, t_rest = _integrate(counts[c], sums[c], half, quanta[c], table)
         low, high = _used_range(counts[c], numerators, half, zero)
@@ -132,12 +133,7 @@ def choose_on_lattice(counts, sums, numerators, half, zero, quanta, chosen):  # 
                     gap * (2.0 * t_rest - both * n_rest) + (rest[top] - rest[k])
                 )
             costs = (nothing, m, whole, rest, table, half)
-            n = n_whole + n_rest
-            mean = (t_whole + t_rest) / n
-            spread = 0.0
-            for b in range(counts.shape[1]):
-                distance = 0.5 * (b - half) - mean
-                spread += counts[c, b] * distance * distance
+            spread = (start + end).min()  # what a single point loses
             price = ratio * spread if spread > 0.0 else 1.0
             count, final = shortest_path(
                 levels, zero - low if zero >= 0 else -1, price, start, end, costs, path
@@ -152,6 +148,43 @@ def choose_on_lattice(counts, sums, numerators, half, zero, quanta, chosen):  # 
         if count < levels:
             fill_up(count, size, path, levels)
         chosen[c, :] = path[:levels]
+
+
+@jit
+def _rows_kernel(x, fixed, numerators, half, zero, quantum, chosen, errors):  # type: ignore[no-untyped-def]
+    denominator, scale, offset, residuals = fixed
+    counts = np.empty((1, 2 * half + 1))
+    sums = np.empty((1, 2 * half + 1))
+    squares = np.empty(1)
+    quanta = np.full(1, quantum)
+    points = np.empty((1, chosen.shape[1]), np.int64)
+    for c in range(x.shape[0]):
+        counts[:] = 0.0
+        sums[:] = 0.0
+        squares[:] = 0.0
+        row = x[c : c + 1].reshape((1, 1, x.shape[1]))
+        if not histogram_kernel(row, denominator, scale, offset, residuals, counts, sums, squares):
+            return False
+        choose_on_lattice(counts, sums, numerators, half, zero, quanta, chosen[c : c + 1])
+        for k in range(points.shape[1]):
+            points[0, k] = numerators[chosen[c, k]]
+        error_kernel(counts, sums, squares, points, half, errors[c : c + 1])
+    return True
+
+
+def choose_from_rows(
+    x: np.ndarray, denominator: int, numerators: np.ndarray, zero: int, quantum: float, levels: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Exact subsets and their errors from the values themselves, one channel at a time in 100 KB.
+
+    `x`: float32 or float64, C-contiguous (channels, n); the rest as in `choose_on_lattice`. Returns positions
+    (channels, levels) and squared errors (channels,), or None if a value is outside [-1, 1] or NaN.
+    """
+    values, fixed = fixed_point(x, denominator)
+    chosen, errors = np.empty((len(x), levels), np.int64), np.empty(len(x))
+    if not _rows_kernel(values, fixed, numerators, 2 * denominator, zero, quantum, chosen, errors):
+        return None
+    return chosen, errors / denominator**2
 
 
 @jit
