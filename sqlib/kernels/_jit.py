@@ -2,8 +2,8 @@
 
 Numba's own ``parallel=True`` is not used at all: its OpenMP layer kills a forked child, its workqueue layer
 aborts when two Python threads enter it at once, its pool spins against torch's, and its on-disk cache does
-not tell a parallel from a serial variant. The kernels release the GIL instead, and `uniform` splits large
-arrays over a plain thread pool.
+not tell a parallel from a serial variant. The kernels release the GIL instead, and large arrays
+are split over a plain thread pool (`sqlib.kernels._threads`).
 """
 
 from __future__ import annotations

@@ -12,20 +12,13 @@ Cost: one read and one write per value; no temporary arrays.
 
 from __future__ import annotations
 
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from sqlib.errors import InputError
 from sqlib.kernels._jit import jit
-
-# Below this many values per thread, handing work to a thread costs more than it saves.
-VALUES_PER_THREAD = 1 << 19
-
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+from sqlib.kernels._threads import VALUES_PER_THREAD, run_split
 
 
 @jit
@@ -52,33 +45,6 @@ def _channel_kernel(x, lower, scale, top, out):  # type: ignore[no-untyped-def]
                 t = zero if t < zero else t
                 t = last if t > last else t
                 out[n, c, i] = np.rint(t) * step + low
-
-
-def _forget_pool() -> None:
-    global _pool
-    _pool = None  # threads do not survive a fork; the child starts its own when it needs them
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _executor(threads: int) -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None or _pool[0] < threads:
-        _pool = (threads, ThreadPoolExecutor(threads, thread_name_prefix="sqlib-kernel"))
-    return _pool[1]
-
-
-def _parallel(x: np.ndarray, lower: Any, scale: Any, top: Any, out: np.ndarray, threads: int) -> None:
-    """Run the per-tensor kernel on `threads` equal slices at once."""
-    edges = [x.size * i // threads for i in range(threads + 1)]
-    parts = itertools.pairwise(edges)
-    pending = [
-        _executor(threads).submit(_tensor_kernel, x[a:b], lower, scale, top, out[a:b]) for a, b in parts
-    ]
-    for future in pending:
-        future.result()
 
 
 def fake_quantize(
@@ -136,11 +102,11 @@ def fake_quantize(
     if axis is None:
         grid = kind(lower), kind(scale), kind(top)
         flat, target = source.reshape(-1), out.reshape(-1)
-        wanted = min(threads, source.size // VALUES_PER_THREAD)
-        if wanted > 1:
-            _parallel(flat, *grid, target, wanted)
-        else:
-            _tensor_kernel(flat, *grid, target)
+
+        def part(start: int, stop: int) -> None:
+            _tensor_kernel(flat[start:stop], *grid, target[start:stop])
+
+        run_split(part, source.size, min(threads, source.size // VALUES_PER_THREAD))
         return out
     if not -x.ndim <= axis < x.ndim:
         raise InputError(f"fake_quantize: axis={axis} for an array of shape {x.shape}")

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
+from sqlib.quantizers.subset import SubsetQuantizer
+from sqlib.quantizers.subset_observer import SubsetObserver
 from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 
-__all__ = ["HistogramObserver", "RangeObserver", "UniformQuantizer", "dequantize", "quantize"]
+__all__ = [
+    "HistogramObserver",
+    "RangeObserver",
+    "SubsetObserver",
+    "SubsetQuantizer",
+    "UniformQuantizer",
+    "dequantize",
+    "quantize",
+]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from sqlib.recipes._base import Observer, Recipe, create, from_dict, from_json, names, register
+from sqlib.recipes.dfsq import DFSQ
 from sqlib.recipes.minmax import MinMax
 from sqlib.recipes.percentile import Percentile
 
 __all__ = [
+    "DFSQ",
     "MinMax",
     "Observer",
     "Percentile",

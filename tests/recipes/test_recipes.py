@@ -32,7 +32,8 @@ def test_round_trips(recipe):
 def test_bits_of_each_side():
     assert (MinMax(bits=4).weight_bits, MinMax(bits=4).activation_bits) == (4, 4)
     assert (MinMax(bits=(8, 32)).weight_bits, MinMax(bits=[8, 32]).activation_bits) == (8, 32)
-    assert recipes.names() == ["minmax", "percentile"]
+    assert recipes.names() == sorted(recipes.names())
+    assert {"dfsq", "minmax", "percentile"} <= set(recipes.names())
     assert recipes.create("percentile", bits=4) == Percentile(bits=4)
 
 

@@ -1,0 +1,347 @@
+r"""Fused normalized fake-quantization on the CPU: statistics, nearest point, de-normalization in one visit.
+
+A *plane* is the run of values that share statistics, in DFSQ one channel of one sample. For each:
+
+.. math::
+    \mu = \mathrm{mean}(x), \quad M = \max |x - \mu|, \quad
+    \hat{x} = Q\!\left(\frac{x - \mu}{M + \epsilon}\right) (M + \epsilon) + \mu
+
+with Q the nearest point of the plane's channel and :math:`\epsilon` = 1e-8 (DFSQ's released code). A layer
+that is not centred has :math:`\mu = 0`.
+
+Arithmetic, which every other path repeats step by step (all in the dtype of x unless said):
+
+- the mean: float64, 64 running sums (value i goes to sum i mod 64) added up in order, over n, rounded once;
+- M = max(max(x) - mean, mean - min(x)), which equals max |x - mean| because rounding is monotone;
+- s = M + epsilon; t = (x - mean) * (half / s), clamped to [-half, half]; the code from `NearestTable`;
+- the result: value * (s / unit) + mean, two rounded operations, computed once per plane and level.
+
+So the result is a function of x, mean and M, bit for bit; only the mean depends on an order of summation.
+A plane with NaN or infinity has no finite mean, which is how it is found; nothing is stored for it.
+
+Cost: one read from memory, a second one from the cache (a plane is at most a few hundred KB), one write. The
+statistics and the cell numbers are computed by vector instructions; the look-ups, two loads and one store a
+value, are not, which is why they have a loop of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlib.errors import InputError
+from sqlib.kernels import _threads
+from sqlib.kernels._jit import jit
+from sqlib.kernels.nearest import NearestTable
+
+EPSILON = 1e-8
+_BLOCK = 1024
+
+
+class Statistics(NamedTuple):
+    """Mean and largest magnitude after centring, per plane: arrays (samples, channels) or (samples, 1)."""
+
+    mean: NDArray[Any]
+    maximum: NDArray[Any]
+
+
+@jit
+def _plane_statistics(row, sums, low, high):  # type: ignore[no-untyped-def]
+    """Sum, smallest and largest of a plane; 64 independent lanes keep the vector units busy."""
+    for j in range(64):
+        sums[j] = 0.0
+        low[j] = row[0]
+        high[j] = row[0]
+    whole = row.size // 64 * 64
+    for i in range(0, whole, 64):
+        for j in range(64):
+            v = row[i + j]
+            sums[j] += v
+            low[j] = v if v < low[j] else low[j]
+            high[j] = v if v > high[j] else high[j]
+    for i in range(whole, row.size):
+        v = row[i]
+        j = i - whole
+        sums[j] += v
+        low[j] = v if v < low[j] else low[j]
+        high[j] = v if v > high[j] else high[j]
+    total = sums[0]
+    smallest = low[0]
+    largest = high[0]
+    for j in range(1, 64):
+        total += sums[j]
+        smallest = low[j] if low[j] < smallest else smallest
+        largest = high[j] if high[j] > largest else largest
+    return total, smallest, largest
+
+
+@jit
+def _statistics_kernel(x, centre, mean, maximum):  # type: ignore[no-untyped-def]
+    """Fill `mean` and `maximum` per plane; number of planes that are not finite."""
+    sums = np.empty(64)
+    low = np.empty(64, x.dtype)
+    high = np.empty(64, x.dtype)
+    bad = 0
+    for p in range(x.shape[0]):
+        total, smallest, largest = _plane_statistics(x[p], sums, low, high)
+        if not np.isfinite(total):
+            bad += 1
+            continue
+        mean[p] = total / x.shape[1] if centre else 0.0
+        maximum[p] = max(largest - mean[p], mean[p] - smallest)
+        if not np.isfinite(maximum[p]):
+            bad += 1
+    return bad
+
+
+@jit
+def _cells(row, mean, scale, half, cells):  # type: ignore[no-untyped-def]
+    for i in range(row.size):
+        t = (row[i] - mean) * scale
+        t = t if t < half else half
+        t = t if t > -half else -half
+        # unsigned: a signed index would be tested for counting from the end
+        cells[i] = np.uint32(np.int32(np.ceil(t) + half))
+
+
+@jit
+def _look_up(cells, first, levels, out):  # type: ignore[no-untyped-def]
+    for i in range(cells.size):
+        out[i] = levels[first[cells[i]]]
+
+
+@jit
+def _compare(row, mean, scale, cells, first, thresholds, levels, out):  # type: ignore[no-untyped-def]
+    """As `_look_up`, where midpoints lie inside cells."""
+    for i in range(cells.size):
+        t = (row[i] - mean) * scale
+        code = np.uint64(first[cells[i]])
+        while code < thresholds.size and t > thresholds[code]:
+            code += np.uint64(1)
+        out[i] = levels[code]
+
+
+@jit
+def _apply_kernel(  # type: ignore[no-untyped-def]
+    x, start, mean, maximum, epsilon, half, unit, exact, first, thresholds, values, out
+):
+    """Quantize planes with given statistics; the channel of plane p is (start + p) mod channels."""
+    cells = np.empty(_BLOCK, np.uint32)
+    levels = np.empty(values.shape[1], x.dtype)
+    for p in range(x.shape[0]):
+        c = (start + p) % values.shape[0]
+        spread = maximum[p] + epsilon
+        scale = half / spread
+        step = spread / unit
+        for k in range(levels.size):
+            levels[k] = values[c, k] * step + mean[p]
+        for i in range(0, x.shape[1], _BLOCK):
+            size = min(_BLOCK, x.shape[1] - i)
+            row = x[p, i : i + size]
+            _cells(row, mean[p], scale, half, cells[:size])
+            if exact:
+                _look_up(cells[:size], first[c], levels, out[p, i : i + size])
+            else:
+                target = out[p, i : i + size]
+                _compare(row, mean[p], scale, cells[:size], first[c], thresholds[c], levels, target)
+
+
+@jit
+def _fused_kernel(  # type: ignore[no-untyped-def]
+    x, start, centre, mean, maximum, epsilon, half, unit, exact, first, thresholds, values, out
+):
+    """`_statistics_kernel` and `_apply_kernel` plane by plane, while the plane is in the cache."""
+    bad = 0
+    for p in range(x.shape[0]):
+        one = x[p : p + 1]
+        if _statistics_kernel(one, centre, mean[p : p + 1], maximum[p : p + 1]) > 0:
+            bad += 1
+            continue
+        _apply_kernel(
+            one,
+            start + p,
+            mean[p : p + 1],
+            maximum[p : p + 1],
+            epsilon,
+            half,
+            unit,
+            exact,
+            first,
+            thresholds,
+            values,
+            out[p : p + 1],
+        )
+    return bad
+
+
+def plane_statistics(
+    x: NDArray[Any], *, centre: bool = True, channelwise: bool = True, threads: int = 1
+) -> Statistics:
+    """Mean and largest magnitude per plane.
+
+    Parameters
+    ----------
+    x
+        float32 or float64 (samples, channels, values).
+    centre
+        Whether to remove the mean; without, it is 0.
+    channelwise
+        A plane is one channel of one sample; else a sample.
+    threads
+        Upper limit on threads.
+
+    Returns
+    -------
+    `Statistics` of x's dtype, shape (samples, channels), or (samples, 1).
+
+    Raises
+    ------
+    InputError
+        For NaN or infinity, values so large that their sum or range overflows, and another dtype or shape.
+    """
+    source = _checked(x)
+    planes = _planes(source, channelwise)
+    mean, maximum = np.zeros(len(planes), x.dtype), np.zeros(len(planes), x.dtype)
+    if x.size:
+        bad: list[int] = []
+
+        def part(a: int, b: int) -> None:
+            bad.append(_statistics_kernel(planes[a:b], centre, mean[a:b], maximum[a:b]))
+
+        _threads.run_split(part, len(planes), _useful(threads, x.size))
+        _raise_if(sum(bad), source)
+    shape = (x.shape[0], x.shape[1] if channelwise else 1)
+    return Statistics(mean.reshape(shape), maximum.reshape(shape))
+
+
+def fake_quantize_normalized(
+    x: NDArray[Any],
+    table: NearestTable,
+    *,
+    centre: bool = True,
+    channelwise: bool = True,
+    statistics: Statistics | None = None,
+    epsilon: float = EPSILON,
+    out: NDArray[Any] | None = None,
+    threads: int = 1,
+) -> tuple[NDArray[Any], Statistics]:
+    """Normalize, move every value to its nearest point, and de-normalize.
+
+    Parameters
+    ----------
+    x
+        float32 or float64 (samples, channels, values), also empty; read in place when C-contiguous and
+        writable, otherwise a copy is made first.
+    table
+        From `sqlib.kernels.nearest.nearest_table`, in x's dtype, with a row per channel or one for all.
+    centre, channelwise
+        See `plane_statistics`.
+    statistics
+        Use these instead of x's own, broadcastable to (samples, channels); values beyond their range are
+        clipped.
+    epsilon
+        Added to the largest magnitude.
+    out
+        C-contiguous array of x's shape and dtype to write to; may be `x` itself. On an error its content is
+        undefined.
+    threads
+        Upper limit on threads; the result does not depend on it.
+
+    Returns
+    -------
+    The result (`out` if given), and the statistics used.
+
+    Raises
+    ------
+    InputError
+        For NaN or infinity (also with given statistics), a wrong number of channels, dtype or shape.
+    """
+    source = _checked(x)
+    samples, channels, values = x.shape
+    rows = len(table.values)
+    if rows not in (1, channels):
+        raise InputError(f"the points are for {rows} channels, the array of shape {x.shape} has {channels}")
+    if table.values.dtype != x.dtype:
+        raise InputError(f"the table is for {table.values.dtype}, the array is {x.dtype}; make one for it")
+    if out is None:
+        out = np.empty(x.shape, x.dtype)
+    elif (
+        out.shape != x.shape or out.dtype != x.dtype or not out.flags.c_contiguous or not out.flags.writeable
+    ):
+        raise InputError(
+            f"out has shape {out.shape} and dtype {out.dtype}, expected a writable C-contiguous array of "
+            f"shape {x.shape} and dtype {x.dtype}"
+        )
+    kind = x.dtype.type
+    constants = kind(epsilon), kind(table.half), kind(table.unit), table.exact
+    arrays = (*constants, table.first, table.thresholds, table.values)
+    threads = _useful(threads, x.size)
+    if statistics is not None or not (channelwise or rows == 1):
+        own = plane_statistics(source, centre=centre, channelwise=channelwise, threads=threads)
+        used = own if statistics is None else _given(statistics, x)
+        if x.size:
+            mean, maximum = (np.broadcast_to(v, (samples, channels)).reshape(-1).copy() for v in used)
+            planes, target = source.reshape(-1, values), out.reshape(-1, values)
+
+            def apply(a: int, b: int) -> None:
+                _apply_kernel(planes[a:b], a, mean[a:b], maximum[a:b], *arrays, target[a:b])
+
+            _threads.run_split(apply, len(planes), threads)
+        return out, used
+    planes = _planes(source, channelwise)
+    mean, maximum = np.zeros(len(planes), x.dtype), np.zeros(len(planes), x.dtype)
+    if x.size:
+        target = _planes(out, channelwise)
+        bad: list[int] = []
+
+        def fused(a: int, b: int) -> None:
+            part = planes[a:b], a, centre, mean[a:b], maximum[a:b]
+            bad.append(_fused_kernel(*part, *arrays, target[a:b]))
+
+        _threads.run_split(fused, len(planes), threads)
+        _raise_if(sum(bad), source)
+    shape = (samples, channels if channelwise else 1)
+    return out, Statistics(mean.reshape(shape), maximum.reshape(shape))
+
+
+def _checked(x: NDArray[Any]) -> NDArray[Any]:
+    if x.dtype not in (np.float32, np.float64) or x.ndim != 3:
+        raise InputError(
+            f"array of shape {x.shape} and dtype {x.dtype}, expected float32 or float64 of shape (samples, "
+            "channels, values); convert or reshape it first"
+        )
+    # Numba would compile every kernel anew for read-only memory, which takes longer than any copy.
+    return np.ascontiguousarray(x) if x.flags.writeable else x.copy()
+
+
+def _planes(x: NDArray[Any], channelwise: bool) -> NDArray[Any]:
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2]) if channelwise else x.reshape(x.shape[0], -1)
+
+
+def _useful(threads: int, size: int) -> int:
+    return max(1, min(threads, size // _threads.VALUES_PER_THREAD))
+
+
+def _given(statistics: Statistics, x: NDArray[Any]) -> Statistics:
+    mean, maximum = (np.asarray(v, dtype=x.dtype) for v in statistics)
+    if not (np.isfinite(mean).all() and np.isfinite(maximum).all() and (maximum >= 0).all()):
+        raise InputError("statistics: expected finite means and finite, non-negative maxima")
+    try:
+        np.broadcast_to(mean, x.shape[:2]), np.broadcast_to(maximum, x.shape[:2])
+    except ValueError:
+        raise InputError(
+            f"statistics of shapes {mean.shape} and {maximum.shape}, expected (samples, channels) = "
+            f"{x.shape[:2]} or broadcastable to it"
+        ) from None
+    return Statistics(mean, maximum)
+
+
+def _raise_if(bad: int, x: NDArray[Any]) -> None:
+    if not bad:
+        return
+    wrong = int(x.size - np.isfinite(x).sum())
+    if wrong:
+        raise InputError(f"{wrong} of {x.size} values are NaN or infinite, which cannot be normalized")
+    raise InputError(f"values up to {np.abs(x).max():g}: their sum or range overflows {x.dtype}; scale them")

@@ -1,0 +1,305 @@
+r"""DFSQ's fake-quantizer as a torch module: normalized nearest point, straight-through gradient.
+
+Forward: `sqlib.kernels.normalized`. Source: DFSQ (Zhong et al. 2023), section 3.1 and 3.2, and its released
+code. Backward: the gradient passes unchanged (the release detaches Q(x) - x), statistics and points get none.
+
+Two paths: the fused Numba kernel for CPU tensors, and plain torch operations for everything else (other
+devices, tracing). Given equal statistics they give the same bits where the device rounds as IEEE 754 says.
+Their means are sums in different orders, both in float64 and then rounded (float32 on devices without
+float64), so they agree but for rare last bits; then a code can differ for a value within 2 ulp of a midpoint.
+float16 and bfloat16 are computed in float32 and cast back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sqlib.codebook import Codebook
+from sqlib.codebook import quantize as nearest
+from sqlib.errors import InputError
+from sqlib.kernels.nearest import NearestTable, nearest_table
+from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
+from sqlib.quantizers.planes import from_planes, from_tiles, tile_slices, to_planes, to_tiles
+
+
+class Encoded(NamedTuple):
+    """What a quantized tensor consists of: uint8 codes of its shape, and the statistics of its planes."""
+
+    codes: NDArray[np.uint8]
+    statistics: Statistics
+
+
+class SubsetQuantizer(nn.Module):
+    """Fake-quantizer to the nearest of freely placed points, after normalization.
+
+    Parameters
+    ----------
+    codebook
+        Points within [-1, 1]: one set, or one per channel (its own `axis` is not used). At most 256 points.
+    axis
+        Channel axis of the tensors, negative, None for none; see `sqlib.quantizers.planes.to_planes`.
+    centre
+        Whether the mean is removed (DFSQ: yes, but not after a ReLU).
+    channelwise
+        Statistics per sample and channel; else per sample.
+    patch
+        Statistics per tile of this many pixels a side (images only); None for the whole plane.
+    scale
+        Fixed scale instead of statistics: x / scale is quantized and clipped to [-1, 1]; positive, () or
+        (channels,). Excludes `centre` and `patch`.
+
+    Attributes
+    ----------
+    points, scale
+        float64 buffers. They stay float64 under ``.half()`` and friends: a rounded point is another point.
+    bits
+        Smallest bit-width that holds all codes.
+
+    Notes
+    -----
+    NaN or infinity raise `InputError` (except while torch traces or compiles, which cannot look at values).
+    A constant plane has M = 0 and is restored from its mean, at most 1e-8 off. Memory layout is kept.
+    """
+
+    points: Tensor
+    scale: Tensor | None
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        *,
+        axis: int | None = -3,
+        centre: bool = True,
+        channelwise: bool = True,
+        patch: int | None = None,
+        scale: Any = None,
+    ) -> None:
+        super().__init__()
+        if axis is not None and not -4 <= axis <= -1:
+            raise InputError(f"axis={axis}, expected -4 to -1, or None for tensors without channels")
+        if axis is None and codebook.points.ndim == 2 and len(codebook.points) > 1:
+            raise InputError(f"points for {len(codebook.points)} channels need a channel axis, axis is None")
+        if patch is not None and (axis != -3 or patch < 1):
+            raise InputError(
+                f"patch={patch} with axis={axis}: tiles are of images (axis -3), 1 pixel or more"
+            )
+        if scale is not None and (centre or patch is not None):
+            raise InputError("a fixed scale leaves no statistics: give centre=False and patch=None with it")
+        self.axis, self.centre, self.channelwise, self.patch = axis, centre, channelwise, patch
+        self.bits = max(1, (codebook.levels - 1).bit_length())
+        self.denominator, self.method = codebook.denominator, codebook.method
+        self.register_buffer("points", torch.tensor(codebook.points, dtype=torch.float64))
+        fixed = None if scale is None else torch.as_tensor(np.array(scale, dtype=np.float64))
+        if fixed is not None and not bool(((fixed > 0) & torch.isfinite(fixed)).all()):
+            raise InputError("scale: expected positive, finite numbers")
+        self.register_buffer("scale", fixed)
+        self._remembered: Any = None
+        self._table(torch.float32)  # refuses unusable points now rather than in the first forward pass
+
+    def codebook(self) -> Codebook:
+        """The present points as NumPy data (error NaN: they may have been loaded)."""
+        points = self.points.detach().cpu().double().numpy()
+        numerators = None
+        if self.denominator is not None:
+            numerators = np.rint(points * self.denominator).astype(np.int64)
+            if not np.array_equal(numerators / self.denominator, points):
+                numerators = None  # loaded from a quantizer of another universal set
+        denominator = None if numerators is None else self.denominator
+        return Codebook(points, np.array(np.nan), np.array(np.nan), self.method, numerators, denominator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            out: Tensor = _StraightThrough.apply(x, self)  # type: ignore[no-untyped-call]
+            return out
+        return self.fake(x)
+
+    def fake(self, x: Tensor) -> Tensor:
+        """The forward pass without gradient: fused kernel where possible, torch otherwise."""
+        return self._run(x, self._fused if _in_numpys_reach(x) else self._plain)
+
+    def fake_torch(self, x: Tensor) -> Tensor:
+        """The same in plain torch operations, on any device; several temporaries of x's size."""
+        return self._run(x, self._plain)
+
+    def encode(self, x: Tensor) -> Encoded:
+        """Codes and statistics of a tensor; ``decode(encode(x))`` equals ``fake(x)`` bit for bit on the CPU.
+
+        The NumPy reference: `sqlib.codebook.quantize` on the normalized values. Not with `patch`, whose
+        statistics have no place here: encode the tiles.
+        """
+        if self.patch is not None:
+            raise InputError("encode: statistics are per tile here; encode the tiles one by one")
+        planes = _array(self._checked(x).detach().cpu().to(_wide(x)))
+        table = self._table(_wide(x))
+        stats = self._fixed(planes.dtype)
+        if stats is None:
+            stats = plane_statistics(planes, centre=self.centre, channelwise=self.channelwise)
+        elif not np.isfinite(planes).all():
+            raise InputError(f"{int((~np.isfinite(planes)).sum())} values are NaN or infinite")
+        kind = planes.dtype.type
+        mean, spread = stats.mean[:, :, None], stats.maximum[:, :, None] + kind(self._epsilon)
+        t = np.clip((planes - mean) * (kind(table.half) / spread), -table.half, table.half)
+        # On a lattice in its own integers, where nothing is rounded; else in the unit of the points.
+        points, cells = (
+            (table.values, 2) if table.exact else (np.atleast_2d(self.codebook().points), table.half)
+        )
+        points = points.astype(np.float64)
+        nan = np.array(np.nan)
+        grid = Codebook(
+            points if len(points) > 1 else points[0], nan, nan, "", axis=1 if len(points) > 1 else None
+        )
+        codes = nearest(t.astype(np.float64) / cells, grid)
+        return Encoded(from_planes(torch.from_numpy(codes), x, self.axis).numpy(), stats)
+
+    def decode(self, encoded: Encoded, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The tensor of `encode`'s codes and statistics, computed in the statistics' dtype."""
+        codes = torch.from_numpy(encoded.codes)
+        mean, maximum = (v[:, :, None] for v in encoded.statistics)
+        table = self._table(torch.float64 if mean.dtype == np.float64 else torch.float32)
+        planes = to_planes(codes, self.axis).numpy()
+        step = (maximum + mean.dtype.type(self._epsilon)) / mean.dtype.type(table.unit)
+        values = np.broadcast_to(table.values, (planes.shape[1], table.levels))
+        found = values[np.arange(planes.shape[1])[None, :, None], planes]
+        return from_planes(torch.from_numpy(found * step + mean), codes, self.axis).to(dtype)
+
+    @property
+    def _epsilon(self) -> float:
+        return EPSILON if self.scale is None else 0.0
+
+    def _checked(self, x: Tensor) -> Tensor:
+        planes = to_planes(x, self.axis)
+        channels = 1 if self.points.ndim == 1 else len(self.points)
+        if channels not in (1, planes.shape[1]):
+            raise InputError(
+                f"quantizer: points for {channels} channels on axis {self.axis}, but the tensor has shape "
+                f"{tuple(x.shape)}"
+            )
+        return planes
+
+    def _run(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        wide = x.detach().to(_wide(x))
+        self._checked(wide)
+        if x.numel() == 0:
+            return x.detach().clone()
+        if self.patch is None:
+            out = from_planes(run(to_planes(wide, self.axis)), wide, self.axis)
+        else:
+            out = torch.empty_like(wide, memory_format=torch.contiguous_format)
+            for rows, columns, height, width in tile_slices(wide.shape[-2], wide.shape[-1], self.patch):
+                region = wide[..., rows, columns]
+                tiles = to_tiles(region, height, width)
+                done = run(to_planes(tiles, -3)).reshape(tiles.shape)
+                out[..., rows, columns] = from_tiles(done, region)
+        out = out.to(x.dtype)
+        return out if x.is_contiguous() else torch.empty_like(x).copy_(out)  # empty_like keeps the layout
+
+    def _fused(self, planes: Tensor) -> Tensor:
+        planes = planes.contiguous()
+        out = torch.empty_like(planes)
+        fake_quantize_normalized(
+            planes.numpy(),
+            self._table(planes.dtype),
+            centre=self.centre,
+            channelwise=self.channelwise,
+            statistics=self._fixed(planes.numpy().dtype),
+            epsilon=self._epsilon,
+            out=out.numpy(),
+            threads=torch.get_num_threads(),
+        )
+        return out
+
+    def _plain(self, x: Tensor) -> Tensor:
+        """`sqlib.kernels.normalized`, operation by operation."""
+        if self.scale is not None:
+            mean, maximum = torch.zeros_like(x[:, :1, :1]), self.scale.to(x).reshape(1, -1, 1)
+            finite = torch.isfinite(x)
+        else:
+            dims = (-1,) if self.channelwise else (-2, -1)
+            mean = x.new_zeros(())
+            if self.centre:
+                exact = x if x.device.type == "mps" else x.double()  # mps has no float64
+                mean = exact.mean(dims, keepdim=True).to(x.dtype)
+            maximum = torch.maximum(x.amax(dims, keepdim=True) - mean, mean - x.amin(dims, keepdim=True))
+            finite = torch.isfinite(maximum)
+        if not (torch._C._get_tracing_state() or torch.compiler.is_compiling()) and not bool(finite.all()):
+            raise InputError(f"{int((~torch.isfinite(x)).sum())} of {x.numel()} values are NaN or infinite")
+        table = self._table(x.dtype)
+        thresholds, values = (torch.from_numpy(v).to(x.device) for v in (table.thresholds, table.values))
+        spread = maximum + self._epsilon
+        t = torch.clamp((x - mean) * (table.half / spread), -table.half, table.half)
+        rows = t.transpose(0, 1).reshape(len(values) if len(values) > 1 else 1, -1).contiguous()
+        codes = torch.searchsorted(thresholds, rows)
+        samples, channels, size = x.shape
+        found = values.gather(1, codes).reshape(channels, samples, size).transpose(0, 1)
+        return found * (spread / table.unit) + mean
+
+    def _fixed(self, kind: np.dtype[Any]) -> Statistics | None:
+        if self.scale is None:
+            return None
+        maximum = self.scale.detach().cpu().double().numpy().astype(kind).reshape(1, -1)
+        return Statistics(np.zeros_like(maximum), maximum)
+
+    def _table(self, kind: torch.dtype) -> NearestTable:
+        """`nearest_table`, remembered until the points change."""
+        points = self.points
+        state = None if points.is_inference() else (points._version, kind)  # such tensors count no versions
+        known = self._remembered
+        if known is not None and state is not None and known[0] is points and known[1] == state:
+            return known[2]  # type: ignore[no-any-return]
+        table = nearest_table(self.codebook(), np.float64 if kind == torch.float64 else np.float32)
+        self._remembered = (points, state, table)
+        return table
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SubsetQuantizer:
+        # Follow the device, never the dtype: `fn` is shown an integer tensor, which no dtype change touches.
+        device = fn(torch.zeros(0, dtype=torch.uint8, device=self.points.device)).device
+        kind = torch.float32 if device.type == "mps" else torch.float64
+        for name, value in self._buffers.items():
+            if value is not None and value.device != device:
+                self._buffers[name] = value.to(device, kind)
+        self._remembered = None
+        return self
+
+    def extra_repr(self) -> str:
+        sets = "one set" if self.points.ndim == 1 else f"{len(self.points)} sets"
+        return (
+            f"{sets} of {self.points.shape[-1]} points, axis={self.axis}, centre={self.centre}, "
+            f"channelwise={self.channelwise}, patch={self.patch}, fixed_scale={self.scale is not None}, "
+            f"method={self.method!r}"
+        )
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    if not x.dtype.is_floating_point:
+        raise InputError(f"quantizer: a tensor of dtype {x.dtype}, expected floating-point values")
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(x.numpy())
+
+
+def _in_numpys_reach(x: Tensor) -> bool:
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.device.type == "cpu"
+        and x.layout == torch.strided
+        and not torch._C._get_tracing_state()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, quantizer: SubsetQuantizer) -> Tensor:
+        return quantizer.fake(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

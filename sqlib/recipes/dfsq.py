@@ -1,0 +1,165 @@
+"""DFSQ: normalized activations on freely placed points of a universal set, without any training."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.errors import InputError
+from sqlib.recipes._base import Observer, Recipe, register
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sqlib._sites import Site
+
+#: The inputs that DFSQ's release does not centre: EDSR's second convolution of every residual block.
+RELEASE_POST_RELU = ("blocks.*.conv2",)
+
+_CHOICES = {
+    "selector": ("release", "kmeans", "exact"),
+    "normalize": ("dynamic", "static", "none"),
+    "points_per": ("channel", "layer"),
+    "post_relu": ("release", "auto", "never"),
+    "statistics": ("image", "patch"),
+}
+_SIZES = {2: 29, 3: 107, 4: 377, 5: 1295}  # of the universal sets, so that this file needs no numpy
+
+
+@register("dfsq")
+@dataclass(frozen=True)
+class DFSQ(Recipe):
+    """Distribution-Flexible Subset Quantization (Zhong et al. 2023, arXiv 2305.05888).
+
+    The defaults are the authors' released code; ``selector="kmeans", post_relu="never"`` is the paper as
+    printed (Eq. 1 centres every layer), ``selector="exact"`` the least error that the universal set allows.
+
+    Parameters
+    ----------
+    bits
+        One bit-width, or (weight bits, activation bits); see `Recipe`.
+    words
+        Word sets of the universal set: 2, 3, 4 or 5 for 29, 107, 377 or 1,295 points to choose from.
+    selector
+        How points are chosen: "release" (k-means with a centre pinned at 0, 5 restarts, judged after
+        snapping), "kmeans" (the paper: 3 restarts, judged before snapping) or "exact".
+    channelwise
+        Statistics per sample and channel; False: per sample, over all channels.
+    normalize
+        "dynamic": every plane by its own mean and largest magnitude, at calibration and at inference.
+        "static": by the largest magnitude in the calibration data, without centring; larger values are
+        clipped. "none": values as they are, clipped to [-1, 1].
+    points_per
+        "channel": a set of points for every input channel; "layer": one for all.
+    post_relu
+        Which layers are not centred. "release": EDSR's second convolution in every block (by name, and only
+        if calibration shows no negative value); "auto": every one without a negative value; "never": none.
+    statistics
+        "image": over the whole plane, at whatever size it comes. "patch": over tiles of `patch` pixels, the
+        size the points were calibrated for.
+    patch
+        Tile side in the layer's own pixels, for ``statistics="patch"``.
+    seed
+        Of the k-means restarts (the release does not seed them).
+
+    Notes
+    -----
+    Weights: min-max per output channel, as in `MinMax`.
+
+    DFSQ's Table 1 switches its parts off without saying what takes their place. Our reading:
+    ``channelwise=False, points_per="layer"`` is its row "normalization only"; the two rows without
+    normalization, which collapse, are ``normalize="none"`` (literally), or ``normalize="static"`` (mildly:
+    a fixed scale brings the values into the range of the points).
+
+    Layers that are no convolutions are beyond the paper. Linear layers: the last axis holds the channels, and
+    a plane runs over the other axes of a sample. Operands of matrix products: statistics per sample, one set
+    of points.
+    """
+
+    words: int = 4
+    selector: str = "release"
+    channelwise: bool = True
+    normalize: str = "dynamic"
+    points_per: str = "channel"
+    post_relu: str = "release"
+    statistics: str = "image"
+    patch: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
+        if not isinstance(self.channelwise, bool):
+            raise InputError(f"channelwise={self.channelwise!r}: expected True or False")
+        for name, low in (("words", 2), ("patch", 1), ("seed", 0)):
+            object.__setattr__(self, name, _integer(name, getattr(self, name), low))
+        if self.words not in _SIZES:
+            raise InputError(f"words={self.words}: expected the number of word sets, 2, 3, 4 or 5")
+        levels = 1 << self.activation_bits
+        if self.activation_bits != FULL_PRECISION and levels > _SIZES[self.words]:
+            raise InputError(
+                f"bits={self.activation_bits} for activations needs {levels} points, the universal set of "
+                f"{self.words} word sets has {_SIZES[self.words]}; use fewer bits or more words"
+            )
+        if self.normalize != "dynamic" and self.statistics == "patch":
+            raise InputError(f"statistics='patch' needs normalize='dynamic', it is {self.normalize!r}")
+
+    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """Min-max per output channel."""
+        from sqlib.codebook import fit_bounds
+        from sqlib.quantizers import UniformQuantizer
+
+        if self.weight_bits == FULL_PRECISION:
+            return None
+        values = weight.detach().cpu().double().numpy()
+        return UniformQuantizer(fit_bounds(values, self.weight_bits, axis=site.weight_axis))
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """Lattice histogram of the normalized activations."""
+        from sqlib.quantizers.subset_observer import SubsetObserver
+
+        if self.activation_bits == FULL_PRECISION:
+            return None
+        axis = _channel_axis(site.op)
+        return SubsetObserver(
+            self.activation_bits,
+            axis=axis,
+            words=self.words,
+            selector=self.selector,
+            per_channel=self.points_per == "channel",
+            channelwise=self.channelwise,
+            centre=self._centre(site),
+            normalize=self.normalize,
+            patch=self.patch if self.statistics == "patch" and axis == -3 else None,
+            seed=self.seed,
+        )
+
+    def _centre(self, site: Site) -> bool | None:
+        """True, or None where the calibration data decides."""
+        if self.post_relu == "auto":
+            return None
+        named = any(fnmatchcase(site.name, pattern) for pattern in RELEASE_POST_RELU)
+        return None if self.post_relu == "release" and named else True
+
+
+def _channel_axis(op: str) -> int | None:
+    """conv2d (..., C, H, W): -3, and so on; linear: -1; products of activations: none."""
+    if op.startswith("conv"):
+        return -1 - int(op[-2])
+    return -1 if op == "linear" else None
+
+
+def _integer(name: str, value: Any, low: int) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < low:
+        raise InputError(f"{name}={value!r}: expected an integer of {low} or more")
+    return number
