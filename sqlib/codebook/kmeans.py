@@ -3,9 +3,10 @@
 Paper (section 3.2.3): K free centres, 3 restarts, the one whose centres have the least error is snapped.
 Released code: K - 1 free centres and one pinned at 0, 5 restarts, the one whose snapped points have the
 least error; stops when no centre moves by more than 1e-3, or after 100 iterations. In both, centres that
-snap to the same candidate stay duplicates. The paper is silent on start, stop and empty cells: as in the
-release, centres start at distinct random values and an empty cell's centre moves to a random value; it stops
-when no centre moves, or after 300 iterations. Unlike the release, the random numbers are seeded.
+snap to the same candidate stay duplicates. The paper is silent on start, stop and empty cells. Its variant
+starts by k-means++ (Arthur and Vassilvitskii, 2007), what "k-means" means to most libraries, and stops when
+no centre moves, or after 300 iterations; the release starts at distinct random values. In both an empty
+cell's centre moves to a random value. Unlike the release, the random numbers are seeded.
 
 The release visits every value in Python; this one keeps its steps but reads sums of intervals of the sorted
 values (`sqlib.kernels.lloyd`).
@@ -25,14 +26,15 @@ class Settings(NamedTuple):
     """What distinguishes the two variants."""
 
     restarts: int
+    spread: bool
     pinned: bool
     tolerance: float
     iterations: int
     judge_snapped: bool
 
 
-PAPER = Settings(restarts=3, pinned=False, tolerance=0.0, iterations=300, judge_snapped=False)
-RELEASE = Settings(restarts=5, pinned=True, tolerance=1e-3, iterations=100, judge_snapped=True)
+PAPER = Settings(restarts=3, spread=True, pinned=False, tolerance=0.0, iterations=300, judge_snapped=False)
+RELEASE = Settings(restarts=5, spread=False, pinned=True, tolerance=1e-3, iterations=100, judge_snapped=True)
 
 
 def choose_by_kmeans(
@@ -66,7 +68,7 @@ def _restarts(
     atoms: Atoms, levels: int, settings: Settings, rng: np.random.Generator
 ) -> list[NDArray[np.float64]]:
     """Sorted centres of every restart."""
-    from sqlib.kernels.lloyd import lloyd
+    from sqlib.kernels.lloyd import lloyd, spread_start
 
     values, weights = atoms
     counts = np.concatenate([[0.0], np.cumsum(weights)])
@@ -76,7 +78,10 @@ def _restarts(
     share = weights[usable] / weights.sum() if np.ptp(weights) > 0 else None
     found = []
     for _ in range(settings.restarts):
-        start = values[rng.choice(usable, free, replace=usable.size < free, p=share)]
+        if settings.spread:
+            start = spread_start(values, weights, rng.random(free))
+        else:
+            start = values[rng.choice(usable, free, replace=usable.size < free, p=share)]
         centres = np.sort(np.append(start, 0.0) if settings.pinned else start)
         lloyd(
             values,

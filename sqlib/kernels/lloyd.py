@@ -74,6 +74,37 @@ def lloyd(x, counts, sums, centres, pinned, tolerance, iterations, spare):  # ty
 
 
 @jit
+def spread_start(x, weights, uniform):  # type: ignore[no-untyped-def]
+    """k-means++: each next start is a value drawn in proportion to weight times squared distance to the
+    starts.
+
+    `x`, `weights`: float64 (n,); `uniform`: float64 (K,) in [0, 1), one draw per start. Returns float64 (K,),
+    in the order of the draws; repeats once every value is a start. O(n K).
+    """
+    n, levels = x.size, uniform.size
+    starts = np.empty(levels)
+    share = weights.copy()  # of being drawn; the first start in proportion to weight alone
+    nearest = np.full(n, np.inf)
+    for k in range(levels):
+        total = share.sum()
+        goal = uniform[k] * total
+        reached = 0.0
+        chosen = -1
+        for i in range(n):
+            if share[i] > 0.0:
+                chosen = i
+                reached += share[i]
+                if reached > goal:
+                    break
+        starts[k] = x[chosen] if chosen >= 0 else starts[k - 1]
+        for i in range(n):
+            distance = x[i] - starts[k]
+            nearest[i] = min(nearest[i], distance * distance)
+            share[i] = weights[i] * nearest[i]
+    return starts
+
+
+@jit
 def squared_error(x, weights, points):  # type: ignore[no-untyped-def]
     """Weighted squared error of sorted values to the nearest of sorted points; O(n + K)."""
     total = 0.0
