@@ -1,0 +1,105 @@
+"""Exact points and error-compensated weights: both halves of DFSQ done as well as they can be, untrained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.errors import InputError
+from sqlib.recipes._base import register
+from sqlib.recipes.dfsq import DFSQ, _integer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sqlib._sites import Site
+    from sqlib.quantize import QuantizedModel
+
+
+@register("dfsq-compensated")
+@dataclass(frozen=True)
+class CompensatedDFSQ(DFSQ):
+    """DFSQ's activations with exactly chosen points, and weights rounded with error compensation.
+
+    DFSQ leaves its weights at min-max; on light networks that is where most of its loss sits. Here each
+    layer's weights are fitted, one layer after the other, to give the layer's full-precision outputs from the
+    quantized inputs it will see (`sqlib.codebook.compensation`): least squares, then compensated rounding on
+    a grid of least-squares scale, then the bias. No labels and no gradients.
+
+    Parameters
+    ----------
+    bits, words, selector, channelwise, normalize, points_per, post_relu, statistics, patch, seed
+        As in `DFSQ`, with other defaults: exact points, and no centring wherever no value is negative.
+    retarget
+        Move the weights to the least-squares solution for the quantized inputs before rounding.
+    compensate
+        Round with error compensation; False: to the nearest level of the grid of least squared weight error.
+    correct_bias
+        Set the bias so that the mean output is that of full precision (layers with a bias of their own).
+    positions
+        How many positions of the calibration feature maps each layer is fitted on, at most; drawn once,
+        always the same.
+    ridge
+        Holds re-targeted weights near the original ones, in units of the mean squared input.
+    repeats
+        Passes over networks in which a weight is used at several call sites; others need one.
+
+    Notes
+    -----
+    Compensated are convolutions (2D) and linear layers whose weight is their second argument; other weights
+    are rounded to the nearest level, on a grid of least squared error. All three switches off is the fair
+    baseline: exact points with least-squares weight clipping.
+
+    Calibration tensors of one size are run as one batch; memory grows with their number. Batches of
+    different sizes, tuples and dictionaries are run one by one, and all layers are then fitted after each of
+    ``repeats`` passes, behind the prefix of the pass before.
+    """
+
+    selector: str = "exact"
+    post_relu: str = "auto"
+    retarget: bool = True
+    compensate: bool = True
+    correct_bias: bool = True
+    positions: int = 16384
+    ridge: float = 0.01
+    repeats: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("retarget", "compensate", "correct_bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}={getattr(self, name)!r}: expected True or False")
+        for name in ("positions", "repeats"):
+            object.__setattr__(self, name, _integer(name, getattr(self, name), 1))
+        ridge = self.ridge
+        if isinstance(ridge, bool) or not isinstance(ridge, (int, float)) or not 0 < ridge < math.inf:
+            raise InputError(f"ridge={ridge!r}: expected a positive number, e.g. 0.01")
+        object.__setattr__(self, "ridge", float(ridge))
+
+    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """Nearest level of the grid of least squared weight error, per output channel."""
+        from dataclasses import replace
+
+        import numpy as np
+
+        from sqlib.codebook import fit_bounds
+        from sqlib.codebook.compensation import fit_nearest
+        from sqlib.quantizers import UniformQuantizer
+
+        if self.weight_bits == FULL_PRECISION:
+            return None
+        values, axis = weight.detach().cpu().double().numpy(), site.weight_axis
+        if axis is None:
+            return UniformQuantizer(fit_bounds(values, self.weight_bits))
+        rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        return UniformQuantizer(replace(fit_nearest(rows, self.weight_bits)[0], axis=axis))
+
+    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+        """Fit the weights."""
+        from sqlib._compensate import compensate_weights
+
+        if self.weight_bits != FULL_PRECISION and (self.retarget or self.compensate or self.correct_bias):
+            compensate_weights(model, calibration, self)
