@@ -1,0 +1,72 @@
+"""QDrop: block reconstruction that drops quantization at random (Wei et al., ICLR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.recipes._base import register
+from sqlib.recipes._reconstruction import Reconstruction, check_number
+
+if TYPE_CHECKING:
+    from sqlib.quantize import QuantizedModel
+
+
+@register("qdrop")
+@dataclass(frozen=True)
+class QDrop(Reconstruction):
+    """Rounding and activation steps learned together, while each activation is quantized only sometimes.
+
+    Parameters
+    ----------
+    drop_probability
+        Chance of each single value to stay in full precision, at a unit's input and at each activation
+        quantizer inside it. 0 always quantizes; 1 never does, and leaves the steps at their start.
+    scale_steps
+        Candidates of the searches for ranges: 100 published. For activations on both sides of zero, every
+        position of the zero point is tried with every width; weights shrink both ends together.
+
+    Others as in `sqlib.recipes._reconstruction.Reconstruction`.
+
+    Notes
+    -----
+    Adapted to SR as `BRECQ` is: quantizers at the inputs of layers, ``default_skip``, `relative`. DFSQ does
+    not say how it ran QDrop.
+    """
+
+    schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {
+            "iterations": 20_000,
+            "batch": 32,
+            "learning_rate": 1e-3,
+            "step_learning_rate": 4e-5,
+        },
+        "laptop": {"iterations": 500, "batch": 8, "learning_rate": 0.02, "step_learning_rate": 1.6e-3},
+    }
+
+    scale_steps: int = 100
+    drop_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        p = check_number("drop_probability", self.drop_probability, 0, 1)
+        object.__setattr__(self, "drop_probability", p)
+
+    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+        """One sweep; ``model.reconstruction`` lists what it did to each unit."""
+        from sqlib.recipes._optimize import Stage, reconstruct
+
+        stage = Stage(
+            rounding=self.weight_bits != FULL_PRECISION,
+            steps=self.activation_bits != FULL_PRECISION,
+            activations=self.activation_bits != FULL_PRECISION,
+            iterations=self.iterations,
+            norm=self.loss_norm,
+            drop_probability=self.drop_probability,
+        )
+        model.reconstruction = reconstruct(model, calibration, self, [stage])  # type: ignore[assignment]
+
+    def _scans(self) -> bool:
+        return True
