@@ -20,7 +20,17 @@ from sqlib.cli._common import Failure, UsageError
 from sqlib.errors import SqlibError
 
 #: One module of this package per command, in the order of ``--help``.
-COMMANDS = ("evaluate", "upscale", "plan", "reproduce", "status", "verify", "train", "run_notebooks")
+COMMANDS = (
+    "evaluate",
+    "upscale",
+    "plan",
+    "reproduce",
+    "status",
+    "verify",
+    "train",
+    "warmup",
+    "run_notebooks",
+)
 
 
 class _Parser(argparse.ArgumentParser):
