@@ -63,9 +63,9 @@ class CompensatedDFSQ(DFSQ):
     retarget: bool = True
     compensate: bool = True
     correct_bias: bool = True
-    positions: int = 16384
+    positions: int = 32768
     ridge: float = 0.01
-    repeats: int = 2
+    repeats: int = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
