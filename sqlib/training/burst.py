@@ -104,6 +104,9 @@ def one(
         "measured": speeds,
         "files": {path.name: path.stat().st_size for path in files},
     }
+    speed = state["bursts"][-1]["images_per_second"] if state["bursts"] else 0.0
+    sizes = ", ".join(f"{path.name} ({path.stat().st_size:,} bytes)" for path in files)
+    print(f"{trained.name}: step {state['step']} of {trained.steps}, {speed} images/s; {sizes}", flush=True)
     (out / f"{trained.name}.burst.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlib
 from sqlib import models
 from sqlib.errors import DataError, InputError
+from sqlib.training.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from sqlib.training.crops import CropPool
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 HALF_TOLERANCE_DB = 0.005
 """Weights ship in half precision when no benchmark's mean PSNR moves by this much."""
+LARGEST_FILE = 4_000_000
+"""Bytes of a file of weights that ships."""
 
 
 def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> None:
@@ -58,8 +61,6 @@ def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> No
 
 
 def _write(card: dict[str, Any], path: Path) -> None:
-    from sqlib.training.checkpoint import atomic_write
-
     text = json.dumps(card, indent=1) + "\n"
     atomic_write(path, lambda target: target.write_text(text, encoding="utf-8"))
 
@@ -119,26 +120,31 @@ def ship(
     weights, folder = Path(weights), Path(folder)
     card = _card_of(weights)
     state, metadata = models.read_state(weights)
-    full = models.load(weights, scale=card["scale"])
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / weights.name
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    save_file(half, path, metadata=metadata)
-    scores, half_scores = (
-        _scores(m, names, data_dir) for m in (full, models.load(path, scale=card["scale"]))
-    )
-    change = {name: round(half_scores[name]["psnr"] - scores[name]["psnr"], 5) for name in scores}
-    if all(abs(value) < HALF_TOLERANCE_DB for value in change.values()):
-        card["dtype"], scores = "float16", half_scores
-    else:
-        save_file(state, path, metadata=metadata)
-    if path.stat().st_size > 4_000_000:
-        size = path.stat().st_size
-        path.unlink()
-        raise InputError(f"{path.name} has {size} bytes; weights of up to 4 MB ship, larger ones are recipes")
-    card["weights_id"] = models.load(path, scale=card["scale"]).weights_id
-    card["scores"], card["half_change_db"] = scores, change
-    _write(card, path.with_suffix(".json"))
+    scale = card["scale"]
+    # Scored beside the source: what ships appears at the end, whole, or not at all.
+    trial = weights.with_name(f"{weights.stem}.half.safetensors")
+    try:
+        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        save_file(half, trial, metadata=metadata)
+        scores = _scores(models.load(weights, scale=scale), names, data_dir)
+        half_scores = _scores(models.load(trial, scale=scale), names, data_dir)
+        change = {name: round(half_scores[name]["psnr"] - scores[name]["psnr"], 5) for name in scores}
+        chosen = weights
+        if all(abs(value) < HALF_TOLERANCE_DB for value in change.values()):
+            card["dtype"], scores, chosen = "float16", half_scores, trial
+        content = chosen.read_bytes()
+        if len(content) > LARGEST_FILE:
+            raise InputError(
+                f"{weights.name} would have {len(content)} bytes; up to {LARGEST_FILE} ship, larger networks "
+                "are recipes"
+            )
+        card["weights_id"] = models.load(chosen, scale=scale).weights_id
+        card["scores"], card["half_change_db"] = scores, change
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / weights.name, lambda target: target.write_bytes(content))
+        _write(card, folder / weights.with_suffix(".json").name)
+    finally:
+        trial.unlink(missing_ok=True)
     return card
 
 
