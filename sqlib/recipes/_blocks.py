@@ -27,11 +27,12 @@ Key = int | str
 
 @dataclass
 class Unit:
-    """A module to reconstruct, and the active call sites that it settles."""
+    """A module to reconstruct, the active call sites that it settles, and how often one pass calls it."""
 
     path: str
     module: nn.Module
     sites: list[Site]
+    calls: int
 
 
 @dataclass
@@ -193,7 +194,7 @@ def find_units(model: QuantizedModel, data: Iterable[Any]) -> tuple[list[Unit], 
         seen = modules.active[smallest] - covered
         chosen[modules.widest(smallest)] = [s for s in active if s.name in seen]
         covered |= seen
-    units = [Unit(path, modules.modules[path], sites) for path, sites in chosen.items()]
+    units = [Unit(p, modules.modules[p], sites, modules.seen[p].calls) for p, sites in chosen.items()]
     units.sort(key=lambda unit: unit.sites[0].order)
     return units, [s for s in active if s.name not in covered]
 

@@ -199,8 +199,7 @@ class _Learner:
             return quantized
         if p == 1.0:
             return full
-        keep = torch.empty(full.shape, dtype=torch.bool, device=full.device)
-        return torch.where(keep.bernoulli_(p, generator=self.masks), full, quantized)
+        return torch.where(_chances(full, p, self.masks), full, quantized)
 
     @torch.no_grad()
     def settle(self) -> float:
@@ -275,8 +274,8 @@ def _samples(model: QuantizedModel, unit: Unit, data: Iterable[Any], stage: Stag
     handler = _quantizing(model, stage)
     groups: dict[Any, list[tuple[Call, Call]]] = {}
     for batch in data:
-        wanted = calls(model, unit.module, batch, None)
-        seen = calls(model, unit.module, batch, handler, len(wanted))
+        wanted = calls(model, unit.module, batch, None, unit.calls)
+        seen = calls(model, unit.module, batch, handler, unit.calls)
         if [c.x.shape for c in wanted] != [c.x.shape for c in seen]:
             raise InputError(
                 f"reconstruction: quantized, the network calls {unit.path!r} in another way than in full "
@@ -325,6 +324,17 @@ def _error(out: Tensor, target: Tensor, norm: float, unit: float) -> Tensor:
     d = (out - target).float() / unit
     powers = d.square() if norm == 2.0 else d.abs().pow(norm)
     return powers.mean() * channels
+
+
+def _chances(like: Tensor, p: float, generator: torch.Generator) -> Tensor:
+    """A mask of the shape of `like`, True with probability `p` (to 2^-16).
+
+    Four values come from one random number: several times as fast as `bernoulli_` on a CPU.
+    """
+    numbers = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device)
+    numbers.random_(-(2**63), None, generator=generator)
+    chances = numbers.view(torch.int16)[: like.numel()].view(like.shape)
+    return chances < min(round(p * 2**16) - 2**15, 2**15 - 1)
 
 
 def _beside(generator: torch.Generator, device: torch.device) -> torch.Generator:
