@@ -1,10 +1,11 @@
 """What error-compensated weights gain: drop from full precision of several recipes, and calibration seconds.
 
 Run: ``python benchmarks/compensation.py [--networks edsr-small carn-m] [--bits 8 6 4 3 2]
-[--sets set5 set14] [--recipes ...]``. Calibrated as the tables are: 32 crops of 48 x 48 from DIV2K (32 seeded crops; no labels). CARN-M needs
-``$SQLIB_WEIGHTS``, the sets ``$SQLIB_DATA``. ``--time`` measures calibration alone on EDSR-baseline's shape
-with random weights. Options of the recipes were chosen on other images (``--sets held-out``: DIV2K images
-that gave no calibration crop, taken as high-resolution ones).
+[--sets set5 set14] [--recipes ...]``.
+Calibrated as the tables are: 32 seeded crops of 48 x 48 from DIV2K, no labels. CARN-M needs
+``$SQLIB_WEIGHTS``, the sets ``$SQLIB_DATA``. ``--time`` measures calibration alone, on EDSR-baseline's shape
+with random weights. The recipe's options were chosen on other images (``--sets held-out``: DIV2K images that
+gave no calibration crop, taken as high-resolution ones).
 """
 
 from __future__ import annotations

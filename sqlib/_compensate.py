@@ -21,7 +21,7 @@ from sqlib._calibrate import arguments
 from sqlib._moments import Layer, Moments, conv2d_layer
 from sqlib._ops import Op, Operand
 from sqlib._sites import Site, Tracer
-from sqlib._weights import Names
+from sqlib._weights import Names, sqnr_db
 from sqlib.codebook.bounds import Bounds
 from sqlib.codebook.compensation import fit_compensated, fit_nearest, retarget
 from sqlib.errors import InputError
@@ -266,6 +266,8 @@ class _Fit(_Layers):
             stored = layer.weight(torch.from_numpy(codes), weight)
             quantizer = RoundedWeight(bounds, stored).to(weight.device)
             self.model.add_weight(key, quantizer)
+            for name in uses:
+                self.model.sites[name].weight_sqnr_db = sqnr_db(weight, quantizer(weight))
             if free and bias is not None:
                 final = layer.rows(quantizer.fake(weight.detach().double()))
                 means = total.inputs.repeat_interleave(len(final) // len(total.inputs), dim=0)
