@@ -39,8 +39,9 @@ def warmup() -> None:
         for method in ("exact", "kmeans", "release"):
             fitted = codebook.fit_codebook(histogram, lattice, 4, method=method, random_state=0)
         table = nearest_table(fitted, dtype)
-        fake_quantize_normalized(x, table)
-        fake_quantize_normalized(x, table, statistics=plane_statistics(x))
+        for way in (table, table._replace(few=None)):
+            fake_quantize_normalized(x, way)
+            fake_quantize_normalized(x, way, statistics=plane_statistics(x))
         for method in ("exact", "kmeans", "exhaustive"):
             for candidates in (lattice, free):
                 codebook.fit_codebook(x[0], candidates, 2, method=method, random_state=0)

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sqlib.codebook import Codebook
 from sqlib.errors import InputError
+from sqlib.kernels import vector
 
 _HALF = 2048
 # Largest denominator of a lattice table: its 4D + 1 cells stay integers in float32, and 64 KB.
@@ -45,6 +46,9 @@ class NearestTable(NamedTuple):
         D on a lattice, else 1: the factor of `values`.
     exact
         Whether every table entry is the code itself.
+    few
+        `thresholds` and `values` with 16 columns each (the last threshold infinite) for
+        `sqlib.kernels.vector`; None where that does not apply.
     """
 
     first: NDArray[np.uint8]
@@ -53,6 +57,7 @@ class NearestTable(NamedTuple):
     half: int
     unit: int
     exact: bool
+    few: tuple[NDArray[np.float32], NDArray[np.float32]] | None
 
     @property
     def levels(self) -> int:
@@ -94,6 +99,14 @@ def nearest_table(codebook: Codebook, dtype: DTypeLike) -> NearestTable:
     for row, channel in zip(first, cells):
         # midpoints in earlier cells: a cell's own end is still below its midpoint
         row[...] = np.searchsorted(channel, np.arange(2 * half + 1), side="left")
-    return NearestTable(
-        first, np.ascontiguousarray(thresholds, kind), np.ascontiguousarray(values), half, unit, exact
-    )
+    thresholds, values = np.ascontiguousarray(thresholds, kind), np.ascontiguousarray(values)
+    few = None
+    if vector.AVAILABLE and kind == np.float32 and values.shape[1] <= vector.LANES:
+        few = _padded(thresholds, np.inf), _padded(values, 0)
+    return NearestTable(first, thresholds, values, half, unit, exact, few)
+
+
+def _padded(rows: NDArray[Any], fill: float) -> NDArray[np.float32]:
+    wide = np.full((len(rows), vector.LANES), fill, np.float32)
+    wide[:, : rows.shape[1]] = rows
+    return wide

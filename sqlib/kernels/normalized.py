@@ -11,17 +11,18 @@ that is not centred has :math:`\mu = 0`.
 
 Arithmetic, which every other path repeats step by step (all in the dtype of x unless said):
 
-- the mean: float64, 64 running sums (value i goes to sum i mod 64) added up in order, over n, rounded once;
+- the mean: in float64, 64 running sums, value i in sum i mod 64; of every whole 256 values, the four that go
+  to one sum are first added in pairs, (0 + 1) + (2 + 3); the sums in order, over n, rounded once;
 - M = max(max(x) - mean, mean - min(x)), which equals max |x - mean| because rounding is monotone;
-- s = M + epsilon; t = (x - mean) * (half / s), clamped to [-half, half]; the code from `NearestTable`;
+- s = M + epsilon; t = (x - mean) * (half / s); the code is the number of thresholds below t (`NearestTable`);
 - the result: value * (s / unit) + mean, two rounded operations, computed once per plane and level.
 
 So the result is a function of x, mean and M, bit for bit; only the mean depends on an order of summation.
 A plane with NaN or infinity has no finite mean, which is how it is found; nothing is stored for it.
 
-Cost: one read from memory, a second one from the cache (a plane is at most a few hundred KB), one write. The
-statistics and the cell numbers are computed by vector instructions; the look-ups, two loads and one store a
-value, are not, which is why they have a loop of their own.
+Cost: one read from memory, a second one from the cache (a plane is at most a few hundred KB), one write. All
+of it is vector instructions for up to 16 points with AVX-512; otherwise the look-ups, two loads and one store
+a value, are not.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ from numpy.typing import NDArray
 
 from sqlib.errors import InputError
 from sqlib.kernels import _threads
-from sqlib.kernels._jit import jit
 from sqlib.kernels.nearest import NearestTable
+from sqlib.kernels.planes import (
+    apply_few_kernel,
+    apply_kernel,
+    fused_few_kernel,
+    fused_kernel,
+    statistics_kernel,
+)
 
 EPSILON = 1e-8
-_BLOCK = 1024
 
 
 class Statistics(NamedTuple):
@@ -45,135 +51,6 @@ class Statistics(NamedTuple):
 
     mean: NDArray[Any]
     maximum: NDArray[Any]
-
-
-@jit
-def _plane_statistics(row, sums, low, high):  # type: ignore[no-untyped-def]
-    """Sum, smallest and largest of a plane; 64 independent lanes keep the vector units busy."""
-    for j in range(64):
-        sums[j] = 0.0
-        low[j] = row[0]
-        high[j] = row[0]
-    whole = row.size // 64 * 64
-    for i in range(0, whole, 64):
-        for j in range(64):
-            v = row[i + j]
-            sums[j] += v
-            low[j] = v if v < low[j] else low[j]
-            high[j] = v if v > high[j] else high[j]
-    for i in range(whole, row.size):
-        v = row[i]
-        j = i - whole
-        sums[j] += v
-        low[j] = v if v < low[j] else low[j]
-        high[j] = v if v > high[j] else high[j]
-    total = sums[0]
-    smallest = low[0]
-    largest = high[0]
-    for j in range(1, 64):
-        total += sums[j]
-        smallest = low[j] if low[j] < smallest else smallest
-        largest = high[j] if high[j] > largest else largest
-    return total, smallest, largest
-
-
-@jit
-def _statistics_kernel(x, centre, mean, maximum):  # type: ignore[no-untyped-def]
-    """Fill `mean` and `maximum` per plane; number of planes that are not finite."""
-    sums = np.empty(64)
-    low = np.empty(64, x.dtype)
-    high = np.empty(64, x.dtype)
-    bad = 0
-    for p in range(x.shape[0]):
-        total, smallest, largest = _plane_statistics(x[p], sums, low, high)
-        if not np.isfinite(total):
-            bad += 1
-            continue
-        mean[p] = total / x.shape[1] if centre else 0.0
-        maximum[p] = max(largest - mean[p], mean[p] - smallest)
-        if not np.isfinite(maximum[p]):
-            bad += 1
-    return bad
-
-
-@jit
-def _cells(row, mean, scale, half, cells):  # type: ignore[no-untyped-def]
-    for i in range(row.size):
-        t = (row[i] - mean) * scale
-        t = t if t < half else half
-        t = t if t > -half else -half
-        # unsigned: a signed index would be tested for counting from the end
-        cells[i] = np.uint32(np.int32(np.ceil(t) + half))
-
-
-@jit
-def _look_up(cells, first, levels, out):  # type: ignore[no-untyped-def]
-    for i in range(cells.size):
-        out[i] = levels[first[cells[i]]]
-
-
-@jit
-def _compare(row, mean, scale, cells, first, thresholds, levels, out):  # type: ignore[no-untyped-def]
-    """As `_look_up`, where midpoints lie inside cells."""
-    for i in range(cells.size):
-        t = (row[i] - mean) * scale
-        code = np.uint64(first[cells[i]])
-        while code < thresholds.size and t > thresholds[code]:
-            code += np.uint64(1)
-        out[i] = levels[code]
-
-
-@jit
-def _apply_kernel(  # type: ignore[no-untyped-def]
-    x, start, mean, maximum, epsilon, half, unit, exact, first, thresholds, values, out
-):
-    """Quantize planes with given statistics; the channel of plane p is (start + p) mod channels."""
-    cells = np.empty(_BLOCK, np.uint32)
-    levels = np.empty(values.shape[1], x.dtype)
-    for p in range(x.shape[0]):
-        c = (start + p) % values.shape[0]
-        spread = maximum[p] + epsilon
-        scale = half / spread
-        step = spread / unit
-        for k in range(levels.size):
-            levels[k] = values[c, k] * step + mean[p]
-        for i in range(0, x.shape[1], _BLOCK):
-            size = min(_BLOCK, x.shape[1] - i)
-            row = x[p, i : i + size]
-            _cells(row, mean[p], scale, half, cells[:size])
-            if exact:
-                _look_up(cells[:size], first[c], levels, out[p, i : i + size])
-            else:
-                target = out[p, i : i + size]
-                _compare(row, mean[p], scale, cells[:size], first[c], thresholds[c], levels, target)
-
-
-@jit
-def _fused_kernel(  # type: ignore[no-untyped-def]
-    x, start, centre, mean, maximum, epsilon, half, unit, exact, first, thresholds, values, out
-):
-    """`_statistics_kernel` and `_apply_kernel` plane by plane, while the plane is in the cache."""
-    bad = 0
-    for p in range(x.shape[0]):
-        one = x[p : p + 1]
-        if _statistics_kernel(one, centre, mean[p : p + 1], maximum[p : p + 1]) > 0:
-            bad += 1
-            continue
-        _apply_kernel(
-            one,
-            start + p,
-            mean[p : p + 1],
-            maximum[p : p + 1],
-            epsilon,
-            half,
-            unit,
-            exact,
-            first,
-            thresholds,
-            values,
-            out[p : p + 1],
-        )
-    return bad
 
 
 def plane_statistics(
@@ -208,7 +85,7 @@ def plane_statistics(
         bad: list[int] = []
 
         def part(a: int, b: int) -> None:
-            bad.append(_statistics_kernel(planes[a:b], centre, mean[a:b], maximum[a:b]))
+            bad.append(statistics_kernel(planes[a:b], centre, mean[a:b], maximum[a:b]))
 
         _threads.run_split(part, len(planes), _useful(threads, x.size))
         _raise_if(sum(bad), source)
@@ -275,8 +152,11 @@ def fake_quantize_normalized(
             f"shape {x.shape} and dtype {x.dtype}"
         )
     kind = x.dtype.type
-    constants = kind(epsilon), kind(table.half), kind(table.unit), table.exact
-    arrays = (*constants, table.first, table.thresholds, table.values)
+    constants = kind(epsilon), kind(table.half), kind(table.unit)
+    apply_to, fuse = apply_kernel, fused_kernel
+    arrays: tuple[Any, ...] = table.exact, table.first, table.thresholds, table.values
+    if table.few is not None:
+        apply_to, fuse, arrays = apply_few_kernel, fused_few_kernel, table.few
     threads = _useful(threads, x.size)
     if statistics is not None or not (channelwise or rows == 1):
         own = plane_statistics(source, centre=centre, channelwise=channelwise, threads=threads)
@@ -286,7 +166,7 @@ def fake_quantize_normalized(
             planes, target = source.reshape(-1, values), out.reshape(-1, values)
 
             def apply(a: int, b: int) -> None:
-                _apply_kernel(planes[a:b], a, mean[a:b], maximum[a:b], *arrays, target[a:b])
+                apply_to(planes[a:b], a, mean[a:b], maximum[a:b], *constants, *arrays, target[a:b])
 
             _threads.run_split(apply, len(planes), threads)
         return out, used
@@ -298,7 +178,7 @@ def fake_quantize_normalized(
 
         def fused(a: int, b: int) -> None:
             part = planes[a:b], a, centre, mean[a:b], maximum[a:b]
-            bad.append(_fused_kernel(*part, *arrays, target[a:b]))
+            bad.append(fuse(*part, *constants, *arrays, target[a:b]))
 
         _threads.run_split(fused, len(planes), threads)
         _raise_if(sum(bad), source)

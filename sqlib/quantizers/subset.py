@@ -184,11 +184,11 @@ class SubsetQuantizer(nn.Module):
 
     def _run(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         wide = x.detach().to(_wide(x))
-        self._checked(wide)
+        planes = self._checked(wide)
         if x.numel() == 0:
             return x.detach().clone()
         if self.patch is None:
-            out = from_planes(run(to_planes(wide, self.axis)), wide, self.axis)
+            out = from_planes(run(planes), wide, self.axis)
         else:
             out = torch.empty_like(wide, memory_format=torch.contiguous_format)
             for rows, columns, height, width in tile_slices(wide.shape[-2], wide.shape[-1], self.patch):

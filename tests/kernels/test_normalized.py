@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from sqlib.codebook import Codebook, quantize, universal
 from sqlib.errors import InputError
-from sqlib.kernels import _threads
+from sqlib.kernels import _threads, vector
 from sqlib.kernels.nearest import nearest_table
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
 
@@ -80,12 +80,15 @@ def test_equals_the_formula_bit_for_bit(data):
     points = some_points(rng, channels, levels, words)
     codebook = on_lattice(points, words) if data.draw(st.booleans()) else off_lattice(points / 7001.3)
     centre, channelwise = data.draw(st.booleans()), data.draw(st.booleans())
-    got, stats = fake_quantize_normalized(
-        x, nearest_table(codebook, dtype), centre=centre, channelwise=channelwise
-    )
+    table = nearest_table(codebook, dtype)
+    got, stats = fake_quantize_normalized(x, table, centre=centre, channelwise=channelwise)
     assert got.dtype == dtype and stats.mean.shape == (shape[0], shape[1] if channelwise else 1)
     assert got.tobytes() == reference(x, codebook, *stats).tobytes()
-    again, _ = fake_quantize_normalized(x, nearest_table(codebook, dtype), statistics=stats)
+    by_table = table._replace(few=None)  # what machines without AVX-512 do
+    for other in (table, by_table):
+        again, _ = fake_quantize_normalized(x, other, statistics=stats)
+        assert again.tobytes() == got.tobytes()
+    again, _ = fake_quantize_normalized(x, by_table, centre=centre, channelwise=channelwise)
     assert again.tobytes() == got.tobytes()
 
 
@@ -228,6 +231,27 @@ def test_bad_arguments():
         nearest_table(off_lattice(np.linspace(-1, 1, 257)), np.float32)
     with pytest.raises(InputError, match=r"within \[-1, 1\]"):
         nearest_table(off_lattice([0.0, 1.5]), np.float32)
+
+
+def test_vector_search_is_used_where_it_can_be(monkeypatch):
+    codebook = on_lattice(some_points(np.random.default_rng(0), 3, 16))
+    assert (nearest_table(codebook, np.float32).few is not None) == vector.AVAILABLE
+    assert nearest_table(codebook, np.float64).few is None
+    assert nearest_table(on_lattice(universal(2).numerators, 2), np.float32).few is None
+    monkeypatch.setattr(vector, "AVAILABLE", False)
+    assert nearest_table(codebook, np.float32).few is None
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 47])
+def test_planes_that_are_no_multiple_of_a_register(size):
+    rng = np.random.default_rng(size)
+    table = nearest_table(on_lattice(some_points(rng, 2, 9)), np.float32)
+    x = rng.normal(size=(2, 2, size)).astype(np.float32)
+    guarded = np.full((2, 2, size + 40), 7, np.float32)
+    flat = guarded.reshape(-1)[: x.size].reshape(x.shape)
+    fake_quantize_normalized(x, table, out=flat)
+    np.testing.assert_array_equal(flat, fake_quantize_normalized(x, table._replace(few=None))[0])
+    assert (guarded.reshape(-1)[x.size :] == 7).all()  # nothing written beyond the end
 
 
 def test_threads_do_not_change_the_result(monkeypatch):
