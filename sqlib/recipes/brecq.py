@@ -36,6 +36,9 @@ class BRECQ(Reconstruction):
     hyper-parameters are the release's for classifiers, and what was adapted is the option `relative`. The
     published sample is 1,024 images, SR papers calibrate on 32 crops.
 
+    Activation ranges are searched on the full-precision network, as the engine calibrates, where the release
+    waits for the weights of the first sweep.
+
     The error is the plain squared one ('mse', the release's default), without the paper's Fisher weights.
     """
 

@@ -29,6 +29,9 @@ SHORT = dict(
 )
 
 
+QUICK = {**SHORT, "iterations": 8, "activation_iterations": 4}
+
+
 def conv(i, o, k=3, **kw):
     return nn.Conv2d(i, o, k, padding=k // 2, **kw)
 
@@ -131,6 +134,11 @@ def trained():
     return net, start, sqlib.quantize_model(net, BRECQ(3, **SHORT), [crops()])
 
 
+@pytest.fixture(scope="module")
+def quick():
+    return sqlib.quantize_model(network(), BRECQ(3, **QUICK), [crops()])
+
+
 def test_held_out_error_falls(trained):
     net, _, quantized = trained
     start, learned = (
@@ -174,33 +182,34 @@ def test_steps_move_and_zero_stays_a_level(trained):
     assert changed == len(quantized.activations)
 
 
-def test_the_callers_network_and_random_state_stay(trained):
+def test_the_callers_network_and_random_state_stay(quick):
     net = network()
     state, rng = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     net.train()
     with torch.no_grad():
-        quantized = sqlib.quantize_model(net, BRECQ(3, **SHORT), [crops()])
+        quantized = sqlib.quantize_model(net, BRECQ(3, **QUICK), [crops()])
     assert torch.equal(torch.get_rng_state(), rng)
     assert net.training and quantized.training and quantized.network.blocks[0].training
     assert all(p.requires_grad and p.grad is None for p in quantized.network.parameters())
     for name, value in net.state_dict().items():
         assert torch.equal(value, state[name])
         assert torch.equal(value, quantized.network.state_dict()[name])
-    assert_equal_models(quantized.eval(), trained[2].eval(), crops(seed=5))  # gradients were off here
+    assert_equal_models(quantized.eval(), quick.eval(), crops(seed=5))  # gradients were off here
 
 
-def test_inference_mode_gives_the_same(trained):
+def test_inference_mode_gives_the_same(quick):
     with torch.inference_mode():
-        quantized = sqlib.quantize_model(network(), BRECQ(3, **SHORT), [crops()])
+        quantized = sqlib.quantize_model(network(), BRECQ(3, **QUICK), [crops()])
         out = quantized(crops(seed=5))
     with torch.no_grad():
-        assert torch.equal(out, trained[2](crops(seed=5)))
+        assert torch.equal(out, quick(crops(seed=5)))
 
 
-def test_seed_decides(trained):
-    small = dict(SHORT, iterations=10, activation_iterations=5, batch=4)
-    one, same = (sqlib.quantize_model(network(), BRECQ(3, **small, seed=4), [crops()]) for _ in range(2))
-    other = sqlib.quantize_model(network(), BRECQ(3, **small, seed=5), [crops()])
+def test_seed_decides():
+    one, same, other = (
+        sqlib.quantize_model(network(), BRECQ(3, **{**QUICK, "batch": 4}, seed=s), [crops()])
+        for s in (4, 4, 5)
+    )
     assert_equal_models(one, same, crops(seed=5))
     with torch.no_grad():
         assert not torch.equal(one(crops(seed=5)), other(crops(seed=5)))
@@ -219,7 +228,7 @@ def test_no_iterations_is_nearest_rounding(trained):
 @pytest.mark.parametrize("bits", [(3, 32), (32, 3)])
 def test_one_side_only(bits):
     net = network()
-    quantized = sqlib.quantize_model(net, BRECQ(bits, **dict(SHORT, iterations=20)), [crops()])
+    quantized = sqlib.quantize_model(net, BRECQ(bits, **QUICK), [crops()])
     assert bool(quantized.weight_keys) and len(quantized.activations) == (5 if bits[1] == 3 else 0)
     kinds = {type(quantized.weight_quantizer(k)) for k in quantized.weight_keys}
     assert kinds == ({RoundedWeight} if bits[0] == 3 else {type(None)})
@@ -296,7 +305,7 @@ def test_a_shared_block_is_one_unit_of_both_its_uses():
 def test_network_without_blocks_and_with_two_inputs():
     net = network(Plain)
     data = [(crops(), torch.ones(())), (crops(4, seed=3, size=8), torch.zeros(()))]  # two shapes
-    quantized = sqlib.quantize_model(net, BRECQ(3, **SHORT), data)
+    quantized = sqlib.quantize_model(net, BRECQ(3, **QUICK), data)
     report = quantized.report().set_index("site")
     assert {o.unit for o in quantized.reconstruction} == {"one", "two"}
     assert "not reconstructed" in report.rule["conv2d"]
@@ -329,7 +338,7 @@ def test_constant_calibration_and_dead_channels():
     with torch.no_grad():
         net.blocks[0].branch[0].weight[2] = 0
         net.blocks[0].branch[0].bias.fill_(-100)  # the second convolution sees only zeros
-    quantized = sqlib.quantize_model(net, BRECQ(4, **SHORT), [torch.full((4, 3, 8, 8), 0.5)])
+    quantized = sqlib.quantize_model(net, BRECQ(4, **QUICK), [torch.full((4, 3, 8, 8), 0.5)])
     with torch.no_grad():
         assert torch.isfinite(quantized(crops())).all()
     assert torch.equal(weights(quantized)["blocks.0.branch.0.weight|0"][2], torch.zeros(6, 3, 3))

@@ -15,6 +15,8 @@ from sqlib.recipes.qdrop import QDrop
 
 SHORT = dict(schedule="custom", iterations=60, batch=8, learning_rate=0.05, step_learning_rate=0.01)
 
+FEW = 15
+
 
 class Block(nn.Module):
     def __init__(self, n=6):
@@ -73,13 +75,13 @@ def test_held_out_error_falls_with_weights_and_steps_learned(start, p):
 
 
 def test_dropping_everything_learns_weights_as_if_activations_were_full_precision(start):
-    always = quantize(drop_probability=1)
+    always = quantize(iterations=FEW, drop_probability=1)
     assert uppers(always) == uppers(start)
     # activations of other bits are never seen, so the codes are the same
-    eight = quantize((3, 8), drop_probability=1)
+    eight = quantize((3, 8), iterations=FEW, drop_probability=1)
     for key in always.weight_keys:
         assert torch.equal(always.weight_quantizer(key).stored, eight.weight_quantizer(key).stored)
-    never = quantize(drop_probability=0)
+    never = quantize(iterations=FEW, drop_probability=0)
     assert any(
         not torch.equal(always.weight_quantizer(k).stored, never.weight_quantizer(k).stored)
         for k in always.weight_keys
@@ -87,10 +89,10 @@ def test_dropping_everything_learns_weights_as_if_activations_were_full_precisio
 
 
 def test_dropping_everything_with_full_precision_weights_leaves_the_start():
-    only = quantize((32, 3), drop_probability=1)
+    only = quantize((32, 3), iterations=FEW, drop_probability=1)
     assert all(o.before == o.after for o in only.reconstruction)
     assert uppers(only) == uppers(quantize((32, 3), iterations=0))
-    assert uppers(quantize((32, 3), drop_probability=0)) != uppers(only)
+    assert uppers(quantize((32, 3), iterations=FEW, drop_probability=0)) != uppers(only)
 
 
 def test_seed_decides_the_drops():
