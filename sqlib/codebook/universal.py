@@ -72,7 +72,7 @@ class UniversalSet:
 
     @property
     def denominator(self) -> int:
-        """D = words * 4**words: 32, 192, 1024 or 5120."""
+        """The common denominator D = words * 4**words, one of 32, 192, 1024 and 5120."""
         return denominator(self.words)
 
     @property
