@@ -1,10 +1,10 @@
 """Options that BRECQ and QDrop share, and what their schedules mean. Imports neither torch nor numpy.
 
-Published are 20,000 iterations a block with 32 of 1,024 samples each: hours on a CPU even for a small network.
-The "laptop" schedule has 500 iterations. Its rate for rounding was chosen on crops of training images that
-calibration had not seen; its rates for steps are the published ones times 40, so that steps can travel as far.
-A recipe says which schedule it has, and "custom" as soon as an option of it differs: a short run never passes
-for the published one.
+Published are 20,000 iterations a block with 32 of 1,024 samples each: hours on a CPU even for a small
+network. The "laptop" schedule has 500 iterations. Its rate for rounding was chosen on crops of training
+images that calibration had not seen; its rates for steps are the published ones times 40, so that steps can
+travel as far. A recipe says which schedule it has, and "custom" as soon as an option of it differs: a short
+run never passes for the published one.
 """
 
 from __future__ import annotations
