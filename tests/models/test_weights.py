@@ -128,7 +128,7 @@ def test_shipped_weights_load_and_match_their_cards() -> None:
 def test_unshipped_weights_say_how_to_get_them() -> None:
     with pytest.raises(DataError, match=r"no weights ship for edsr-large x4; shipped: .*no training config"):
         models.pretrained("edsr-large", scale=4)
-    with pytest.raises(DataError, match=r"python -m sqlib train edsr-small-x2 --data DIR"):
-        models.pretrained("edsr-small", scale=2)
+    with pytest.raises(DataError, match=r"python -m sqlib train edsr-baseline-x4 --data DIR"):
+        models.pretrained("edsr-baseline", scale=4)
     with pytest.raises(InputError, match="unknown network"):
         models.pretrained("edsr-tiny", scale=4)
