@@ -132,16 +132,17 @@ def compare_networks(repeats: int) -> None:
     quantized = sqlib.quantize_model(network, sqlib.recipes.DFSQ(bits=4, selector="exact"), data)
     uniform = sqlib.quantize_model(network, sqlib.recipes.MinMax(bits=4), data)
     print(f"\nEDSR-baseline x4: {int(quantized.report().quantized.sum())} convolutions at 4 bit")
-    for size in (48, 96):
-        image = torch.rand(1, 3, size, size)
+    # A calibration crop, the size of the kernel benchmark, and 1280 x 720 enlarged from 320 x 180.
+    for height, width in ((48, 48), (128, 128), (180, 320)):
+        image = torch.rand(1, 3, height, width)
+        turns = max(3, repeats * 48 * 48 // (height * width))
         contenders = {
             "FP32": lambda: network(image),  # noqa: B023 - called within the iteration
             "DFSQ": lambda: quantized(image),  # noqa: B023
             "Min-Max": lambda: uniform(image),  # noqa: B023
         }
-        show(
-            f"EDSR-baseline x4, {size} x {size} input", measure(contenders, repeats=repeats, warmup=1), "FP32"
-        )
+        title = f"EDSR-baseline x4, {height} x {width} input"
+        show(title, measure(contenders, repeats=turns, warmup=1), "FP32")
 
 
 def first_call() -> None:

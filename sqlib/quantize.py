@@ -22,6 +22,7 @@ from sqlib._sites import Site, Tracer, add_hooks
 from sqlib._weights import Cache, sqnr_db, trains
 from sqlib.errors import InputError
 from sqlib.quantizers import UniformQuantizer
+from sqlib.quantizers._memory import Workspace
 from sqlib.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ class _Inference:
 
     def __init__(self, model: QuantizedModel) -> None:
         self.model = model
+        self.memory = Workspace()
 
     def enter(self, name: str, make: Callable[[], Site]) -> Site:
         site = self.model.sites.get(name)
@@ -245,7 +247,12 @@ class _Inference:
                 return quantizer(value)  # type: ignore[no-any-return]
             return self.model._cache.fake(key, value, quantizer)
         found = self.model.activation_quantizer(site, operand.role)
-        return value if found is None else found(value)
+        if found is None:
+            return value
+        if torch.is_grad_enabled():
+            return found(value)  # type: ignore[no-any-return]
+        with self.memory.lend(operand.role):  # the product that follows is all that reads the result
+            return found(value)  # type: ignore[no-any-return]
 
     def upsampled(self, width: int, site: Site | None) -> None:
         """Of no interest after calibration."""

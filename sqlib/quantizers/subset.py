@@ -25,6 +25,7 @@ from sqlib.codebook import quantize as nearest
 from sqlib.errors import InputError
 from sqlib.kernels.nearest import NearestTable, nearest_table
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
+from sqlib.quantizers._memory import empty_like
 from sqlib.quantizers.planes import from_planes, from_tiles, tile_slices, to_planes, to_tiles
 
 
@@ -201,7 +202,7 @@ class SubsetQuantizer(nn.Module):
 
     def _fused(self, planes: Tensor) -> Tensor:
         planes = planes.contiguous()
-        out = torch.empty_like(planes)
+        out = empty_like(planes)
         fake_quantize_normalized(
             planes.numpy(),
             self._table(planes.dtype),

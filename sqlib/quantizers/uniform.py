@@ -30,6 +30,7 @@ from sqlib._checks import check_bits
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
+from sqlib.quantizers._memory import empty_like
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -156,7 +157,7 @@ class UniformQuantizer(nn.Module):
     def _fused(self, x: Tensor) -> Tensor:
         grid = self._numpy_grid(torch.float64 if x.dtype == torch.float64 else torch.float32)
         wide = x.detach().to(_wide(x.dtype))
-        out = torch.empty_like(wide)
+        out = empty_like(wide)
         if self.axis is None and not wide.is_contiguous():
             # Any dense layout (channels_last, transposed) is one flat run of memory, and empty_like keeps it.
             source, target = (v.as_strided((v.numel(),), (1,)).numpy() for v in (wide, out))
