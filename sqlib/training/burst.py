@@ -18,6 +18,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="what travels back")
     parser.add_argument(
-        "--work", default="/tmp/sqlib-burst", metavar="DIR", help="exact checkpoints stay here"
+        "--work",
+        default=str(Path(tempfile.gettempdir()) / "sqlib-burst"),
+        metavar="DIR",
+        help="exact checkpoints stay here",
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)
@@ -70,7 +74,8 @@ def one(
     started: float,
 ) -> dict[str, Any]:
     """Train one configuration for ``minutes`` and write back its checkpoint; returns its report."""
-    from sqlib.training.loop import train
+    from sqlib import models
+    from sqlib.training.loop import train, validate
     from sqlib.training.measure import measure
     from sqlib.training.pack import read_pack
 
@@ -92,6 +97,11 @@ def one(
         log=lambda line: print(line, flush=True),
     )
     state = checkpoint.read(work / checkpoint.FILE)
+    # A burst may end between two validations of the loop: score what travels.
+    average = models.create(trained.network, scale=trained.scale)
+    average.load_state_dict(state["average"])
+    _, held_out = pool.split(trained.held_out)
+    score = validate(average.to(execution.torch_device), held_out, execution.torch_device)
     out = Path(args.out)
     files = checkpoint.carry(state, out, trained.name)
     report = {
@@ -101,12 +111,14 @@ def one(
         "steps": trained.steps,
         "bursts": state["bursts"],
         "curve": state["curve"],
+        "psnr": score,
         "measured": speeds,
         "files": {path.name: path.stat().st_size for path in files},
     }
     speed = state["bursts"][-1]["images_per_second"] if state["bursts"] else 0.0
     sizes = ", ".join(f"{path.name} ({path.stat().st_size:,} bytes)" for path in files)
-    print(f"{trained.name}: step {state['step']} of {trained.steps}, {speed} images/s; {sizes}", flush=True)
+    done_so_far = f"step {state['step']} of {trained.steps}, held-out {score:.3f} dB"
+    print(f"{trained.name}: {done_so_far}, {speed} images/s; {sizes}", flush=True)
     (out / f"{trained.name}.burst.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
