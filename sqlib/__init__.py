@@ -18,6 +18,7 @@ __all__ = ["QuantizedModel", "__version__", "quantize_model"]
 _LAZY = {"quantize_model": "sqlib.quantize", "QuantizedModel": "sqlib.quantize"}
 _SUBMODULES = {
     "codebook",
+    "cost",
     "datasets",
     "errors",
     "evaluate",

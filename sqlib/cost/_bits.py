@@ -1,0 +1,96 @@
+"""Which call sites are quantized and to how many bits: as planned, or as a quantized model has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from sqlib import _skip
+from sqlib._checks import FULL_PRECISION, check_bits
+from sqlib._sites import Site
+from sqlib.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sqlib.quantize import QuantizedModel
+
+#: (site, role of an operand) -> bits; 32 is full precision.
+Bits = Callable[[Site, str], int]
+
+# CADyQ, CABM and RefQSR leave CARN's 1x1 fusions in full precision, in addition to entry, upsampler and exit.
+_FUSIONS = {"carn": "body*.fusions*", "carn-single": "body*.fusions*"}
+
+
+def pair(bits: Any) -> tuple[int, int]:
+    """``bits`` as (weight bits, activation bits), 1 to 16 or 32 each.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    values = (FULL_PRECISION,) if bits is None else bits if isinstance(bits, (tuple, list)) else (bits,)
+    if len(values) not in (1, 2):
+        raise InputError(f"bits={bits!r}: expected one number or a pair (weight bits, activation bits)")
+    checked = [check_bits(b, full_precision=True) for b in values]
+    return checked[0], checked[-1]
+
+
+def planned(bits: Any) -> Bits:
+    """Every operand of a quantized site gets these bits."""
+    weight, activation = pair(bits)
+
+    def of(site: Site, role: str) -> int:
+        if not site.active:
+            return FULL_PRECISION
+        return weight if role == site.weight_role else activation
+
+    return of
+
+
+def actual(model: QuantizedModel) -> Bits:
+    """The bits of the quantizers that a quantized model has."""
+
+    def of(site: Site, role: str) -> int:
+        known = model.sites.get(site.name) or next(
+            (s for s in model.sites.values() if s.base == site.base), None
+        )
+        if known is None or not known.active:
+            return FULL_PRECISION
+        if role == known.weight_role:
+            found = None if known.weight_key is None else model.weight_quantizer(known.weight_key)
+        else:
+            found = model.activation_quantizer(known, role)
+        return int(getattr(found, "bits", FULL_PRECISION))
+
+    return of
+
+
+def mark(
+    sites: list[Site],
+    upsamplings: Iterable[tuple[int, int]],
+    width: int,
+    network: nn.Module,
+    skip: Iterable[str] | str | None,
+) -> None:
+    """Set ``active`` of every site by the rules of `quantize_model`, or by what the papers count of CARN."""
+    patterns = None if skip is None else _skip.check_patterns(skip)
+    if patterns is not None:
+        _skip.require_matches(sites, patterns)
+    elif getattr(network, "default_skip", None) is not None:
+        patterns = _skip.check_patterns(network.default_skip)
+        fusions = _FUSIONS.get(str(getattr(network, "name", "")))
+        patterns += () if fusions is None else (fusions,)
+    if patterns is not None:
+        _skip.apply_patterns(sites, patterns, "skip")
+    else:
+        _skip.apply_default(sites, list(upsamplings), width)
+
+
+def mark_like(sites: list[Site], model: QuantizedModel) -> None:
+    """Set ``active`` as a quantized model has it."""
+    active = {s.name: s.active for s in model.sites.values()}
+    bases = {s.base: s.active for s in model.sites.values()}
+    for site in sites:
+        site.active = active.get(site.name, bases.get(site.base, False))

@@ -1,0 +1,190 @@
+"""One forward pass over shapes: which products a network computes at which call sites, and how many.
+
+The pass runs on torch's meta device, where tensors have shapes and no values, so that a 4K image costs
+milliseconds and no memory. A network that looks at values (a branch on an activation) cannot run there; it
+is run for real instead, on a black image.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlib._calibrate import Discovery
+from sqlib._ops import Op
+from sqlib._sites import Site, Tracer, _argument, _running, add_hooks
+from sqlib._weights import Names
+from sqlib.cost import _macs
+from sqlib.cost._memory import LiveBytes
+from sqlib.errors import InputError
+
+NORMS = {
+    F.layer_norm: "layer_norm",
+    F.group_norm: "group_norm",
+    F.instance_norm: "instance_norm",
+    F.batch_norm: "batch_norm",
+    F.rms_norm: "rms_norm",
+}
+
+
+@dataclass(frozen=True)
+class Product:
+    """What one call site multiplies in one pass.
+
+    Attributes
+    ----------
+    site
+        Name of the call site, as in `QuantizedModel.report`.
+    op
+        ``"conv2d"``, ``"linear"``, ``"matmul"``, ... or, inside fused attention, ``"query @ key"`` and
+        ``"attention @ value"``.
+    kind
+        ``"conv"``, ``"linear"``, ``"matmul"`` or ``"norm"``.
+    macs
+        Multiply-accumulates (of a norm: elements).
+    left, right
+        Roles of the two factors at the call site.
+    """
+
+    site: str
+    op: str
+    kind: str
+    macs: int
+    left: str = ""
+    right: str = ""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What one pass showed: products and call sites in the order of the calls, and the peak of memory.
+
+    ``upsamplings`` are pairs (order of the next call site, output width) as `sqlib._skip` wants them;
+    ``live_bytes`` counts input, output and everything between at the most crowded moment.
+    """
+
+    products: tuple[Product, ...]
+    sites: tuple[Site, ...]
+    upsamplings: tuple[tuple[int, int], ...]
+    live_bytes: int
+
+
+def walk(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Walk:
+    """Count what ``network`` computes for one image (1, ``channels``, height, width).
+
+    Parameters
+    ----------
+    network
+        Any network of one image input; neither changed nor kept. Runs in evaluation mode.
+    size
+        Width and height of its input in pixels.
+
+    Raises
+    ------
+    InputError
+        The network does not run on such an input.
+    """
+    try:
+        return _pass(network, size, channels, "meta")
+    except (NotImplementedError, RuntimeError):
+        # It needs values, or it cannot run at all: the real pass tells.
+        device = next((p.device.type for p in network.parameters()), "cpu")
+    try:
+        return _pass(network, size, channels, device)
+    except Exception as error:
+        width, height = size
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{type(network).__name__} does not run on an input of shape (1, {channels}, {height}, {width}): "
+            f"{reason}; give an image size and channels= that fit it"
+        ) from error
+
+
+def _pass(network: nn.Module, size: tuple[int, int], channels: int, device: str) -> Walk:
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    copied = _copy(network, device).eval()
+    add_hooks(copied)
+    names = _Names(copied)
+    handler = _Handler({}, names)
+    tracer = _Counter(copied, handler)
+    memory = LiveBytes([*copied.parameters(), *copied.buffers()], device)
+    with torch.no_grad():
+        image = torch.zeros(1, channels, size[1], size[0], dtype=dtype, device=device)
+        memory.add(image)
+        with memory, tracer.running():
+            copied(image)
+    return Walk(
+        tuple(tracer.products), tuple(handler.sites.values()), tuple(handler.upsamplings), memory.peak
+    )
+
+
+def _copy(network: nn.Module, device: str) -> nn.Module:
+    """Deep copy; on the meta device without copying a single value."""
+    if device != "meta":
+        return copy.deepcopy(network)
+    memo: dict[int, Any] = {}
+    tensors = [*network.parameters(), *network.buffers()]
+    # A tensor that is neither, such as the product of old weight_norm, is recomputed by the network's hooks.
+    tensors += [v for m in network.modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device="meta")
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=False)
+        memo[id(tensor)] = empty
+    return copy.deepcopy(network, memo)
+
+
+class _Names(Names):
+    """Names on the meta device, where a view has no address and is known by the tensor it is a view of."""
+
+    def find(self, t: Tensor) -> str | None:
+        name = super().find(t)
+        if name is None and t._base is not None:
+            name = super().find(t._base)
+            shape = "x".join(map(str, t.shape))
+            name = None if name is None else f"{name}[{t.storage_offset()},{shape}]"
+        return name
+
+
+class _Handler(Discovery):
+    """Discovery that remembers which site was entered last."""
+
+    entered: Site
+
+    def enter(self, name: str, make: Callable[[], Site]) -> Site:
+        """The site, new or known."""
+        self.entered = super().enter(name, make)
+        return self.entered
+
+
+class _Counter(Tracer):
+    """A tracer that counts each product it sees."""
+
+    def __init__(self, network: nn.Module, handler: _Handler) -> None:
+        super().__init__(network, handler)
+        self.discovery = handler
+        self.products: list[Product] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = super().__torch_function__(func, types, args, kwargs)
+        if func in NORMS and isinstance(out, Tensor):
+            path = (_running.stack or [self.root])[-1][0]
+            self.products.append(Product(path, NORMS[func], "norm", out.numel()))
+        return out
+
+    def _product(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        values = [_argument(args, kwargs, operand) for operand in op.operands]
+        out = super()._product(op, func, args, kwargs)
+        site = self.discovery.entered
+        if site.supported:
+            kind = site.op if site.op == "linear" else "conv" if site.op.startswith("conv") else "matmul"
+            for label, macs, left, right in _macs.count(op, values, args, out):
+                self.products.append(Product(site.name, label, kind, macs, left, right))
+        return out

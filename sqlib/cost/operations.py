@@ -1,0 +1,105 @@
+r"""Operations and sizes as 2DQuant prints them: linear in the bits, in G and MB with two slips.
+
+Its Tables 1 and 2 count multiply-accumulates of SwinIR-light at 128 x 128 low-resolution pixels, one each
+(not two), and a product at b bits as b/32 of one: :math:`\mathrm{Ops} = \sum_i \mathrm{MACs}_i\, b_i/32`.
+RefQSR and CADyQ multiply the widths of both factors instead, so their G are another unit.
+
+*Units.* G is :math:`10^9` throughout. Sizes are mixed: the 3.42 "MB" of SwinIR-light in full precision are
+MiB (897,228 values of 4 bytes, over 2^20), while its 1.17 MB at 4 bits, and EDSR's 172.36, are
+:math:`10^6` bytes. In one unit the ratio of the two is 3.07, which is what the paper's text says; the two
+printed sizes would give 2.92.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.cost._cost import LayerCost, cost
+from sqlib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+MB = 10**6
+"""Bytes of a megabyte."""
+MIB = 2**20
+"""Bytes of a mebibyte."""
+COUNTINGS = ("exact", "swinir-release")
+_ROWS = {"linear": "Linear&BMM", "matmul": "Linear&BMM", "conv": "Conv", "norm": "Other"}
+
+
+def operations(
+    model: nn.Module,
+    image_size: Iterable[int],
+    *,
+    bits: int | tuple[int, int] | None = None,
+    skip: Iterable[str] | str | None = None,
+    counting: str = "exact",
+) -> pd.DataFrame:
+    """Operations by kind, as in 2DQuant's Table 2.
+
+    Parameters
+    ----------
+    model, image_size, bits, skip
+        As for `sqlib.cost.cost`.
+    counting
+        ``"exact"``: every convolution, linear layer and matrix product as it runs, and an operation per
+        normalized element ("Other").
+
+        ``"swinir-release"``: for SwinIR, with the slips of the FLOPs function in its official code, which
+        2DQuant's Table 2 inherits. The convolution after the body, 3 x 3 and C to C channels, is charged
+        3 C^2 multiplications a pixel instead of 9 C^2; the upsampler's convolution, C to 3 s^2 channels,
+        lacks the factor s^2 and stands under "Other"; the normalizations before and after the body are left
+        out. At x4 the convolutions so come to 142,020 MACs a pixel instead of 189,540: 2.33 G at 128 x 128
+        instead of 3.11 G.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows ``Linear&BMM``, ``Conv``, ``Other``, ``Total``; columns ``ops`` (32-bit multiply-accumulates; of
+        a product at b bits b/32, b the wider of its factors) and ``percent`` of the total.
+
+    Raises
+    ------
+    InputError
+        As `sqlib.cost.cost`; an unknown counting, or ``"swinir-release"`` for another network.
+
+    Notes
+    -----
+    Source: 2DQuant, Tables 1 and 2; SwinIR's ``flops()``. That the upsampler stands under "Other" and which
+    normalizations count is inferred from the printed percentages, which no other assignment gives.
+    """
+    import pandas as pd
+
+    if counting not in COUNTINGS:
+        raise InputError(f"counting={counting!r}: expected one of {', '.join(COUNTINGS)}")
+    layers = cost(model, image_size, bits=bits, skip=skip).layers
+    rows = [(_ROWS[layer.kind], layer, layer.macs) for layer in layers]
+    if counting == "swinir-release":
+        rows = _as_released(model, layers)
+    ops = dict.fromkeys(dict.fromkeys(_ROWS.values()), 0.0)
+    for row, layer, macs in rows:
+        ops[row] += macs * max(layer.left_bits, layer.right_bits) / FULL_PRECISION
+    ops["Total"] = sum(ops.values())
+    percent = {row: 100 * value / ops["Total"] for row, value in ops.items()}
+    return pd.DataFrame({"ops": ops, "percent": percent})
+
+
+def _as_released(model: nn.Module, layers: Iterable[LayerCost]) -> list[tuple[str, LayerCost, int]]:
+    from sqlib.models.swinir import SwinIR
+
+    network = getattr(model, "network", model)
+    if not isinstance(network, SwinIR):
+        raise InputError(f"counting='swinir-release' is for SwinIR, the model is {type(network).__name__}")
+    rows = []
+    for layer in layers:
+        if layer.site == "body_end":
+            rows.append(("Conv", layer, layer.macs // 3))
+        elif layer.site.startswith("upsampler"):
+            rows.append(("Other", layer, layer.macs // network.scale**2))
+        elif layer.site not in ("embed_norm", "norm"):
+            rows.append((_ROWS[layer.kind], layer, layer.macs))
+    return rows

@@ -1,0 +1,330 @@
+"""The cost model against printed figures, torch's own counter, and counts by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sqlib import cost, models, quantize_model
+from sqlib.cost import patch_sizes, walk
+from sqlib.errors import InputError
+from sqlib.experiments.frame import published_frame
+from sqlib.recipes import MinMax
+
+IMAGES = {"Urban100": ((1280, 720), 72), "Test2K": ((2048, 1080), 96), "Test4K": ((4096, 2160), 96)}
+
+
+def network(name: str, scale: int = 4) -> nn.Module:
+    """A registered network without memory for its weights."""
+    with torch.device("meta"):
+        return models.create(name, scale=scale)
+
+
+@pytest.mark.parametrize("printed_as", ["SRResNet", "CARN"])
+def test_bitops_and_fqr_as_refqsr_prints_them(printed_as):
+    frame = published_frame(blanks=False)
+    frame = frame[frame["table"].isin(["refqsr-table2", "refqsr-table4"]) & (frame["model"] == printed_as)]
+    frame = frame[frame["method"].isin(["FP", "DDTB"]) & frame["metric"].isin(["bitops_g", "fqr"])]
+    # all three widths on one size of image, all three sizes at one width
+    frame = frame[(frame["dataset"] == "Urban100") | (frame["bits"] == "32")]
+    assert len(frame) == 5 * 2
+    model = network(printed_as.lower())
+    for (dataset, bits), rows in frame.groupby(["dataset", "bits"]):
+        size, patch = IMAGES[dataset]
+        found = cost.cost(model, size, patch=patch, overlap=6, bits=int(bits))
+        printed = rows.set_index("metric")["value"]
+        assert found.fqr == printed["fqr"] == int(bits)
+        # rounded or cut off at two decimals (1442.416 is printed as 1442.41)
+        assert -0.005 <= found.bitops / 1e9 - printed["bitops_g"] < 0.01, (dataset, bits)
+
+
+def test_whole_4k_image_as_in_refqsr_table_7():
+    assert cost.bitops(network("srresnet"), (4096, 2160)) / 1e9 == pytest.approx(1304.60, abs=0.005)
+    assert cost.bitops(network("srresnet"), (4096, 2160), bits=8) / 1e9 == pytest.approx(81.54, abs=0.005)
+
+
+class Mixed(nn.Module):
+    """One of every kind of product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.depthwise = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+        self.up = nn.ConvTranspose2d(8, 6, 4, stride=2, padding=1)
+        self.linear = nn.Linear(6, 10)
+        self.weight = nn.Parameter(torch.randn(10, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(self.depthwise(self.conv(x)))
+        rows = self.linear(x.flatten(2).transpose(1, 2))
+        scores = rows @ rows.transpose(1, 2)
+        rows = torch.bmm(scores, rows) @ self.weight
+        rows = torch.addmm(torch.zeros(4), rows[0], torch.ones(4, 4, device=rows.device).to(rows))[None]
+        return torch.einsum("bnc,cd->bnd", rows, self.weight.t()[:, :3].contiguous())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 24)])
+@pytest.mark.parametrize("name", ["edsr-small", "carn-m", "swinir-small", "elan-light", "mixed"])
+def test_macs_are_half_of_torchs_flops(name, size):
+    model = Mixed() if name == "mixed" else models.create(name, scale=2)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        if name == "mixed":
+            model.eval()(torch.zeros(1, 3, size[1], size[0]).to(next(model.parameters())))
+        else:
+            model.eval()(torch.zeros(1, 3, size[1], size[0]))
+    macs = sum(p.macs for p in walk(model, size).products if p.kind != "norm")
+    assert 2 * macs == counter.get_total_flops() > 0
+
+
+def test_fused_attention_is_two_products():
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            q = x.flatten(2).transpose(1, 2)  # 1 x tokens x 3
+            return F.scaled_dot_product_attention(q, q[:, :5], torch.ones(1, 5, 7).to(q))
+
+    products = walk(Attention(), (4, 4)).products
+    assert [(p.op, p.macs) for p in products] == [
+        ("query @ key", 16 * 5 * 3),
+        ("attention @ value", 16 * 5 * 7),
+    ]
+
+
+def test_einsum_with_ellipsis_counts_every_combination_once():
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum("...hw, ...vw -> ...hv", x, torch.zeros(1, 5, 6).to(x))
+
+    (product,) = walk(Net(), (6, 4)).products
+    assert product.macs == 3 * 4 * 6 * 5
+
+
+def test_what_cannot_be_counted_is_said():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensordot(self.conv(x), torch.ones(3, 3).to(x), dims=([1], [0])).permute(0, 3, 1, 2)
+
+    found = cost.cost(Net(), (4, 4), scale=1)
+    assert found.uncounted == ("tensordot",) and found.macs == 9 * 16
+
+
+def test_a_network_that_looks_at_values_is_run_for_real():
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) if float(x.sum()) == 0 else x
+
+    found = walk(Branch(), (8, 6))
+    assert [p.macs for p in found.products] == [48 * 2 * 27]
+    assert found.live_bytes >= 4 * 48 * (3 + 2)
+
+
+def test_live_bytes_are_those_of_the_widest_moment():
+    chain = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    # the image, the first convolution's output and its rectified copy
+    assert walk(chain, (10, 7)).live_bytes == 70 * (3 + 8 + 8) * 4
+    in_place = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 1))
+    assert walk(in_place, (10, 7)).live_bytes == 70 * (3 + 8 + 4) * 4
+    assert walk(chain.half(), (10, 7)).live_bytes == 70 * (3 + 8 + 8) * 2
+
+
+def test_peak_falls_with_patches_and_packed_weights():
+    model = network("edsr-small")
+    whole = cost.cost(model, (512, 256))
+    patched = cost.cost(model, (512, 256), patch=32, overlap=4)
+    packed = cost.cost(model, (512, 256), bits=4)
+    assert patched.peak_bytes < whole.peak_bytes and patched.macs > whole.macs
+    assert whole.peak_bytes - packed.peak_bytes == whole.packed_bytes - packed.packed_bytes > 0
+
+
+@given(
+    st.tuples(st.integers(1, 200), st.integers(1, 200)), st.integers(1, 64), st.integers(0, 63), st.booleans()
+)
+def test_patches_cover_the_image(size, patch, overlap, whole):
+    patch, overlap = min(patch, *size), overlap % min(patch, *size)
+    if whole:
+        assert patch_sizes(size, None) == {size: 1}
+        return
+    found = patch_sizes(size, patch, overlap)
+    # by walking along the sides as CADyQ's release does
+    counts = []
+    for length in size:
+        start, sides = 0, []
+        while start + patch <= length:
+            last = start + (patch - overlap) + patch > length
+            sides.append(length - start if last else patch)
+            start += patch - overlap
+        counts.append(sides)
+        assert sum(sides) == length + overlap * (len(sides) - 1)
+    assert sum(found.values()) == len(counts[0]) * len(counts[1])
+    area = sum(n * w * h for (w, h), n in found.items())
+    assert area == sum(counts[0]) * sum(counts[1])
+
+
+def test_numbers_of_bits_reach_the_sites_that_are_quantized():
+    model = network("edsr-small")
+    found = cost.cost(model, (64, 64), bits=(8, 4))
+    frame = found.frame().set_index("site")
+    assert frame.loc["blocks.0.conv1", ["left_bits", "right_bits"]].tolist() == [4, 8]
+    assert frame.loc["head", ["left_bits", "right_bits"]].tolist() == [32, 32]
+    body = frame[frame["quantized"]]
+    assert set(body.index) == {f"blocks.{i}.conv{k}" for i in range(8) for k in (1, 2)}
+    assert found.bitops == body["bitops"].sum() == 2 * body["macs"].sum() * 4 * 8 / 1024
+    assert found.fqr == 4
+    both = cost.cost(model, (64, 64), bits=(8, 4), layers="all")
+    assert both.bitops == frame["bitops"].sum() > found.bitops
+    assert cost.bitops(model, (64, 64), bits=(8, 4)) == found.bitops
+    everything = cost.cost(model, (64, 64), bits=4, skip=[])
+    assert everything.frame()["quantized"].all()
+
+
+def test_packed_bytes_by_hand():
+    found = cost.cost(network("edsr-small"), (64, 64), bits=4)
+    weights = 16 * 32 * 32 * 9
+    assert found.packed_bytes == weights // 2 + (found.params - weights) * 4
+    assert found.quantizer_bytes == 0
+    stored = found.storage().set_index("name")
+    assert stored.loc["blocks.0.conv1.weight", ["bits", "bytes"]].tolist() == [4, 32 * 32 * 9 // 2]
+    assert stored["bytes"].sum() == found.packed_bytes and stored["numel"].sum() == found.params
+
+
+def test_parts_of_a_packed_weight_share_its_storage():
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(9, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = x.flatten(2).transpose(1, 2)
+            a, b, c = self.weight.chunk(3)
+            return F.linear(rows, a) + F.linear(rows, b) + rows @ c.t()
+
+    found = cost.cost(Packed(), (4, 4), scale=1, bits=4, skip=["matmul"])
+    assert found.packed_bytes == 18 // 2 + 9 * 4
+    assert cost.cost(Packed(), (4, 4), scale=1, bits=4, skip=[]).packed_bytes == 14  # 27 half bytes
+
+
+@pytest.mark.parametrize("name", ["edsr-small", "swinir-small"])
+def test_a_quantized_model_counts_with_its_own_bits(name):
+    model = models.create(name, scale=2)
+    calibration = [torch.rand(1, 3, 16, 16)]
+    quantized = quantize_model(model, MinMax(bits=(6, 3)), calibration)
+    found = cost.cost(quantized, (64, 48))
+    planned = cost.cost(model, (64, 48), bits=(6, 3))
+    assert found.layers == planned.layers and found.bitops == planned.bitops and found.fqr == 3
+    assert found.packed_bytes == planned.packed_bytes and found.quantizer_bytes > 0
+    other = cost.cost(quantize_model(model, MinMax(bits=(6, 3)), calibration, skip=["*conv*"]), (64, 48))
+    assert other.bitops != found.bitops
+    # the same again, and the model still computes
+    assert cost.cost(quantized, (64, 48)) == found
+    with torch.no_grad():
+        assert quantized(torch.rand(1, 3, 24, 32)).shape == (1, 3, 48, 64)
+
+
+def test_matrix_products_have_two_activations():
+    frame = cost.cost(network("swinir-small"), (64, 64), bits=(8, 4)).frame()
+    products = frame[frame["kind"] == "matmul"]
+    assert len(products) == 2 * 4 and (products[["left_bits", "right_bits"]] == 4).all(axis=None)
+
+
+def test_walking_changes_nothing():
+    model = models.create("swinir-small", scale=2).train()
+    x = torch.rand(1, 3, 24, 40)
+    with torch.no_grad():
+        before = model(x)
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    cost.cost(model, (80, 48))
+    assert model.training and [len(m._forward_hooks) for m in model.modules()] == hooks
+    assert all(p.device.type == "cpu" and p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        assert torch.equal(model(x), before)
+
+
+def test_weights_shared_by_several_calls_are_stored_once():
+    model = network("carn-m")
+    found = cost.cost(model, (64, 64), bits=4)
+    assert found.storage()["numel"].sum() == found.params == models.count_parameters(model)
+    body = [layer for layer in found.layers if layer.site.startswith("body.stages.0.stages.0.conv1")]
+    assert len(body) == 3  # one block, applied three times
+
+
+def test_operations_of_2dquant_and_the_slips_of_its_source():
+    model = network("swinir-light")
+    true = cost.operations(model, (512, 512))
+    released = cost.operations(model, (512, 512), counting="swinir-release")
+    assert true.loc["Conv", "ops"] == 189_540 * 128 * 128
+    assert released.loc["Conv", "ops"] == 142_020 * 128 * 128
+    assert true.loc["Linear&BMM", "ops"] == released.loc["Linear&BMM", "ops"] == 875_520 * 128 * 128
+    assert true["percent"].iloc[:3].sum() == pytest.approx(100) == true["percent"].iloc[3]
+    # linear in the bits: 3.99, 4.47 and 5.08 times fewer in the paper's text
+    fewer = [
+        released.loc["Total", "ops"]
+        / cost.operations(model, (512, 512), bits=b, counting="swinir-release").loc["Total", "ops"]
+        for b in (4, 3, 2)
+    ]
+    assert [round(f, 2) for f in fewer] == [3.99, 4.47, 5.08]
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "words"),
+    [
+        ((510, 512), {}, "510x512 .* does not divide by the scale 4; 508x512 does"),
+        ((3, 512), {}, "does not divide by the scale 4$"),
+        ((0, 512), {}, "image_size="),
+        ((512,), {}, "expected \\(width, height\\)"),
+        ("512x512", {}, "expected \\(width, height\\)"),
+        ((512.0, 512), {}, "image_size="),
+        ((512, 512), {"patch": 129}, "patch=129 is larger than the low-resolution image of 128x128"),
+        ((512, 512), {"patch": 0}, "patch=0"),
+        ((512, 512), {"patch": 32, "overlap": 32}, "less than the patch"),
+        ((512, 512), {"patch": 32, "overlap": -1}, "overlap=-1"),
+        ((512, 512), {"overlap": 6}, "without a patch"),
+        ((512, 512), {"bits": 0}, "bits=0"),
+        ((512, 512), {"bits": 17}, "bits=17"),
+        ((512, 512), {"bits": (4, 4, 4)}, "a pair"),
+        ((512, 512), {"bits": 4.0}, "float"),
+        ((512, 512), {"skip": ["nothing*"]}, "matches none"),
+        ((512, 512), {"layers": "tail"}, "'body' or 'all'"),
+        ((512, 512), {"scale": 2}, "the model is for x4"),
+        ((512, 512), {"channels": 4}, "does not run on an input of shape \\(1, 4, 128, 128\\)"),
+    ],
+)
+def test_bad_input(size, options, words):
+    with pytest.raises(InputError, match=words):
+        cost.cost(network("edsr-small"), size, **options)
+
+
+def test_bad_models():
+    with pytest.raises(InputError, match="pass scale="):
+        cost.cost(Plain(), (64, 64))
+    assert cost.cost(Plain(), (64, 64), scale=2).macs == 32 * 32 * 81
+    with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
+        cost.cost("edsr-small", (64, 64))
+    quantized = quantize_model(Plain(), MinMax(bits=4), [torch.rand(1, 3, 8, 8)], skip=[])
+    with pytest.raises(InputError, match="leave bits= and skip= out"):
+        cost.cost(quantized, (64, 64), scale=2, bits=4)
+    with pytest.raises(InputError, match="is for SwinIR"):
+        cost.operations(network("edsr-small"), (64, 64), counting="swinir-release")
+    with pytest.raises(InputError, match="expected one of exact"):
+        cost.operations(network("edsr-small"), (64, 64), counting="theirs")
