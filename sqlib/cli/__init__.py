@@ -23,6 +23,7 @@ from sqlib.errors import SqlibError
 COMMANDS = (
     "evaluate",
     "upscale",
+    "cost",
     "plan",
     "reproduce",
     "status",
