@@ -31,6 +31,8 @@ def warmup() -> None:
     for dtype in (np.float32, np.float64):
         x = rng.uniform(-1, 1, (1, 2, 70)).astype(dtype)
         codebook.Histogram(-1, 1).add(x)
+        codebook.fit_bounds(x, 2, method="mse", steps=2)
+        codebook.ErrorOracle.of_binned(x).errors(-1, 1, 2)
         kernels.fake_quantize(x, -1.0, 0.1, 15)
         kernels.fake_quantize(x, [-1.0, -1.0], [0.1, 0.1], [15, 15], axis=1)
         histogram = codebook.LatticeHistogram(lattice.denominator, 2)

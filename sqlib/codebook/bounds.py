@@ -17,11 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sqlib._checks import check_bits, check_percentile
-from sqlib.codebook.histogram import Histogram
+from sqlib._checks import check_bits
 from sqlib.errors import InputError
 
-METHODS = ("minmax", "percentile")
 _MAX_SPAN = float(np.finfo(np.float32).max)
 
 
@@ -47,8 +45,8 @@ class Bounds:
         Squared error, summed over the values, of quantizing the fitted data; shape as `lower`. NaN where
         only the range of the data was kept (streamed min-max).
     method
-        "minmax", "percentile", ...; a percentile range that collapsed to a point says
-        "percentile (collapsed: minmax)".
+        "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range that
+        collapsed to a point says "percentile (collapsed: minmax)".
     axis
         Channel axis, None for one range for the whole tensor.
     integer_zero
@@ -121,100 +119,3 @@ def grid_constants(
         low = np.where(flat, low, zero * scale)
     # + 0 turns -0.0 into 0.0, so that code 0 restores the same bits on every path
     return Grid(low + kind.type(0), scale, np.where(flat, 0, last).astype(kind))
-
-
-def fit_bounds(
-    values: Any,
-    bits: int,
-    *,
-    method: str = "minmax",
-    percentile: float = 99.9,
-    axis: int | None = None,
-    integer_zero: bool = True,
-) -> Bounds:
-    """Fit the range of a uniform quantizer to data.
-
-    Parameters
-    ----------
-    values
-        Array of any shape, or a `Histogram` (then `axis` must be None, and the result is exact to one bin
-        width only).
-    bits
-        1 to 16.
-    method
-        "minmax": smallest and largest value. "percentile": the `percentile`-th and (100 - `percentile`)-th
-        percentile, linearly interpolated as in `numpy.percentile`; a range that collapses to a point while
-        the data does not (sparse activations) falls back to min-max and says so in `method`.
-    percentile
-        Above 50, up to 100 (= min-max).
-    axis
-        Fit one range per index of this axis, e.g. 0 for the output channels of a convolution weight.
-    integer_zero
-        See the module's description.
-
-    Returns
-    -------
-    Bounds; ``error`` is the squared error of the quantized data, recomputed from `values`.
-
-    Raises
-    ------
-    InputError
-        For empty data, NaN or infinite values, bad bits, an unknown method or axis.
-
-    Notes
-    -----
-    O(n) for min-max; O(n) expected for percentiles (selection); one temporary of the size of the data.
-    """
-    bits = check_bits(bits)
-    if method not in METHODS:
-        raise InputError(f"fit_bounds: method={method!r}, expected one of {', '.join(METHODS)}")
-    check_percentile(percentile)
-    if isinstance(values, Histogram):
-        if axis is not None:
-            raise InputError("fit_bounds: axis must be None for a Histogram (fit one histogram per channel)")
-        return _fit_histogram(values, bits, method, percentile, integer_zero)
-    x = np.asarray(values)
-    if x.dtype.kind not in "fiu" or x.size == 0:
-        raise InputError(f"fit_bounds: {x.size} values of dtype {x.dtype}, expected at least one real number")
-    x = x.astype(np.float64, copy=False)
-    if axis is None:
-        rows = x.reshape(1, -1)
-    elif isinstance(axis, int) and -x.ndim <= axis < x.ndim:
-        rows = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
-    else:
-        raise InputError(f"fit_bounds: axis={axis!r} for values of shape {x.shape}")
-    lower, upper = rows.min(axis=1), rows.max(axis=1)
-    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-        raise InputError("fit_bounds: the values contain NaN or infinity; quantize finite data only")
-    if method == "percentile":
-        low, high = np.percentile(rows, [100.0 - percentile, percentile], axis=1)
-        collapsed = (low >= high) & (lower < upper)
-        lower, upper = np.where(collapsed, lower, low), np.where(collapsed, upper, high)
-        if collapsed.any():
-            method = "percentile (collapsed: minmax)"
-    shape: tuple[int, ...] = () if axis is None else (len(rows),)
-    grid = grid_constants(lower, upper, bits, integer_zero, np.dtype(np.float64))
-    low, scale, top = (g[:, None] for g in grid)
-    restored = np.rint(np.clip((rows - low) / scale, 0, top)) * scale + low
-    error = np.square(rows - restored).sum(axis=1)
-    return Bounds(
-        lower.reshape(shape), upper.reshape(shape), bits, error.reshape(shape), method, axis, integer_zero
-    )
-
-
-def _fit_histogram(h: Histogram, bits: int, method: str, percentile: float, integer_zero: bool) -> Bounds:
-    if h.count == 0:
-        raise InputError("fit_bounds: the histogram is empty; add at least one value")
-    lower, upper = h.lower, h.upper
-    if method == "percentile":
-        low, high = h.percentile(100.0 - percentile), h.percentile(percentile)
-        if low < high or lower == upper:
-            lower, upper = low, high
-        else:
-            method = "percentile (collapsed: minmax)"
-    low_a, up_a = np.array(lower), np.array(upper)
-    grid = grid_constants(low_a, up_a, bits, integer_zero, np.dtype(np.float64))
-    centres = h.centres()
-    restored = np.rint(np.clip((centres - grid.lower) / grid.scale, 0, grid.top)) * grid.scale + grid.lower
-    error = np.array(np.dot(np.square(centres - restored), h.counts))
-    return Bounds(low_a, up_a, bits, error, method, None, integer_zero, exact=False)

@@ -69,6 +69,10 @@ class Histogram:
         self._at_lower += at_lower
         self._at_upper += at_upper
 
+    def ends(self) -> tuple[int, int]:
+        """How many values lie exactly at (or beyond) the lower and the upper end."""
+        return self._at_lower, self._at_upper
+
     def percentile(self, q: float) -> float:
         """The q-th percentile (0 to 100), within one bin width of `numpy.percentile` on the same values.
 

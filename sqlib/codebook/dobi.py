@@ -1,0 +1,74 @@
+r"""DOBI, 2DQuant's first stage: shrink the range of the data step by step, keep the least squared error.
+
+.. math:: (l_i, u_i) = \left(\min x + i\,\tfrac{R}{2K},\; \max x - i\,\tfrac{R}{2K}\right), \quad
+          R = \max x - \min x, \quad i = 0, \dots, K - 1
+
+One-sided data (the map after a softmax, the output of a GELU) keeps its lower end, and only the upper one
+moves, by R/(2K) a step in the paper's Algorithm 1 and by R/K in the released code (which never uses it).
+
+Source: 2DQuant (Liu et al., NeurIPS 2024), Algorithm 1, with its sign slip mended (the upper bound falls).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlib.codebook._search import Search
+from sqlib.errors import InputError
+
+Array = NDArray[np.float64]
+
+VARIANTS = ("release", "paper")
+
+
+def check_steps(steps: Any) -> int:
+    """Return K as an int, or raise `InputError`."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
+        raise InputError(f"steps={steps!r}: expected an integer from 1 to 1000 (100 as published)")
+    return steps
+
+
+def check_variant(variant: Any) -> str:
+    """Return the variant, or raise `InputError`."""
+    if variant not in VARIANTS:
+        raise InputError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
+    return str(variant)
+
+
+def dobi_candidates(
+    lower: float, upper: float, steps: int = 100, *, one_sided: bool = False, variant: str = "release"
+) -> tuple[Array, Array]:
+    """The K pairs that DOBI compares.
+
+    Parameters
+    ----------
+    lower, upper
+        Range of the data.
+    steps
+        K.
+    one_sided
+        Keep the lower end.
+    variant
+        "release" or "paper"; they differ in the one-sided step, R/K against R/(2K).
+
+    Returns
+    -------
+    lower, upper: float64 (steps,), from the widest pair on.
+    """
+    index = np.arange(check_steps(steps), dtype=np.float64)
+    halves = 2 if one_sided and check_variant(variant) == "release" else 1
+    step = (upper - lower) / (2 * steps)
+    low = np.full(steps, lower) if one_sided else lower + index * step
+    return low, upper - halves * index * step
+
+
+def search_dobi(search: Search, steps: int, one_sided: bool, variant: str) -> tuple[float, float, float]:
+    """DOBI's pair and its squared error; O(n + K levels log n)."""
+    low, up = dobi_candidates(
+        search.oracle.lower, search.oracle.upper, steps, one_sided=one_sided, variant=variant
+    )
+    i, error = search.best(low, up)
+    return float(low[i]), float(up[i]), error
