@@ -46,3 +46,26 @@ def check_percentile(percentile: Any, name: str = "percentile") -> float:
     if not 50.0 < value <= 100.0:
         raise InputError(f"{name}={percentile!r}: {expected}")
     return value
+
+
+def check_steps(steps: Any) -> int:
+    """Return the number of steps of a bounds search, or raise an `InputError`."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
+        raise InputError(f"steps={steps!r}: expected an integer from 1 to 1000 (100 as published)")
+    return steps
+
+
+def check_clip(clip: Any) -> float | None:
+    """Return the share of values that density clipping may cut, None for the default; or raise."""
+    if clip is None:
+        return None
+    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not 0 <= clip < 1:
+        raise InputError(f"clip={clip!r}: expected a share from 0 to below 1, e.g. 1e-4, or None")
+    return float(clip)
+
+
+def check_variant(variant: Any) -> str:
+    """Return which side is followed where a paper and its released code differ, or raise an `InputError`."""
+    if variant not in ("release", "paper"):
+        raise InputError(f"variant={variant!r}: expected 'release' or 'paper'")
+    return str(variant)

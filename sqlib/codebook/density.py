@@ -7,28 +7,17 @@ ends the loop is dropped as well, however many values it holds.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-
-from sqlib.errors import InputError
 
 BINS = 2048
 
 
-def default_clip(bits: int) -> float:
-    """p as the release has it: 1e-5 at 8 bits, else 1e-4 (its configuration file lists 5e-4, unused)."""
+def clip_or_default(clip: float | None, bits: int) -> float:
+    """p, or for None as released: 1e-5 at 8 bits, else 1e-4 (the configuration lists 5e-4, unused)."""
+    if clip is not None:
+        return clip
     return 1e-5 if bits == 8 else 1e-4
-
-
-def check_clip(clip: Any, bits: int) -> float:
-    """Return p as a float (None: `default_clip`), or raise `InputError`."""
-    if clip is None:
-        return default_clip(bits)
-    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not 0 <= clip < 1:
-        raise InputError(f"clip={clip!r}: expected a share from 0 to below 1, e.g. 1e-4, or None")
-    return float(clip)
 
 
 def clip_density(counts: NDArray[np.int64], lower: float, upper: float, clip: float) -> tuple[float, float]:

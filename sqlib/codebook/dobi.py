@@ -11,31 +11,13 @@ Source: 2DQuant (Liu et al., NeurIPS 2024), Algorithm 1, with its sign slip mend
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib._checks import check_steps, check_variant
 from sqlib.codebook._search import Search
-from sqlib.errors import InputError
 
 Array = NDArray[np.float64]
-
-VARIANTS = ("release", "paper")
-
-
-def check_steps(steps: Any) -> int:
-    """Return K as an int, or raise `InputError`."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
-        raise InputError(f"steps={steps!r}: expected an integer from 1 to 1000 (100 as published)")
-    return steps
-
-
-def check_variant(variant: Any) -> str:
-    """Return the variant, or raise `InputError`."""
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r}: expected one of {', '.join(VARIANTS)}")
-    return str(variant)
 
 
 def dobi_candidates(

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlib._checks import check_bits, check_percentile
+from sqlib._checks import check_bits, check_clip, check_percentile, check_steps, check_variant
 from sqlib.codebook._search import Search
 from sqlib.codebook.bounds import Bounds, grid_constants
-from sqlib.codebook.density import BINS, check_clip, clip_density
-from sqlib.codebook.dobi import check_steps, check_variant, search_dobi
+from sqlib.codebook.density import BINS, clip_density, clip_or_default
+from sqlib.codebook.dobi import search_dobi
 from sqlib.codebook.histogram import Histogram
 from sqlib.codebook.mse import search_mse
 from sqlib.codebook.oracle import TINY, flat, smallest_largest
@@ -115,7 +115,7 @@ def fit_bounds(
         bits,
         method,
         check_percentile(percentile),
-        check_clip(clip, bits),
+        clip_or_default(check_clip(clip), bits),
         check_steps(steps),
         one_sided,
         check_variant(variant),

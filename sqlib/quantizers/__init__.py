@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.subset import SubsetQuantizer
 from sqlib.quantizers.subset_observer import SubsetObserver
 from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 
 __all__ = [
+    "BoundsObserver",
+    "DensityObserver",
     "HistogramObserver",
     "RangeObserver",
     "SubsetObserver",

@@ -5,15 +5,21 @@ from __future__ import annotations
 from sqlib.recipes._base import Observer, Recipe, create, from_dict, from_json, names, register
 from sqlib.recipes.brecq import BRECQ
 from sqlib.recipes.compensated import CompensatedDFSQ
+from sqlib.recipes.density import Density
 from sqlib.recipes.dfsq import DFSQ
+from sqlib.recipes.dobi import DOBI
 from sqlib.recipes.minmax import MinMax
+from sqlib.recipes.mse import MSE
 from sqlib.recipes.percentile import Percentile
 from sqlib.recipes.qdrop import QDrop
 
 __all__ = [
     "BRECQ",
     "DFSQ",
+    "DOBI",
+    "MSE",
     "CompensatedDFSQ",
+    "Density",
     "MinMax",
     "Observer",
     "Percentile",

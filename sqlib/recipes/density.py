@@ -1,0 +1,60 @@
+"""DBDC: PTQ4SR's first stage, activation bounds that cut thin tails (Tu et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlib._checks import FULL_PRECISION, check_clip
+from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
+from sqlib.recipes.dobi import searched_weight
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sqlib._sites import Site
+
+
+@register("density")
+@dataclass(frozen=True)
+class Density(Recipe):
+    """Activations by density-based dual clipping, weights by min-max; no integer zero point.
+
+    The bounds alone: the training that follows in PTQ4SR ("PaC") is not part of it.
+
+    Parameters
+    ----------
+    bits
+        One bit-width, or (weight bits, activation bits); see `Recipe`.
+    clip
+        Share of the activations that may go, 0 to below 1. None, as released: 1e-5 at 8 bits, else 1e-4
+        (the release's configuration lists 5e-4, which never reaches the quantizer).
+    weight_per
+        "channel" as published, or "tensor".
+
+    Notes
+    -----
+    One pass: each calibration batch gives bounds from 2,048 bins over its own range, and their mean is kept.
+    Batch by batch as the calibration data comes; the release uses 30 batches of 16 crops. The release
+    quantizes every convolution and gives the first and the last 8 bits; here the network's `skip` decides.
+    """
+
+    clip: float | None = None
+    weight_per: str = "channel"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "clip", check_clip(self.clip))
+        check_weight_per(self.weight_per)
+
+    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """Min-max quantizer of one weight."""
+        return searched_weight(self, "minmax", weight, site, self.weight_per)
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """Bounds per batch, averaged."""
+        from sqlib.quantizers import DensityObserver
+
+        if self.activation_bits == FULL_PRECISION:
+            return None
+        return DensityObserver(self.activation_bits, clip=self.clip)

@@ -1,0 +1,108 @@
+"""DOBI alone: 2DQuant's bounds before any training, found by shrinking ranges (Liu et al., NeurIPS 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlib._checks import FULL_PRECISION, check_steps, check_variant
+from sqlib.errors import InputError
+from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sqlib._sites import Site
+
+
+@register("dobi")
+@dataclass(frozen=True)
+class DOBI(Recipe):
+    """Uniform quantization with bounds by DOBI; weights and activations per tensor, no integer zero point.
+
+    Parameters
+    ----------
+    bits
+        One bit-width, or (weight bits, activation bits); see `Recipe`.
+    variant
+        "release": both ends shrink for every tensor (the released code has a one-sided search but never
+        switches it on). "paper": activations that are never negative (the map after a softmax) and those
+        named by `one_sided` keep their lower end, with Algorithm 1's step.
+    one_sided
+        "paper": patterns (`fnmatch`) of call sites whose input counts as one-sided although it may be
+        slightly negative. The default names the MLP's second layer, whose input comes from a GELU.
+    steps
+        K, the number of candidates; 100 as published.
+    weight_per
+        "tensor" as published, or "channel": one range per output channel. Weights are two-sided always.
+
+    Notes
+    -----
+    Two passes over the calibration data: range, then a histogram of 8,192 bins per call site, an
+    approximation (see `sqlib.quantizers.BoundsObserver`). The release takes its statistics from one batch of
+    32 random crops; here it is all of the calibration data. In SwinIR-light: 144 weights, 144 inputs of
+    linear layers and 96 operands of matrix products, 768 bounds.
+    """
+
+    variant: str = "release"
+    one_sided: tuple[str, ...] = ("*.fc2",)
+    steps: int = 100
+    weight_per: str = "tensor"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_variant(self.variant)
+        patterns: Any = self.one_sided
+        if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) and p for p in patterns):
+            raise InputError(f"one_sided={patterns!r}: expected a list of name patterns, e.g. ['*.fc2']")
+        object.__setattr__(self, "one_sided", tuple(patterns))
+        check_steps(self.steps)
+        check_weight_per(self.weight_per)
+
+    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """DOBI on one weight."""
+        return searched_weight(self, "dobi", weight, site, self.weight_per, steps=self.steps)
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """Range, then histogram."""
+        from sqlib._skip import first_match
+        from sqlib.quantizers import BoundsObserver
+
+        if self.activation_bits == FULL_PRECISION:
+            return None
+        one_sided: bool | None = False
+        if self.variant == "paper":
+            one_sided = True if first_match(site, self.one_sided) else None
+        return BoundsObserver(
+            self.activation_bits,
+            method="dobi",
+            steps=self.steps,
+            variant=self.variant,
+            one_sided=one_sided,
+        )
+
+
+def searched_weight(
+    recipe: Recipe, method: str, weight: Tensor, site: Site, weight_per: str, **options: Any
+) -> nn.Module | None:
+    """The quantizer of a weight with bounds by a method of `fit_bounds`; None in full precision."""
+    import torch
+
+    from sqlib.codebook import fit_bounds
+    from sqlib.quantizers import UniformQuantizer
+
+    if recipe.weight_bits == FULL_PRECISION:
+        return None
+    values = weight.detach().cpu()
+    values = values if values.dtype == torch.float64 else values.float()
+    axis = site.weight_axis if weight_per == "channel" else None
+    bounds = fit_bounds(
+        values.numpy(),
+        recipe.weight_bits,
+        method=method,
+        axis=axis,
+        integer_zero=False,
+        threads=torch.get_num_threads(),
+        **options,
+    )
+    return UniformQuantizer(bounds)
