@@ -190,6 +190,19 @@ def test_numbers_of_bits_reach_the_sites_that_are_quantized():
     assert everything.frame()["quantized"].all()
 
 
+def test_bits_by_pattern_take_the_first_that_fits():
+    model = network("edsr-small")
+    plan = {"blocks.0": 8, "blocks.*.conv2": (6, 3), "*": 4}
+    frame = cost.cost(model, (64, 64), bits=plan).frame().set_index("site")
+    widths = {site: tuple(row) for site, row in frame[["right_bits", "left_bits"]].iterrows()}
+    assert widths["blocks.0.conv2"] == (8, 8) and widths["blocks.1.conv2"] == (6, 3)
+    assert widths["blocks.1.conv1"] == (4, 4) and widths["tail"] == (32, 32)
+    partly = cost.cost(model, (64, 64), bits={"blocks.0": 8}).frame()
+    assert (partly["right_bits"] == 8).sum() == 2
+    with pytest.raises(InputError, match="'block0' matches none"):
+        cost.cost(model, (64, 64), bits={"block0": 8})
+
+
 def test_packed_bytes_by_hand():
     found = cost.cost(network("edsr-small"), (64, 64), bits=4)
     weights = 16 * 32 * 32 * 9
@@ -261,20 +274,16 @@ def test_weights_shared_by_several_calls_are_stored_once():
 
 
 def test_operations_of_2dquant_and_the_slips_of_its_source():
-    model = network("swinir-light")
-    true = cost.operations(model, (512, 512))
-    released = cost.operations(model, (512, 512), counting="swinir-release")
+    found = {bits: cost.cost(network("swinir-light"), (512, 512), bits=bits) for bits in (32, 4, 3, 2)}
+    true = cost.operations(found[32])
+    released = cost.operations(found[32], counting="swinir-release")
     assert true.loc["Conv", "ops"] == 189_540 * 128 * 128
     assert released.loc["Conv", "ops"] == 142_020 * 128 * 128
     assert true.loc["Linear&BMM", "ops"] == released.loc["Linear&BMM", "ops"] == 875_520 * 128 * 128
     assert true["percent"].iloc[:3].sum() == pytest.approx(100) == true["percent"].iloc[3]
     # linear in the bits: 3.99, 4.47 and 5.08 times fewer in the paper's text
-    fewer = [
-        released.loc["Total", "ops"]
-        / cost.operations(model, (512, 512), bits=b, counting="swinir-release").loc["Total", "ops"]
-        for b in (4, 3, 2)
-    ]
-    assert [round(f, 2) for f in fewer] == [3.99, 4.47, 5.08]
+    totals = {b: cost.operations(c, counting="swinir-release").loc["Total", "ops"] for b, c in found.items()}
+    assert [round(totals[32] / totals[b], 2) for b in (4, 3, 2)] == [3.99, 4.47, 5.08]
 
 
 class Plain(nn.Module):
@@ -324,7 +333,8 @@ def test_bad_models():
     quantized = quantize_model(Plain(), MinMax(bits=4), [torch.rand(1, 3, 8, 8)], skip=[])
     with pytest.raises(InputError, match="leave bits= and skip= out"):
         cost.cost(quantized, (64, 64), scale=2, bits=4)
-    with pytest.raises(InputError, match="is for SwinIR"):
-        cost.operations(network("edsr-small"), (64, 64), counting="swinir-release")
+    found = cost.cost(network("edsr-small"), (64, 64))
+    with pytest.raises(InputError, match="is for SwinIR, the network is EDSR"):
+        cost.operations(found, counting="swinir-release")
     with pytest.raises(InputError, match="expected one of exact"):
-        cost.operations(network("edsr-small"), (64, 64), counting="theirs")
+        cost.operations(found, counting="theirs")

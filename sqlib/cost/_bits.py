@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlib import _skip
 from sqlib._checks import FULL_PRECISION, check_bits
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: (site, role of an operand) -> bits; 32 is full precision.
 Bits = Callable[[Site, str], int]
+#: One number, or (weight bits, activation bits).
+Numbers: TypeAlias = "int | tuple[int, int]"
 
 # CADyQ, CABM and RefQSR leave CARN's 1x1 fusions in full precision, in addition to entry, upsampler and exit.
 _FUSIONS = {"carn": "body*.fusions*", "carn-single": "body*.fusions*"}
@@ -37,13 +39,18 @@ def pair(bits: Any) -> tuple[int, int]:
     return checked[0], checked[-1]
 
 
-def planned(bits: Any) -> Bits:
-    """Every operand of a quantized site gets these bits."""
-    weight, activation = pair(bits)
+def planned(bits: Any, sites: list[Site]) -> Bits:
+    """Operands of quantized sites get these bits, or those of the first pattern that fits."""
+    table = bits if isinstance(bits, Mapping) else {"*": bits}
+    checked = {pattern: pair(numbers) for pattern, numbers in table.items()}
+    if isinstance(bits, Mapping):
+        _skip.require_matches(sites, _skip.check_patterns(tuple(table)))
 
     def of(site: Site, role: str) -> int:
-        if not site.active:
+        found = _skip.first_match(site, checked) if site.active else None
+        if found is None:
             return FULL_PRECISION
+        weight, activation = checked[found]
         return weight if role == site.weight_role else activation
 
     return of

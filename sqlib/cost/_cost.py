@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlib._checks import FULL_PRECISION
 from sqlib._sites import Site
 from sqlib.cost import _bits
+from sqlib.cost._bits import Numbers
 from sqlib.cost._patches import patch_sizes
 from sqlib.cost._storage import Stored, storage
 from sqlib.cost._walk import walk
@@ -55,6 +56,10 @@ class Cost:
 
     Attributes
     ----------
+    network
+        Class name of the network.
+    scale
+        Its upscaling factor.
     image_size
         Width and height of the output, in pixels.
     patches
@@ -86,6 +91,8 @@ class Cost:
         The tensors that make up `packed_bytes`.
     """
 
+    network: str
+    scale: int
     image_size: tuple[int, int]
     patches: int
     pixels: int
@@ -121,7 +128,7 @@ def cost(
     patch: int | None = None,
     overlap: int = 0,
     scale: int | None = None,
-    bits: int | tuple[int, int] | None = None,
+    bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
     channels: int = 3,
@@ -143,7 +150,8 @@ def cost(
         Upscaling factor; default ``model.scale``.
     bits
         Planned bits of a network that is not quantized yet: one number or (weight bits, activation bits),
-        1 to 16, or 32. Default 32.
+        1 to 16, or 32; or these by pattern of call sites, as in ``{"blocks.0": 8, "*": (8, 4)}``, where the
+        first that fits holds. Default 32.
     skip
         Call sites that stay in full precision, as for `quantize_model`, whose default rules hold; of CARN the
         1x1 fusions are left out, too, as in the papers that quantize it.
@@ -189,14 +197,15 @@ def cost(
     network = model if quantized is None else quantized.network
     if quantized is not None and (bits is not None or skip is not None):
         raise InputError("the model is quantized, so its own bits and sites count: leave bits= and skip= out")
-    width_of = _bits.planned(bits) if quantized is None else _bits.actual(quantized)
     size = _size(image_size, "image_size")
-    cuts = patch_sizes(_lr_size(size, scale, model), patch, overlap)
+    factor = _scale(scale, model)
+    cuts = patch_sizes(_lr_size(size, factor), patch, overlap)
 
     walks = {cut: walk(network, cut, channels) for cut in cuts}
     first = walks[next(iter(walks))]
     sites = {site.name: site for found in walks.values() for site in found.sites}
     ordered = sorted(sites.values(), key=lambda site: site.order)
+    width_of = _bits.planned(bits, ordered) if quantized is None else _bits.actual(quantized)
     if quantized is None:
         _bits.mark(ordered, first.upsamplings, next(iter(cuts))[0], network, skip)
     else:
@@ -211,6 +220,8 @@ def cost(
     packed = sum(tensor.bytes for tensor in stored)
     products = [layer for layer in counted if layer.kind != "norm"]
     return Cost(
+        network=type(network).__name__,
+        scale=factor,
         image_size=size,
         patches=sum(cuts.values()),
         pixels=sum(n * w * h for (w, h), n in cuts.items()),
@@ -234,7 +245,7 @@ def bitops(
     patch: int | None = None,
     overlap: int = 0,
     scale: int | None = None,
-    bits: int | tuple[int, int] | None = None,
+    bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
 ) -> float:
@@ -255,7 +266,7 @@ def _size(value: Any, name: str) -> tuple[int, int]:
     return cast("tuple[int, int]", sides)
 
 
-def _lr_size(size: tuple[int, int], scale: Any, model: nn.Module) -> tuple[int, int]:
+def _scale(scale: Any, model: nn.Module) -> int:
     own = getattr(model, "scale", None)
     scale = own if scale is None else scale
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
@@ -265,14 +276,18 @@ def _lr_size(size: tuple[int, int], scale: Any, model: nn.Module) -> tuple[int, 
         )
     if isinstance(own, int) and own != scale:
         raise InputError(f"scale={scale}, but the model is for x{own}; leave scale= out")
-    if any(side % scale for side in size):
-        width, height = size
-        near = f"{width - width % scale}x{height - height % scale}"
+    return scale
+
+
+def _lr_size(size: tuple[int, int], scale: int) -> tuple[int, int]:
+    width, height = size
+    if width % scale or height % scale:
+        near = (width - width % scale, height - height % scale)
         raise InputError(
-            f"image_size={width}x{height} (width x height of the output) does not divide by the scale "
-            f"{scale}" + (f"; {near} does" if "0" not in near.split("x") else "")
+            f"image_size={width}x{height} (width x height of the output) does not divide by the scale {scale}"
+            + (f"; {near[0]}x{near[1]} does" if all(near) else "")
         )
-    return size[0] // scale, size[1] // scale
+    return width // scale, height // scale
 
 
 def _layer(

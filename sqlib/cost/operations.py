@@ -12,16 +12,14 @@ printed sizes would give 2.92.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sqlib._checks import FULL_PRECISION
-from sqlib.cost._cost import LayerCost, cost
+from sqlib.cost._cost import Cost, LayerCost
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
 MB = 10**6
 """Bytes of a megabyte."""
@@ -31,20 +29,13 @@ COUNTINGS = ("exact", "swinir-release")
 _ROWS = {"linear": "Linear&BMM", "matmul": "Linear&BMM", "conv": "Conv", "norm": "Other"}
 
 
-def operations(
-    model: nn.Module,
-    image_size: Iterable[int],
-    *,
-    bits: int | tuple[int, int] | None = None,
-    skip: Iterable[str] | str | None = None,
-    counting: str = "exact",
-) -> pd.DataFrame:
+def operations(found: Cost, *, counting: str = "exact") -> pd.DataFrame:
     """Operations by kind, as in 2DQuant's Table 2.
 
     Parameters
     ----------
-    model, image_size, bits, skip
-        As for `sqlib.cost.cost`.
+    found
+        What `sqlib.cost.cost` counted, at any bits.
     counting
         ``"exact"``: every convolution, linear layer and matrix product as it runs, and an operation per
         normalized element ("Other").
@@ -65,7 +56,7 @@ def operations(
     Raises
     ------
     InputError
-        As `sqlib.cost.cost`; an unknown counting, or ``"swinir-release"`` for another network.
+        An unknown counting, or ``"swinir-release"`` for another network than SwinIR.
 
     Notes
     -----
@@ -76,10 +67,10 @@ def operations(
 
     if counting not in COUNTINGS:
         raise InputError(f"counting={counting!r}: expected one of {', '.join(COUNTINGS)}")
-    layers = cost(model, image_size, bits=bits, skip=skip).layers
-    rows = [(_ROWS[layer.kind], layer, layer.macs) for layer in layers]
     if counting == "swinir-release":
-        rows = _as_released(model, layers)
+        rows = _as_released(found)
+    else:
+        rows = [(_ROWS[layer.kind], layer, layer.macs) for layer in found.layers]
     ops = dict.fromkeys(dict.fromkeys(_ROWS.values()), 0.0)
     for row, layer, macs in rows:
         ops[row] += macs * max(layer.left_bits, layer.right_bits) / FULL_PRECISION
@@ -88,18 +79,15 @@ def operations(
     return pd.DataFrame({"ops": ops, "percent": percent})
 
 
-def _as_released(model: nn.Module, layers: Iterable[LayerCost]) -> list[tuple[str, LayerCost, int]]:
-    from sqlib.models.swinir import SwinIR
-
-    network = getattr(model, "network", model)
-    if not isinstance(network, SwinIR):
-        raise InputError(f"counting='swinir-release' is for SwinIR, the model is {type(network).__name__}")
+def _as_released(found: Cost) -> list[tuple[str, LayerCost, int]]:
+    if found.network != "SwinIR":
+        raise InputError(f"counting='swinir-release' is for SwinIR, the network is {found.network}")
     rows = []
-    for layer in layers:
+    for layer in found.layers:
         if layer.site == "body_end":
             rows.append(("Conv", layer, layer.macs // 3))
         elif layer.site.startswith("upsampler"):
-            rows.append(("Other", layer, layer.macs // network.scale**2))
+            rows.append(("Other", layer, layer.macs // found.scale**2))
         elif layer.site not in ("embed_norm", "norm"):
             rows.append((_ROWS[layer.kind], layer, layer.macs))
     return rows

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlib.experiments.cells import CalibrationSpec, Cell
     from sqlib.experiments.frame import context_frame, published_frame
+    from sqlib.experiments.gaps import gaps_frame
     from sqlib.experiments.notebook import run_notebook
     from sqlib.experiments.overview import status
     from sqlib.experiments.planner import plan
@@ -33,6 +34,7 @@ _HOME = {
     "context_frame": "frame",
     "default_store": "store",
     "format_table": "tables",
+    "gaps_frame": "gaps",
     "judge": "verdicts",
     "packaged_store": "store",
     "plan": "planner",
@@ -54,6 +56,7 @@ __all__ = [
     "context_frame",
     "default_store",
     "format_table",
+    "gaps_frame",
     "judge",
     "packaged_store",
     "plan",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlib.experiments import definitions, verdicts
+from sqlib.experiments import definitions, derived, gaps, verdicts
 from sqlib.experiments.definitions import RECIPES, SCORES
 from sqlib.experiments.frame import published_frame
 from sqlib.experiments.planner import plan
@@ -35,8 +35,9 @@ def scoreboard_frame(store: Store | str | os.PathLike[str] | None = None) -> pd.
     pandas.DataFrame
         The columns of :func:`~sqlib.experiments.frame.published_frame` and ``own`` (our value or NaN),
         ``published_drop``, ``own_drop`` (drops from full precision, NaN where there is none),
-        ``difference``, ``verdict``, ``reason`` (what a value that was not run needs, or why it differs)
-        and ``origin`` (``"own"``, ``"packaged"`` or empty).
+        ``difference``, ``verdict``, ``reason`` (what a value that was not run needs, why it differs, or how
+        it was counted) and ``origin`` (``"own"``, ``"packaged"``, ``"computed"`` for a value that needs no
+        weights, or empty).
     """
     return judged(published_frame(blanks=False), shown_records(store))
 
@@ -58,7 +59,8 @@ def judged(published: pd.DataFrame, records: dict[str, Record]) -> pd.DataFrame:
 
     ours = _counterparts(records)
     printed = {_slot(row): row["value"] for row in published.to_dict("records")}
-    rows = [_judge_row(row, ours, printed) for row in published.to_dict("records")]
+    counts = derived.derived_values() if derived.TABLES & set(published["table"]) else {}
+    rows = [_judge_row(row, ours, printed, counts) for row in published.to_dict("records")]
     return pd.concat([published.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
 
 
@@ -85,7 +87,10 @@ def _counterparts(records: dict[str, Record]) -> dict[tuple[str, ...], Record]:
 
 
 def _judge_row(
-    row: Mapping[Any, Any], ours: dict[tuple[str, ...], Record], printed: dict[tuple[str, ...], float]
+    row: Mapping[Any, Any],
+    ours: dict[tuple[str, ...], Record],
+    printed: dict[tuple[str, ...], float],
+    counts: Mapping[str, derived.Derived],
 ) -> dict[str, Any]:
     record = ours.get(_slot(row))
     full = _slot(row, method="FP", bits="32")
@@ -98,7 +103,19 @@ def _judge_row(
     has_drop = row["metric"] in SCORES and full in printed and _slot(row) != full
     if has_drop:
         result["published_drop"] = printed[full] - row["value"]
-    if record is None:
+    counted = counts.get(row["id"])
+    if counted is not None:
+        verdict = verdicts.judge(
+            verdicts.Evidence(
+                published=row["value"],
+                own=counted.value,
+                decimals=row["decimals"],
+                counted=True,
+                reason=gaps.explanation(row["id"]) or counted.note,
+            )
+        )
+        result.update(own=counted.value, origin="computed")
+    elif record is None:
         verdict = verdicts.not_run(needs(row))
     else:
         field, close = SCORES[row["metric"]]
@@ -123,6 +140,7 @@ def _judge_row(
                 close=close,
                 partial="[" in record["cell"]["dataset"],
                 rivals=tuple(rivals),
+                reason=gaps.explanation(row["id"]),
             )
         )
         result.update(own=own, origin=record["origin"])

@@ -33,7 +33,7 @@ class Evidence:
     ``published_fp`` and ``own_fp`` are the full-precision scores of the same network and dataset; None for
     values that have none (full-precision rows, counts). ``close`` is the largest difference of drops that
     is still close, 0 for exact counts. ``rivals`` holds (published, ours) of the other methods at the same
-    bits on the same dataset, for the ordering.
+    bits on the same dataset, for the ordering. ``counted`` marks a value that was counted, not measured.
     """
 
     published: float
@@ -43,6 +43,7 @@ class Evidence:
     own_fp: float | None = None
     close: float = 0.0
     partial: bool = False
+    counted: bool = False
     rivals: tuple[tuple[float, float], ...] = ()
     reason: str = ""
 
@@ -58,7 +59,8 @@ def judge(evidence: Evidence) -> Verdict:
     """The verdict on one printed value that was run.
 
     *match*: the difference is what rounding in print allows, half a unit of the last printed digit for a
-    value, a whole unit for a drop (two rounded values). *close*: at most ``close``. *shape*: the method
+    value, a whole unit for a drop (two rounded values); a count may also be cut off in print, as papers do
+    (1442.416 appears as 1442.41). *close*: at most ``close``. *shape*: the method
     stands to every rival as printed (needs a rival; printed ties hold either way). *gap*: none of these,
     with the reason. A result on part of a dataset is at most *shape*.
     """
@@ -69,8 +71,9 @@ def judge(evidence: Evidence) -> Verdict:
     rounding = unit if evidence.published_fp is not None and evidence.own_fp is not None else unit / 2
     slack = 1e-9  # decimal prints are not binary fractions
     if not evidence.partial:
-        if abs(delta) <= rounding + slack:
-            return Verdict("match", delta)
+        cut = evidence.counted and 0 <= delta < unit
+        if abs(delta) <= rounding + slack or cut:
+            return Verdict("match", delta, evidence.reason if evidence.counted else "")
         if abs(delta) <= evidence.close + slack:
             return Verdict("close", delta, evidence.reason)
     if evidence.rivals and same_order((evidence.published, evidence.own), evidence.rivals):

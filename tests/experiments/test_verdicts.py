@@ -40,6 +40,17 @@ def test_counts_match_as_printed_or_are_a_gap():
     assert judge(Evidence(published=148.32, own=148.33, decimals=2)).name == "gap"
 
 
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [(16.74, "match"), (16.7451, "match"), (16.7499, "match"), (16.7351, "match")]
+    + [(16.75, "gap"), (16.7349, "gap"), (17.5, "gap")],
+)
+def test_a_count_may_be_cut_off_in_print(own, name):
+    verdict = judge(Evidence(published=16.74, own=own, decimals=2, counted=True, reason="how"))
+    assert verdict.name == name and verdict.reason == "how"
+    assert judge(Evidence(published=16.74, own=16.7451, decimals=2)).name == "gap"  # of a score only rounding
+
+
 def test_order_of_methods_makes_shape():
     far = {"own": 29.0, "own_fp": 30.0, **PRINTED}
     assert judge(Evidence(rivals=((31.5, 28.0), (31.9, 29.5)), **far)).name == "shape"
