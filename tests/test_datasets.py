@@ -591,8 +591,24 @@ def test_low_resolution_sets_are_used_as_they_are(tmp_path: Path, no_data: Path)
             assert np.array_equal(patch, image[top : top + 20, left : left + 20])
     with pytest.raises(DataError, match=r"no low-resolution images at x2, only at \[4\]"):
         datasets.calibration("div2k-lrx4", scale=2, data_dir=tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(DataError, match="'div2k' not found"):
-        datasets.calibration("div2k", scale=2, data_dir=tmp_path)
+        datasets.calibration("div2k", scale=2, data_dir=empty)
+
+
+def test_low_resolution_images_stand_in_for_originals_at_other_scales(tmp_path: Path, no_data: Path) -> None:
+    put(tmp_path / "DIV2K_LRx4", ["0901x4", "0902x4"])
+    sample = datasets.calibration("div2k", n=3, patch=8, scale=2, data_dir=tmp_path)
+    assert sample.record()["source"] == "div2k-lrx4:originals[2]"
+    for patch, (name, top, left) in zip(sample.patches, sample.crops):
+        small = downscale(picture(int(name) - 901), 2)
+        assert np.array_equal(patch, small[top : top + 8, left : left + 8])
+    inputs = datasets.load("div2k-lrx4", data_dir=tmp_path)
+    with pytest.raises(DataError, match=r"at x3, only at \[4\]"):
+        inputs.as_originals(3)
+    with pytest.raises(InputError, match="originals of its own"):
+        inputs.as_originals(4).as_originals(4)
 
 
 def test_originals_are_preferred(tmp_path: Path, no_data: Path) -> None:
@@ -623,6 +639,8 @@ def test_bad_seed_and_source(no_data: Path) -> None:
         datasets.calibration("builtin", seed=-1)
     with pytest.raises(InputError, match="unknown dataset"):
         datasets.calibration("imagenet")
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(DataError, match="'div2k' not found"):
         datasets.calibration("div2k")
 

@@ -89,8 +89,8 @@ def calibration(
     ----------
     source : a Dataset or its name. Originals are shrunk with :func:`sqlib.resize.downscale`; sets of
         low-resolution images are used as they are, at their own scale only. The name ``"div2k"`` falls back
-        on the published test inputs ``div2k-lrx4`` at x4 when the training images are absent; the record
-        shows which was used.
+        on the published test inputs ``div2k-lrx4`` when the training images are absent: as they are at x4,
+        as originals to be shrunk at other scales (``div2k-lrx4:originals``). The record shows which was used.
     n, patch, batch : number of crops, their side in low-resolution pixels, crops per batch
     scale : upscaling factor of the network to be calibrated
     seed : of ``numpy.random.default_rng``
@@ -133,11 +133,12 @@ def _load(name: str, scale: int, data_dir: str | PathLike[str] | None) -> Datase
     try:
         return load(name, data_dir=data_dir)
     except DataError as error:
-        if name != "div2k" or scale != 4:
+        if name != "div2k":
             raise
         missing = error
     try:
-        return load("div2k-lrx4", data_dir=data_dir)
+        inputs = load("div2k-lrx4", data_dir=data_dir)
+        return inputs if scale == 4 else inputs.as_originals(4)
     except DataError:
         # The message about the set that was asked for is the useful one.
         raise missing from None

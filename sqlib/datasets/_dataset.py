@@ -144,6 +144,22 @@ class Dataset:
             raise DataError(f"{self.name} has no high-resolution images to crop")
         return replace(self, crop_size=size)
 
+    def as_originals(self, factor: int) -> Dataset:
+        """The low-resolution images at ``factor`` taken as originals; the name says so.
+
+        For calibration at other scales: the images are sharp, but a ``factor`` smaller than photographs are.
+        """
+        if self.has_hr:
+            raise InputError(f"{self.name} has originals of its own")
+        items = []
+        for item in self.items:
+            if factor not in item.lr:
+                raise DataError(
+                    f"{self.name} has no low-resolution images at x{factor}, only at {sorted(item.lr)}"
+                )
+            items.append(Item(item.name, item.lr[factor]))
+        return Dataset(f"{self.base}:originals", tuple(items), self.count, self.crop_size)
+
     def fingerprint(self, scale: int | None = None) -> str:
         """SHA-256 of the decoded pixels, independent of file names, order and file format.
 

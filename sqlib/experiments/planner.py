@@ -29,18 +29,23 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed is {seed!r}, expected an integer of 0 or more")
     chosen, extent = definitions.table(table), definitions.profile(profile)
-    datasets = [*(extent.datasets or chosen.datasets), *extent.also]
+    datasets = extent.datasets or chosen.datasets
     cells = []
     for network in chosen.networks:
-        if extent.networks is not None and network.name not in extent.networks:
+        if not _allowed(profile, network.profiles) or not _allowed(
+            (network.name, network.scale), extent.networks
+        ):
             continue
         for method in chosen.methods:
-            if method.profiles is not None and profile not in method.profiles:
+            if not _allowed(profile, method.profiles) or not _allowed(network.name, method.networks):
                 continue
             for bits in method.bits:
+                if not _allowed(bits, extent.bits):
+                    continue
                 recipe = None
                 if method.recipe is not None:
-                    recipe = jsonable(recipes.create(method.recipe, bits=bits, **method.options).to_dict())
+                    made = recipes.create(method.recipe, bits=method.recipe_bits(bits), **method.options)
+                    recipe = jsonable(made.to_dict())
                 cells += [
                     Cell(
                         paper=chosen.paper,
@@ -62,6 +67,10 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
                     for dataset in datasets
                 ]
     return cells
+
+
+def _allowed(value: object, choice: Sequence[object] | None) -> bool:
+    return choice is None or value in choice
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Decimals shown per metric.
 DECIMALS = {"psnr_y": 3, "ssim_y": 4}
 
+# Datasets as papers write them.
+_TITLES = {"set5": "Set5", "set14": "Set14", "b100": "B100", "urban100": "Urban100"}
+
 
 def table_frame(
     table: str,
@@ -49,12 +52,13 @@ def table_frame(
         ``value``, ``drop`` (from the same network's full precision), ``verdict`` (of the printed value,
         empty in our own rows) and ``source``: ``"printed"``, ``"packaged"``, ``"own"`` or ``"not run"``;
         the dataset's true name follows in brackets when only a part was scored. A row of ours exists
-        where the table plans that network, scale, method and bits.
+        where the table plans that network, scale, method and bits; of a network that stands for a printed
+        one, where it was run (else the printed row's verdict says what it needs).
 
     Raises
     ------
     InputError
-        Unknown table or metric, or a scale that the table does not print.
+        Unknown table or metric, or a scale that the table neither prints nor plans.
     """
     import pandas as pd
 
@@ -65,11 +69,12 @@ def table_frame(
     printed = printed[(printed["table"] == table) & (printed["metric"] == metric)]
     if scale is not None:
         printed = printed[printed["scale"] == scale]
-        if printed.empty:
-            raise InputError(f"{table} prints no x{scale}")
+        if scale not in {*printed["scale"], *(network.scale for network in definition.networks)}:
+            raise InputError(f"{table} has no x{scale}")
     records = shown_records(store)
     frame = judged(printed, records)
-    datasets = list(dict.fromkeys(frame["dataset"]))
+    # A table without printed values (a figure of the paper, or one of ours) shows the sets it plans.
+    datasets = list(dict.fromkeys(frame["dataset"])) or [_TITLES.get(d, d) for d in definition.datasets]
     rows: dict[tuple[Any, ...], dict[tuple[str, str], Any]] = {}
     for row in frame.to_dict("records"):
         place = (row["scale"], int(row["bits"]), row["method"], f"{row['model']} (printed)")
@@ -85,7 +90,7 @@ def table_frame(
     for place, entry in _own_rows(table, metric, records, names).items():
         if scale is None or place[0] == scale:
             rows.setdefault(place, {}).update(entry)
-    methods = list(dict.fromkeys(frame["method"]))
+    methods = list(dict.fromkeys([*frame["method"], *(m.label for m in definition.methods)]))
     ours = [network.name for network in definition.networks]
 
     def order(place: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -112,12 +117,13 @@ def _own_rows(
     field = SCORES[metric][0]
     cells = plan(table, "full")
     full = {(c.model, c.scale, c.dataset): records.get(c.id) for c in cells if c.recipe is None}
+    stand_ins = {n.name for n in definitions.table(table).networks if n.published}
     rows: dict[tuple[Any, ...], dict[tuple[str, str], Any]] = {}
     for cell in cells:
         dataset = names.get(cell.dataset.lower())
-        if dataset is None:
-            continue
         record = records.get(cell.id)
+        if dataset is None or (record is None and cell.model in stand_ins):
+            continue
         value, drop, source = math.nan, math.nan, "not run"
         if record is not None:
             value, source = float(record[field]), str(record["origin"])

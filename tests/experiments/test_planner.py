@@ -10,15 +10,11 @@ from sqlib.experiments.planner import estimate, groups, parse_shard, plan, shard
 
 def test_laptop_plan_of_dfsq_table2():
     cells = plan("dfsq-table2", "laptop")
-    assert len(cells) == 2 * 5 * 3 and len({cell.id for cell in cells}) == 30
-    assert {cell.model for cell in cells} == {"carn-m", "edsr-small"}
-    assert [c.bits for c in cells if c.model == "carn-m" and c.dataset == "b100"] == [
-        "32",
-        "8",
-        "6",
-        "4",
-        "3",
-    ]
+    # FP, and three methods at four bit-widths; the two with reconstruction on EDSR-small alone
+    assert len(cells) == 4 * ((1 + 12) + 2 * (1 + 12 + 8)) and len({c.id for c in cells}) == len(cells)
+    assert {(c.model, c.scale) for c in cells} == {("carn-m", 4), ("edsr-small", 4), ("edsr-small", 2)}
+    rows = [(c.method, c.bits) for c in cells if c.model == "carn-m" and c.dataset == "b100"]
+    assert rows[:5] == [("FP", "32"), *[("MinMax", b) for b in ("8", "6", "4", "3")]]
     full = [cell for cell in cells if cell.method == "FP"]
     assert all(cell.recipe is None and cell.calibration is None for cell in full)
     quantized = [cell for cell in cells if cell.method == "MinMax"]
@@ -26,13 +22,34 @@ def test_laptop_plan_of_dfsq_table2():
     assert {cell.calibration for cell in quantized} == {CalibrationSpec("div2k", 32, 48, 16)}
 
 
-def test_full_is_laptop_and_urban100_and_smoke_is_its_own():
+def test_a_short_schedule_never_carries_the_printed_label():
+    full = plan("dfsq-table2", "full")
+    schedules = {(c.method, c.recipe["schedule"]) for c in full if c.recipe and "schedule" in c.recipe}
+    assert schedules == {
+        ("BRECQ", "published"),
+        ("QDROP", "published"),
+        ("BRECQ, 500 iterations", "laptop"),
+        ("QDrop, 500 iterations", "laptop"),
+    }
+    assert {c.method for c in plan("dfsq-table2", "laptop")}.isdisjoint({"BRECQ", "QDROP"})
+
+
+def test_full_adds_the_printed_networks_and_smoke_is_its_own():
     laptop = {cell.id for cell in plan("dfsq-table2", "laptop")}
     full = plan("dfsq-table2", "full")
-    assert laptop == {cell.id for cell in full if cell.dataset != "urban100"} and len(full) == 40
+    assert laptop < {cell.id for cell in full}
+    stand_ins = {(n.name, n.published) for t in TABLES.values() for n in t.networks if n.published}
+    assert {("edsr-baseline", "EDSR"), ("rdn", "RDN")} <= stand_ins
     smoke = plan("dfsq-table2", "smoke")
     assert {cell.model for cell in smoke} == {"edsr-small"} and not laptop & {cell.id for cell in smoke}
-    assert [cell.method for cell in smoke] == ["FP", *["MinMax"] * 4]
+    assert [cell.bits for cell in smoke] == ["32", "4", "4", "4"]
+
+
+def test_one_side_alone_is_a_pair_of_bits():
+    cells = [c for c in plan("dfsq-beyond", "laptop") if c.dataset == "set5" and c.model == "carn-m"]
+    pairs = {c.method: c.recipe["bits"] for c in cells if c.bits == "3"}
+    assert pairs["DFSQ"] == 3
+    assert pairs["weights only: compensated"] == [3, 32] and pairs["activations only: DFSQ"] == [32, 3]
 
 
 def test_seed_changes_only_what_draws():
@@ -51,7 +68,7 @@ def test_plans_are_deterministic_and_grouped_by_network(table, profile):
 @pytest.mark.parametrize(
     ("table", "profile", "seed", "words"),
     [
-        ("dfsq-table9", "laptop", 0, "unknown table 'dfsq-table9'; expected one of dfsq-table2"),
+        ("dfsq-table9", "laptop", 0, "unknown table 'dfsq-table9'; expected one of dfsq-table1, dfsq-table2"),
         ("dfsq-table2", "desktop", 0, "unknown profile 'desktop'; expected one of smoke, laptop, full"),
         ("dfsq-table2", "laptop", -1, "seed is -1"),
         ("dfsq-table2", "laptop", "a", "seed is 'a'"),
@@ -82,7 +99,9 @@ def test_estimate_uses_own_record_then_similar_then_nothing():
     assert (first.model, first.dataset) == ("carn-m", "set5")
     records = {first.id: {"planned": first.to_dict(), "seconds": 2.0}}
     result = estimate(cells, records)
-    assert (result.seconds, result.known, result.unknown) == (2.0 * 5, 5, 15)
+    known = sum(c.model == "carn-m" and c.dataset == "set5" for c in cells)
+    assert (result.seconds, result.known) == (2.0 * known, known)
+    assert result.unknown == len(cells) - known > 0
 
 
 def test_a_variant_passes_its_options_and_keeps_to_its_profiles(monkeypatch):
@@ -92,7 +111,9 @@ def test_a_variant_passes_its_options_and_keeps_to_its_profiles(monkeypatch):
 
     variants = (
         definitions.Method("MinMax", "minmax", (4,)),
-        definitions.Method("MinMax, per tensor", "minmax", (4,), {"weight_per": "tensor"}, ("laptop",)),
+        definitions.Method(
+            "MinMax, per tensor", "minmax", (4,), {"weight_per": "tensor"}, profiles=("laptop",)
+        ),
     )
     table = replace(TABLES["dfsq-table2"], methods=variants)
     monkeypatch.setitem(definitions.TABLES, "dfsq-table2", table)

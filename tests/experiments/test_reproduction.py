@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from sqlib.errors import InputError
 from sqlib.experiments import compute, packaged_store, plan, reproduce, run_notebook
+from sqlib.experiments._dfsq import OURS
 from sqlib.experiments.store import Store
 from sqlib.experiments.verification import verify
 
@@ -25,9 +26,9 @@ def finished(tmp_path_factory):
 
 
 def test_smoke_computes_every_cell_with_a_full_record(finished):
-    assert [o.state for o in finished.summary.outcomes] == ["computed"] * 5
+    assert [o.state for o in finished.summary.outcomes] == ["computed"] * 4
     records = list(finished.store.records())
-    assert len(records) == 5
+    assert len(records) == 4
     for record in records:
         assert 15 < record["psnr"] < 50 and 0 < record["ssim"] < 1
         assert record["n"] == len(record["images"]) == 2
@@ -50,14 +51,15 @@ def test_smoke_computes_every_cell_with_a_full_record(finished):
         assert not quantized or record["calibration"]["source"] == "builtin"
 
 
-def test_quantization_costs_something_at_three_bits(finished):
-    psnr = {record["planned"]["bits"]: record["psnr"] for record in finished.store.records()}
-    assert psnr["32"] > psnr["3"] and abs(psnr["32"] - psnr["8"]) < 0.1
+def test_quantization_to_four_bits_costs_something_and_subsets_less(finished):
+    psnr = {record["planned"]["method"]: record["psnr"] for record in finished.store.records()}
+    drops = [psnr["FP"] - psnr[method] for method in (OURS, "DFSQ", "MinMax")]
+    assert 0 < drops[0] < drops[1] < drops[2] < 3
 
 
 def test_second_run_computes_nothing(finished):
     again = reproduce("dfsq-table2", profile="smoke", store=finished.store.path)
-    assert [o.state for o in again.summary.outcomes] == ["present"] * 5
+    assert [o.state for o in again.summary.outcomes] == ["present"] * 4
 
 
 def test_records_verify(finished):
@@ -66,7 +68,7 @@ def test_records_verify(finished):
 
 
 def test_another_seed_computes_only_what_draws(finished):
-    again = reproduce("dfsq-table2", profile="smoke", store=finished.store.path, seed=1, shard="1/4")
+    again = reproduce("dfsq-table2", profile="smoke", store=finished.store.path, seed=1, shard="1/2")
     assert [o.state for o in again.summary.outcomes] == ["present", "computed"]
 
 
@@ -97,7 +99,7 @@ def test_missing_weights_and_data_are_said(monkeypatch, tmp_path):
 
 def test_workbench_shares_model_data_and_quantized_network():
     bench = compute.Workbench()
-    cells = [cell for cell in plan("dfsq-table2", "smoke") if cell.bits in ("32", "8")]
+    cells = [cell for cell in plan("dfsq-table2", "smoke") if cell.method in ("FP", "MinMax")]
     for cell in cells:
         bench.resolve(cell)
     first = bench._quantized(cells[1])
@@ -127,11 +129,11 @@ def test_killed_command_resumes(tmp_path):
     finally:
         runner.wait()
     kept = {record["key"]: record for record in store.records()}
-    assert 1 <= len(kept) < 5
+    assert 1 <= len(kept) < 4
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{5 - len(kept)} computed, {len(kept)} already there" in done.stdout
-    assert len(list(store.records())) == 5
+    assert f"{4 - len(kept)} computed, {len(kept)} already there" in done.stdout
+    assert len(list(store.records())) == 4
     assert all(store.read(key) == record for key, record in kept.items())
 
 
@@ -151,5 +153,5 @@ def test_one_table_from_an_empty_store_through_papermill(tmp_path):
     store = Store(tmp_path / "store")
     out = run_notebook(tmp_path / "table.ipynb", tmp_path / "out.ipynb", store=str(store.path))
     printed = [o.get("text", "") for c in nbformat.read(out, 4).cells for o in c.get("outputs", [])]
-    assert "5 cells: 5 computed, 0 already there\n" in printed
-    assert len(store.keys()) == 5
+    assert "4 cells: 4 computed, 0 already there\n" in printed
+    assert len(store.keys()) == 4

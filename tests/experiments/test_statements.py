@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from sqlib.errors import InputError
+from sqlib.experiments.definitions import TABLES
 from sqlib.experiments.statements import STATEMENTS, statement_frame, statement_summary
 
 
@@ -31,3 +33,29 @@ def test_rows_that_do_not_exist_are_left_out_and_said():
     assert summary["in print"].tolist() == ["not run"] == summary["on our networks"].tolist()
     with pytest.raises(InputError, match="no statements"):
         statement_summary(())
+
+
+def test_a_share_is_asked_of_the_better_row():
+    base = replace(STATEMENTS[0], low=-math.inf)
+    shares = statement_frame(base)["share"]
+    middle = float(shares.median())
+    held = statement_frame(replace(base, share=middle))["held"]
+    assert held.sum() == (shares <= middle).sum() < len(held)
+    words = statement_summary((replace(base, share=middle),))["in print"].item()
+    assert words.endswith("of it)") and "dB" not in words
+
+
+def test_variants_stand_for_printed_rows_on_our_networks_only():
+    found = next(s for s in STATEMENTS if s.name == "brecq-below-minmax")
+    assert statement_frame(replace(found, ours={"BRECQ": "nobody"}))["network"].eq("EDSR (printed)").all()
+    assert "BRECQ, 500 iterations" in statement_summary((found,))["claim"].item()
+
+
+def test_every_statement_names_rows_that_exist():
+    for statement in STATEMENTS:
+        table = TABLES[statement.table]
+        labels = {m.label for m in table.methods}
+        for label in (statement.better, statement.worse, *statement.ours.values()):
+            assert label in labels, (statement.name, label)
+        widths = {bits for m in table.methods for bits in m.bits}
+        assert set(statement.bits) <= widths
