@@ -1,14 +1,4 @@
-r"""Operations and sizes as 2DQuant prints them: linear in the bits, in G and MB with two slips.
-
-Its Tables 1 and 2 count multiply-accumulates of SwinIR-light at 128 x 128 low-resolution pixels, one each
-(not two), and a product at b bits as b/32 of one: :math:`\mathrm{Ops} = \sum_i \mathrm{MACs}_i\, b_i/32`.
-RefQSR and CADyQ multiply the widths of both factors instead, so their G are another unit.
-
-*Units.* G is :math:`10^9` throughout. Sizes are mixed: the 3.42 "MB" of SwinIR-light in full precision are
-MiB (897,228 values of 4 bytes, over 2^20), while its 1.17 MB at 4 bits, and EDSR's 172.36, are
-:math:`10^6` bytes. In one unit the ratio of the two is 3.07, which is what the paper's text says; the two
-printed sizes would give 2.92.
-"""
+"""Operations as 2DQuant prints them: linear in the bits, with two slips on the way."""
 
 from __future__ import annotations
 
@@ -30,7 +20,7 @@ _ROWS = {"linear": "Linear&BMM", "matmul": "Linear&BMM", "conv": "Conv", "norm":
 
 
 def operations(found: Cost, *, counting: str = "exact") -> pd.DataFrame:
-    """Operations by kind, as in 2DQuant's Table 2.
+    r"""Operations by kind, as in 2DQuant's Table 2.
 
     Parameters
     ----------
@@ -60,8 +50,16 @@ def operations(found: Cost, *, counting: str = "exact") -> pd.DataFrame:
 
     Notes
     -----
-    Source: 2DQuant, Tables 1 and 2; SwinIR's ``flops()``. That the upsampler stands under "Other" and which
-    normalizations count is inferred from the printed percentages, which no other assignment gives.
+    2DQuant's Tables 1 and 2 count multiply-accumulates of SwinIR-light at 128 x 128 low-resolution pixels,
+    one each (not two), and a product at b bits as b/32 of one:
+    :math:`\mathrm{Ops} = \sum_i \mathrm{MACs}_i\,b_i/32`. RefQSR and CADyQ multiply the widths of both
+    factors instead, so their G are another unit. That the upsampler stands under "Other", and which
+    normalizations count, is inferred from the printed percentages.
+
+    *Units of size.* G is :math:`10^9` throughout, but the sizes of Table 1 are mixed: the 3.42 "MB" of
+    SwinIR-light in full precision are MiB (897,228 values of 4 bytes, over 2^20), while its 1.17 MB at 4
+    bits, and EDSR's 172.36, are :math:`10^6` bytes. In one unit the ratio is 3.07, and 3.60 at 2 bits as in
+    the paper's abstract; the two printed sizes would give 2.92.
     """
     import pandas as pd
 
