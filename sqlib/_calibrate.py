@@ -199,8 +199,7 @@ def calibrate(model: QuantizedModel, recipe: Recipe, data: Iterable[Any], skip: 
     names = Names(network)
     args, kwargs = arguments(next(iter(data)), network)
     discovery = Discovery(sites, names)
-    with torch.no_grad(), Tracer(network, discovery).running():
-        network(*args, **kwargs)
+    _run(network, discovery, args, kwargs, 0)
     found = list(sites.values())
     if not any(s.supported for s in found):
         raise InputError(
@@ -225,12 +224,25 @@ def calibrate(model: QuantizedModel, recipe: Recipe, data: Iterable[Any], skip: 
     passes = 1
     while observation.number < passes:
         for number, batch in enumerate(data):
-            args, kwargs = arguments(batch, network)
-            try:
-                with torch.no_grad(), Tracer(network, observation).running():
-                    network(*args, **kwargs)
-            except InputError as error:
-                raise InputError(f"calibration batch {number}: {error}") from error
+            _run(network, observation, *arguments(batch, network), number)
         observation.number += 1
         passes = max([1, *(o.passes for o in observation.observers.values())])
     observation.finish()
+
+
+def _run(
+    network: nn.Module, handler: Discovery, args: tuple[Any, ...], kwargs: dict[str, Any], number: int
+) -> None:
+    """One batch through the network; what goes wrong names the batch."""
+    try:
+        with torch.no_grad(), Tracer(network, handler).running():
+            network(*args, **kwargs)
+    except InputError as error:
+        raise InputError(f"calibration batch {number}: {error}") from error
+    except RuntimeError as error:  # how torch reports shapes and types that do not fit
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+        shapes = ", ".join(f"{tuple(v.shape)} {str(v.dtype).removeprefix('torch.')}" for v in tensors)
+        raise InputError(
+            f"calibration batch {number} ({shapes}): the network {type(network).__name__} cannot run on it, "
+            f"expected tensors that it takes: {error}"
+        ) from error

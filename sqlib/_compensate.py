@@ -73,9 +73,9 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
 
 
 def _joined(data: Iterable[Any]) -> list[Any]:
-    """All batches as one, where they are tensors of one image size."""
+    """All batches as one, where they are images of one size: of these the first axis is samples for sure."""
     batches = list(data)
-    if all(isinstance(b, Tensor) and b.ndim > 1 and b.shape[1:] == batches[0].shape[1:] for b in batches):
+    if all(isinstance(b, Tensor) and b.ndim == 4 and b.shape[1:] == batches[0].shape[1:] for b in batches):
         return [torch.cat(batches)]
     return batches
 

@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
     def outputs(self, out: Tensor, limit: int) -> Tensor:
         """Sampled outputs (positions, outputs)."""
-        flat = out.movedim(1, -1) if self.kernel else out
+        flat = out.movedim(-3, -1) if self.kernel else out
         flat = flat.reshape(-1, flat.shape[-1])
         chosen = sample(len(flat), limit)
         return flat if chosen is None else flat[chosen.to(out.device)]
@@ -53,6 +53,7 @@ class Layer(NamedTuple):
         (top, bottom), (left, right) = self.padding
         if top or bottom or left or right:
             x = F.pad(x, (left, right, top, bottom))
+        x = x.reshape(-1, *x.shape[-3:])  # one image may come without the axis of samples
         images, channels, height, width = x.shape
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel)]
         high, wide = ((n - s) // t + 1 for n, s, t in zip((height, width), spans, self.stride))

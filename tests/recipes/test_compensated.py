@@ -202,7 +202,7 @@ def test_wrong_or_missing_calibration_data(net, images):
     for data, message in [([], "empty"), ([torch.full((1, 3, 8, 8), torch.nan)], "NaN")]:
         with pytest.raises(InputError, match=message):
             quantize_model(net, CompensatedDFSQ(bits=4), data, skip=SKIP)
-    with pytest.raises((InputError, RuntimeError), match="channels"):
+    with pytest.raises(InputError, match="channels"):
         quantize_model(net, CompensatedDFSQ(bits=4), [torch.rand(1, 4, 8, 8)], skip=SKIP)
     with pytest.raises(InputError, match="no call that can be quantized"):
         quantize_model(nn.ReLU(), CompensatedDFSQ(bits=4), [images])
