@@ -105,25 +105,33 @@ def grid_errors(  # type: ignore[no-untyped-def]
                 doubt[c] = 0.0
                 continue
         gain = 0.0
+        lost_digits = 0.0
         gap = 0.0
         at = 0
         for k in range(np.int64(top[c])):
             t = low[c] + (k + 0.5) * scale[c]
+            g = 0.0
             if width == 0:
                 at = _first_not_below(x, t, at)
-                gain += counts[at] * t - sums[at]
+                g = counts[at] * t - sums[at]
             elif t >= end:
-                gain += n * t - sums[bins]
+                g = n * t - sums[bins]
             elif t > 0:
                 b = min(np.int64(t * inverse), bins - 1)
-                gain += counts[b] * t - sums[b]
+                g = counts[b] * t - sums[b]
                 here = counts[b + 1] - counts[b]
                 if here > 0:
                     mean = (sums[b + 1] - sums[b]) / here
                     least = here * max(t - mean, 0.0)
                     most = here * max(t - b * width, 0.0) * max((b + 1) * width - mean, 0.0) * inverse
-                    gain += 0.5 * (least + most)
+                    g += 0.5 * (least + most)
                     gap += 0.5 * max(most - least, 0.0)
+            # compensated (Knuth's two-sum): thousands of levels must not cost digits
+            new = gain + g
+            added = new - gain
+            lost_digits += (gain - (new - added)) + (g - added)
+            gain = new
+        gain += lost_digits
         error = total - 2.0 * high * sums[bins] + n * high * high - 2.0 * scale[c] * gain
         estimate[c] = error
         away = max(error, 0.0) + 2.0 * scale[c] * gap

@@ -128,6 +128,36 @@ def test_many_candidates_that_bins_cannot_tell_apart():
         assert fit_bounds(x, 2, method=method).error == 0
 
 
+def test_a_vague_oracle_costs_time_but_not_the_answer(monkeypatch):
+    """Bins that know nothing leave every candidate open; sorted values and the data decide."""
+    x = skewed(40_000)
+    low, up = dobi_candidates(float(x.min()), float(x.max()), 60)
+    truth = np.array([error_of(x, *pair, 3) for pair in zip(low, up, strict=True)])
+    search = Search(x, (float(x.min()), float(x.max())), 3, False)
+    errors = Search._errors
+
+    def vague(self, oracle, lower, upper, prune):
+        estimate, doubt = errors(self, oracle, lower, upper, prune)
+        if oracle.width == 0:
+            return estimate, doubt
+        noise = np.random.default_rng(0).uniform(-1, 1, estimate.size) * truth.max()
+        return estimate + noise, doubt + truth.max()
+
+    monkeypatch.setattr(Search, "_errors", vague)
+    winner, error = search.best(low, up)
+    assert winner == np.argmin(truth)
+    np.testing.assert_allclose(error, truth.min(), rtol=1e-9)
+
+
+def test_refinement_that_was_misled_is_thrown_away(monkeypatch):
+    x = skewed(3_000)
+    plain = fit_bounds(x, 3, method="mse", steps=10)
+    monkeypatch.setattr(Search, "estimates", lambda self, lower, upper: -np.arange(lower.size) - 1.0)
+    misled = fit_bounds(x, 3, method="mse", steps=10)
+    grid = mse_candidates(float(x.min()), float(x.max()), 10)
+    assert close(misled.error, least_of(x, grid, 3), x) and plain.error < misled.error
+
+
 def test_per_channel_equals_channel_by_channel():
     x = np.random.default_rng(1).normal(size=(3, 6, 4))
     for method in SEARCHED:
@@ -163,6 +193,7 @@ def test_density_is_the_published_loop():
 
 def test_density_keeps_at_least_one_bin():
     assert clip_density(np.array([0, 5, 0]), 0.0, 3.0, 0.5) == (1.0, 2.0)
+    assert clip_density(np.array([1, 5, 1]), 0.0, 3.0, 0.1) == (0.0, 2.0), "of equal ends the upper goes"
     assert clip_density(np.array([7]), 0.0, 3.0, 0.5) == (0.0, 3.0)
 
 
