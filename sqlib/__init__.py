@@ -20,6 +20,7 @@ _SUBMODULES = {
     "codebook",
     "cost",
     "datasets",
+    "distill",
     "errors",
     "evaluate",
     "experiments",

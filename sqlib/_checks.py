@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -69,3 +70,22 @@ def check_variant(variant: Any) -> str:
     if variant not in ("release", "paper"):
         raise InputError(f"variant={variant!r}: expected 'release' or 'paper'")
     return str(variant)
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> None:
+    """Raise `InputError` unless `value` is an integer from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{name}={value!r}: expected an integer of at least {low}" + _upto(high))
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> float:
+    """`value` as a float from `low` (or above it) to `high`, else `InputError`."""
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not (low < number if above else low <= number) or not number <= high or math.isinf(number):
+        expected = f"above {low:g}" if above else f"of at least {low:g}"
+        raise InputError(f"{name}={value!r}: expected a number {expected}" + _upto(high))
+    return float(number)
+
+
+def _upto(high: float) -> str:
+    return f" and at most {high:g}" if high < 10**6 else ""

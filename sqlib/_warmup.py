@@ -25,6 +25,7 @@ def warmup() -> None:
     from sqlib.codebook.shift_add import multiply
     from sqlib.kernels.nearest import nearest_table
     from sqlib.kernels.normalized import fake_quantize_normalized, plane_statistics
+    from sqlib.kernels.uniform_backward import Grid, backward
 
     rng = np.random.default_rng(0)
     lattice, free = codebook.universal(2), np.sort(rng.uniform(-1, 1, 12))
@@ -35,6 +36,9 @@ def warmup() -> None:
         codebook.ErrorOracle.of_binned(x).errors(-1, 1, 2)
         kernels.fake_quantize(x, -1.0, 0.1, 15)
         kernels.fake_quantize(x, [-1.0, -1.0], [0.1, 0.1], [15, 15], axis=1)
+        for axis, channels in ((None, 1), (1, 2)):
+            grid = Grid(*(np.full(channels, v, dtype) for v in (-1.0, 0.1, 15)))
+            backward(x, x, grid, axis=axis, out=np.empty_like(x))
         histogram = codebook.LatticeHistogram(lattice.denominator, 2)
         histogram.add(x, axis=1)
         histogram.add(x, axis=1, sample_weight=np.ones_like(x))

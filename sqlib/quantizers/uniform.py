@@ -11,8 +11,9 @@ rounding is passed straight through): with t = (x - l)/s,
 where the fractions stand for clipped t and vanish outside the bounds. Snapping the lower end to a multiple
 of the scale (``integer_zero``) is a rounding as well, and passed straight through.
 
-Two forward paths give the same bits: the fused Numba kernel for CPU tensors without gradient, and plain
-torch operations for everything else. float16 and bfloat16 are computed in float32 and cast back.
+Two forward paths give the same bits: the fused Numba kernel for CPU tensors, and plain torch operations for
+everything else; the gradients of both agree up to the order of sums. float16 and bfloat16 are computed in
+float32 and cast back.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sqlib._checks import check_bits
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
+from sqlib.kernels.uniform_backward import Grid, backward
 from sqlib.quantizers._memory import empty_like
 
 
@@ -81,6 +83,15 @@ class UniformQuantizer(nn.Module):
             if not isinstance(value, nn.Parameter):
                 del self._buffers[name]
                 self.register_parameter(name, nn.Parameter(value.detach().clone()))
+        return self
+
+    def fixed(self) -> UniformQuantizer:
+        """Turn trained bounds back into buffers, in place; returns self."""
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if isinstance(value, nn.Parameter):
+                delattr(self, name)
+                self.register_buffer(name, value.detach().clone())
         return self
 
     def bounds(self) -> Bounds:
@@ -217,8 +228,9 @@ def _kernel_takes(x: Tensor) -> bool:
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, quantizer: UniformQuantizer) -> Tensor:
-        ctx.grid = quantizer.grid(x)
         ctx.axis = quantizer.axis
+        ctx.fused = _kernel_takes(x) and (ctx.axis is None or x.is_contiguous())
+        ctx.grid = quantizer._numpy_grid(_wide(x.dtype)) if ctx.fused else quantizer.grid(x)
         ctx.save_for_backward(x, lower)
         return quantizer.fake(x)
 
@@ -226,26 +238,49 @@ class _StraightThrough(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, bound = ctx.saved_tensors
-        lower, scale, top = ctx.grid
-        t = (x.to(lower.dtype) - lower) / scale
-        below, above = t < 0, t > top
-        grad_x = grad_lower = grad_upper = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad.masked_fill(below | above, 0)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            wide = grad.to(lower.dtype)
-            clipped = torch.minimum(torch.clamp(t, min=0), top)
-            residual = (torch.round(clipped) - clipped) / torch.clamp(top, min=1)
+        gradients = (_fused_gradients if ctx.fused else _torch_gradients)(x, grad, ctx.grid, ctx.axis)
+        shaped = gradients[0], *(g.to(bound).reshape(bound.shape) for g in gradients[1:])
+        to_x, to_lower, to_upper = (
+            g if need else None for g, need in zip(shaped, ctx.needs_input_grad[:3], strict=True)
+        )
+        return to_x, to_lower, to_upper, None
 
-            def reduce(values: Tensor) -> Tensor:
-                if ctx.axis is None:
-                    return values.sum().to(bound)
-                dims = [d for d in range(x.ndim) if d != ctx.axis % x.ndim]
-                return (values.sum(dims) if dims else values).to(bound)
 
-            grad_lower = reduce(wide * (below.to(wide) - residual))
-            grad_upper = reduce(wide * (above.to(wide) + residual))
-        return grad_x, grad_lower, grad_upper, None
+def _torch_gradients(
+    x: Tensor, grad: Tensor, grid: tuple[Tensor, Tensor, Tensor], axis: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients to the values and to both bounds in torch operations, on any device."""
+    lower, scale, top = grid
+    t = (x.to(lower.dtype) - lower) / scale
+    below, above = t < 0, t > top
+    wide = grad.to(lower.dtype)
+    clipped = torch.minimum(torch.clamp(t, min=0), top)
+    residual = (torch.round(clipped) - clipped) / torch.clamp(top, min=1)
+    dims = [d for d in range(x.ndim) if axis is not None and d != axis % x.ndim]
+    to_bounds = wide * (below.to(wide) - residual), wide * (above.to(wide) + residual)
+    if axis is None:
+        to_lower, to_upper = (g.sum() for g in to_bounds)
+    else:
+        to_lower, to_upper = (g.sum(dims) if dims else g for g in to_bounds)
+    return grad.masked_fill(below | above, 0), to_lower, to_upper
+
+
+def _fused_gradients(x: Tensor, grad: Tensor, grid: Any, axis: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in one pass of `sqlib.kernels.uniform_backward`."""
+    wide = x.detach().to(_wide(x.dtype))
+    to_x = torch.empty_like(wide)
+    if grad.stride() != wide.stride() or grad.dtype != wide.dtype:
+        grad = torch.empty_like(wide).copy_(grad)  # the kernel walks both in memory's order
+    threads = torch.get_num_threads()
+    tensors = wide, grad.detach(), to_x
+    if axis is None:
+        # Any dense layout is one flat run of memory.
+        tensors = tuple(v.as_strided((v.numel(),), (1,)) for v in tensors)  # type: ignore[assignment]
+    values, incoming, out = (v.numpy() for v in tensors)
+    constants = Grid(*(np.atleast_1d(v) for v in grid))
+    bounds = backward(values, incoming, constants, axis=axis, out=out, threads=threads)
+    to_lower, to_upper = (torch.from_numpy(b) for b in bounds)
+    return to_x.to(x.dtype), to_lower, to_upper
 
 
 def quantize(x: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlib.recipes._base import Observer, Recipe, create, from_dict, from_json, names, register
 from sqlib.recipes.brecq import BRECQ
 from sqlib.recipes.compensated import CompensatedDFSQ
+from sqlib.recipes.dbdc_pac import DBDCPaC
 from sqlib.recipes.density import Density
 from sqlib.recipes.dfsq import DFSQ
 from sqlib.recipes.dobi import DOBI
@@ -12,6 +13,7 @@ from sqlib.recipes.minmax import MinMax
 from sqlib.recipes.mse import MSE
 from sqlib.recipes.percentile import Percentile
 from sqlib.recipes.qdrop import QDrop
+from sqlib.recipes.twodquant import TwoDQuant
 
 __all__ = [
     "BRECQ",
@@ -19,12 +21,14 @@ __all__ = [
     "DOBI",
     "MSE",
     "CompensatedDFSQ",
+    "DBDCPaC",
     "Density",
     "MinMax",
     "Observer",
     "Percentile",
     "QDrop",
     "Recipe",
+    "TwoDQuant",
     "create",
     "from_dict",
     "from_json",

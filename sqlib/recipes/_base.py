@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -200,3 +200,18 @@ def check_weight_per(value: Any) -> None:
         raise InputError(
             f"weight_per={value!r}: expected 'channel' (one range per output channel) or 'tensor'"
         )
+
+
+def resolve_schedule(recipe: Any, schedules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Fill the options of `recipe` that are None from its schedule; "custom" where one of them differs."""
+    known = [*schedules, "custom"]
+    if recipe.schedule not in known:
+        raise InputError(f"schedule={recipe.schedule!r}: expected one of {', '.join(known)}")
+    defaults = schedules.get(recipe.schedule, {})
+    for name in next(iter(schedules.values())):
+        if getattr(recipe, name) is None:
+            if name not in defaults:
+                raise InputError(f"schedule='custom' needs {name}=; the other schedules have a default")
+            object.__setattr__(recipe, name, defaults[name])
+    if any(getattr(recipe, name) != value for name, value in defaults.items()):
+        object.__setattr__(recipe, "schedule", "custom")

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, check_integer, check_number
 from sqlib.errors import InputError
-from sqlib.recipes._base import Observer, Recipe, check_weight_per
+from sqlib.recipes._base import Observer, Recipe, check_weight_per, resolve_schedule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Reconstruction(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weight_per(self.weight_per)
-        self._resolve_schedule()
+        resolve_schedule(self, self.schedules)
         for name, low, high in (
             ("iterations", 0, 10**9),
             ("batch", 1, 10**9),
@@ -107,19 +107,6 @@ class Reconstruction(Recipe):
             raise InputError(f"beta={self.beta!r}: expected a pair (first, last), e.g. (20, 2)")
         pair = tuple(check_number("beta", b, 1, math.inf) for b in self.beta)
         object.__setattr__(self, "beta", pair)
-
-    def _resolve_schedule(self) -> None:
-        known = [*self.schedules, "custom"]
-        if self.schedule not in known:
-            raise InputError(f"schedule={self.schedule!r}: expected one of {', '.join(known)}")
-        defaults = self.schedules.get(self.schedule, {})
-        for name in next(iter(self.schedules.values())):
-            if getattr(self, name) is None:
-                if name not in defaults:
-                    raise InputError(f"schedule='custom' needs {name}=; the other schedules have a default")
-                object.__setattr__(self, name, defaults[name])
-        if any(getattr(self, name) != value for name, value in defaults.items()):
-            object.__setattr__(self, "schedule", "custom")
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """Nearest rounding on the searched grid: the start of the reconstruction."""
@@ -147,22 +134,3 @@ class Reconstruction(Recipe):
     def _scans(self) -> bool:
         """Whether the search for activation ranges includes the zero point."""
         return False
-
-
-def check_integer(name: str, value: Any, low: int, high: int) -> None:
-    """Raise `InputError` unless `value` is an integer from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name}={value!r}: expected an integer of at least {low}" + _upto(high))
-
-
-def check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> float:
-    """`value` as a float from `low` (or above it) to `high`, else `InputError`."""
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not (low < number if above else low <= number) or not number <= high or math.isinf(number):
-        expected = f"above {low:g}" if above else f"of at least {low:g}"
-        raise InputError(f"{name}={value!r}: expected a number {expected}" + _upto(high))
-    return float(number)
-
-
-def _upto(high: float) -> str:
-    return f" and at most {high:g}" if high < 10**6 else ""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, check_integer, check_number
 from sqlib.recipes._base import register
-from sqlib.recipes._reconstruction import Reconstruction, check_integer, check_number
+from sqlib.recipes._reconstruction import Reconstruction
 
 if TYPE_CHECKING:
     from sqlib.quantize import QuantizedModel

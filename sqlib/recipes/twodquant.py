@@ -1,0 +1,166 @@
+"""2DQuant: bounds by search (DOBI), then distillation calibration (DQC; Liu et al., NeurIPS 2024)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sqlib._checks import check_steps, check_variant
+from sqlib.distill.options import Options
+from sqlib.errors import InputError
+from sqlib.recipes._base import Observer, Recipe, check_weight_per, register, resolve_schedule
+from sqlib.recipes.density import Density
+from sqlib.recipes.dobi import DOBI
+from sqlib.recipes.minmax import MinMax
+from sqlib.recipes.mse import MSE
+from sqlib.recipes.percentile import Percentile
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sqlib._sites import Site
+    from sqlib.quantize import QuantizedModel
+
+STARTS: Mapping[str, tuple[type[Recipe], tuple[str, ...]]] = {
+    "dobi": (DOBI, ("variant", "one_sided", "steps", "weight_per")),
+    "mse": (MSE, ("steps", "weight_per")),
+    "minmax": (MinMax, ("weight_per",)),
+    "percentile": (Percentile, ("weight_per",)),
+    "density": (Density, ("weight_per",)),
+}
+
+
+@register("twodquant")
+@dataclass(frozen=True)
+class TwoDQuant(Recipe):
+    """DOBI's bounds, refined by distillation calibration: 768 numbers of a SwinIR-light are trained.
+
+    Parameters
+    ----------
+    bits
+        One bit-width, or (weight bits, activation bits); see `Recipe`.
+    bounds_from
+        Which bounds to start from: "dobi", "mse", "minmax", "percentile" or "density", each as in the recipe
+        of that name.
+    variant, one_sided, steps, weight_per
+        As in `DOBI`; the last for all starts, `steps` for "mse" as well.
+    schedule
+        "paper", "release", "laptop" or "custom". The options below it that are None are taken from the
+        schedule, "custom" needs them all, and a schedule of which an option differs becomes "custom".
+    iterations, batch, learning_rate, final_learning_rate, betas, relative
+        As in `sqlib.distill.Options`. "paper": 3,000 iterations of 32 samples, rate 0.01 along a cosine to 0,
+        betas (0.9, 0.999). "release": 4,000 of 16, rate 0.01 throughout, betas (0.9, 0.99). "laptop" (ours):
+        300 of 4, along a cosine, in units of the starting widths.
+    loss
+        "paper", or "release" with its code's scaling: both terms shrink, the feature term almost to nothing.
+    feature_weight
+        Lambda. The paper does not state it; 5 as in the code.
+    train, features, feature_axis, augment, seed
+        As in `sqlib.distill.Options`. Published: the bounds, and the four groups of layers of a SwinIR.
+
+    Notes
+    -----
+    The release as a whole is ``TwoDQuant(schedule="release", loss="release")``, with one more difference: it
+    picks the best of its checkpoints on Set5, which is a test set; here it is always the last.
+
+    The paper trains on crops of all 3,450 images of DF2K. Here the calibration data given to `quantize_model`
+    serves both stages; drawn samples are flipped and rotated. A batch larger than the data is all of it.
+
+    The environment variable ``SQLIB_RESUME`` names a folder in which unfinished training is kept and
+    continued (see `sqlib.distill.distill`). ``model.distillation`` lists what training did.
+    """
+
+    schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "iterations": 3000,
+            "batch": 32,
+            "learning_rate": 0.01,
+            "final_learning_rate": 0.0,
+            "betas": (0.9, 0.999),
+            "relative": False,
+        },
+        "release": {
+            "iterations": 4000,
+            "batch": 16,
+            "learning_rate": 0.01,
+            "final_learning_rate": 0.01,
+            "betas": (0.9, 0.99),
+            "relative": False,
+        },
+        "laptop": {
+            "iterations": 300,
+            "batch": 4,
+            "learning_rate": 0.01,
+            "final_learning_rate": 0.0,
+            "betas": (0.9, 0.999),
+            "relative": True,
+        },
+    }
+
+    bounds_from: str = "dobi"
+    variant: str = "release"
+    one_sided: tuple[str, ...] = ("*.fc2",)
+    steps: int = 100
+    weight_per: str = "tensor"
+    schedule: str = "paper"
+    iterations: int = None  # type: ignore[assignment]  # None: as the schedule says
+    batch: int = None  # type: ignore[assignment]
+    learning_rate: float = None  # type: ignore[assignment]
+    final_learning_rate: float = None  # type: ignore[assignment]
+    betas: tuple[float, float] = None  # type: ignore[assignment]
+    relative: bool = None  # type: ignore[assignment]
+    loss: str = "paper"
+    feature_weight: float = 5.0
+    train: tuple[str, ...] = ("bounds",)
+    features: tuple[str, ...] | None = None
+    feature_axis: int | None = None
+    augment: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bounds_from not in STARTS:
+            raise InputError(f"bounds_from={self.bounds_from!r}: expected one of {', '.join(STARTS)}")
+        check_variant(self.variant)
+        check_steps(self.steps)
+        check_weight_per(self.weight_per)
+        # checks `one_sided`, also where DOBI is not the start
+        object.__setattr__(self, "one_sided", DOBI(one_sided=self.one_sided).one_sided)
+        betas: Any = self.betas
+        if isinstance(betas, list):  # from JSON
+            object.__setattr__(self, "betas", tuple(betas))
+        resolve_schedule(self, self.schedules)
+        if self.loss not in ("paper", "release"):
+            raise InputError(f"loss={self.loss!r}: expected 'paper' or 'release'")
+        options = self.options()
+        for field in dataclasses.fields(options):
+            if hasattr(self, field.name):
+                object.__setattr__(self, field.name, getattr(options, field.name))
+
+    def options(self) -> Options:
+        """How the bounds are trained."""
+        fields = [f.name for f in dataclasses.fields(Options) if hasattr(self, f.name)]
+        return Options(**{name: getattr(self, name) for name in fields})
+
+    def start(self) -> Recipe:
+        """The recipe of the first stage."""
+        kind, names = STARTS[self.bounds_from]
+        return kind(bits=self.bits, **{name: getattr(self, name) for name in names})
+
+    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """As the first stage has it."""
+        return self.start().weight_quantizer(weight, site)
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """As the first stage has it."""
+        return self.start().activation_observer(site, operand)
+
+    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+        """Train; ``model.distillation`` has the outcome."""
+        from sqlib.distill._train import distill, resume_folder
+
+        options = dataclasses.asdict(self.options())
+        outcome = distill(model, calibration, folder=resume_folder(), **options)
+        model.distillation = [outcome]  # type: ignore[assignment]
