@@ -106,8 +106,8 @@ def test_histogram_oracle_has_the_ends_exactly_and_estimates_the_rest():
 def test_histogram_oracle_takes_values_at_the_ends_as_they_are():
     h = Histogram(0.0, 3.0, bins=8)
     h.add(np.array([0.0] * 100 + [3.0] * 50))
-    estimate, _ = ErrorOracle.of_histogram(h).errors([0.0, 0.0], [3.0, 2.0], 1)
-    np.testing.assert_allclose(estimate, [0.0, 50.0], atol=1e-9)
+    estimate, _ = ErrorOracle.of_histogram(h).errors([0.0, 0.0, 0.5], [3.0, 2.0, 3.0], 1)
+    np.testing.assert_allclose(estimate, [0.0, 50.0, 25.0], atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
