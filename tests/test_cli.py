@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from sqlib import experiments
 from sqlib.cli import COMMANDS, main
 from sqlib.images import read_image, write_image
 
@@ -86,7 +87,7 @@ EVALUATE = ("evaluate", "edsr-small", "--scale", "4", "--dataset", "builtin")
         ((*EVALUATE, "--protocol", "mine"), "unknown protocol 'mine'"),
         ((*EVALUATE, "--device", "warp"), "device 'warp' cannot be used"),
         (("upscale", "a.png", "nowhere/b.png", "--scale", "4"), "folder of 'nowhere/b.png'"),
-        (("reproduce", "dfsq-table9"), "unknown table 'dfsq-table9'; expected one of dfsq-table2"),
+        (("reproduce", "dfsq-table9"), "unknown table 'dfsq-table9'; expected one of dfsq-table1, dfsq-table2"),
         (("reproduce", "dfsq-table2", "--profile", "desk"), "unknown profile 'desk'"),
         (("reproduce", "dfsq-table2", "--shard", "3/2"), "shard is '3/2'"),
         (("reproduce", "dfsq-table2", "--jobs", "0"), "'0' is not an integer"),
@@ -163,19 +164,21 @@ def test_upscale_of_a_damaged_image(tmp_path, capsys):
 
 def test_plan_lists_cells_and_cost(capsys):
     assert main(["plan", "dfsq-table2", "--profile", "laptop"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 30
+    cells = len(experiments.plan("dfsq-table2", "laptop"))
+    assert len(capsys.readouterr().out.splitlines()) == cells
     assert main(["plan", "--profile", "laptop", "--cost", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["dfsq-table2"]["cells"] == 30
+    assert json.loads(capsys.readouterr().out)["dfsq-table2"]["cells"] == cells
 
 
 def test_status_counts_all_printed_values(capsys):
     assert main(["status", "--json"]) == 0
     state = json.loads(capsys.readouterr().out)
     assert state["scoreboard"]["total"]["values"] == 1966
-    table = state["tables"][0]
-    assert table["own"] == 0 and table["packaged"] + len(table["missing"]) == table["cells"] == 30
+    cells = len(experiments.plan("dfsq-table2", "laptop"))
+    table = next(t for t in state["tables"] if t["table"] == "dfsq-table2")
+    assert table["own"] == 0 and table["packaged"] + len(table["missing"]) == table["cells"] == cells
     assert main(["status", "dfsq-table2"]) == 0
-    assert "dfsq-table2 (laptop): 30 cells, 0 in your store" in capsys.readouterr().out
+    assert f"dfsq-table2 (laptop): {cells} cells, 0 in your store" in capsys.readouterr().out
 
 
 def test_reproduce_and_verify_a_kept_smoke_store(tmp_path, capsys):
@@ -199,7 +202,7 @@ def test_verify_fails_when_there_is_nothing(tmp_path, capsys):
 
 def test_reproduce_fails_when_no_cell_can_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("SQLIB_WEIGHTS", str(tmp_path))
-    assert main(["reproduce", "dfsq-table2", "--shard", "1/30"]) == 1  # one cell, of carn-m
+    assert main(["reproduce", "dfsq-table2", "--shard", "1/220"]) == 1  # one cell, of carn-m
     captured = capsys.readouterr()
     assert "1 not run" in captured.out and "no cell could be run: needs weights carn_m.pth" in captured.err
 

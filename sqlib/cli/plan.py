@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
         _common.known("table", args.table, definitions.TABLES)
     tables = [args.table] if args.table else list(definitions.TABLES)
     cells = {name: plan(name, args.profile) for name in tables}
-    costs = {name: estimate(cells[name], shown_records(args.store)) for name in tables} if args.cost else {}
+    records = shown_records(args.store) if args.cost else {}
+    costs = {name: estimate(cells[name], records) for name in tables} if args.cost else {}
     if args.json:
         result: dict[str, object] = {"profile": args.profile}
         for name in tables:
