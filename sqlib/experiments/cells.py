@@ -60,8 +60,9 @@ class Cell:
 
     ``method`` is the paper's label (``"FP"``, ``"MinMax"``), ``recipe`` the recipe's dict with its
     ``version``, or None for the full-precision network; ``weights`` is ``"pretrained"`` (shipped with
-    sqlib) or a file name looked up in the weights folder; ``dataset`` a dataset name, possibly with a
-    limit and a crop as in ``"builtin[:2]@192"``; ``protocol`` the id of the scoring protocol.
+    sqlib), ``"none"`` (nothing to load) or a file name looked up in the weights folder; ``dataset`` a
+    dataset name, possibly with a limit and a crop as in ``"builtin[:2]@192"``; ``protocol`` the id of the
+    scoring protocol.
     """
 
     paper: str

@@ -18,6 +18,7 @@ from sqlib.experiments.cells import CalibrationSpec, Cell, ResolvedCell
 if TYPE_CHECKING:
     from torch import nn
 
+    from sqlib import models
     from sqlib.datasets import Calibration, Dataset
 
 _DATASET = re.compile(r"(?P<name>[\w-]+)(\[:(?P<n>\d+)\])?(@(?P<size>\d+))?")
@@ -76,7 +77,7 @@ class Workbench:
     def __init__(self, *, device: str = "cpu", data_dir: str | None = None) -> None:
         self.device = device
         self.data_dir = data_dir
-        self._models: dict[tuple[str, int, str], nn.Module] = {}
+        self._models: dict[tuple[str, int, str], models.SRNetwork] = {}
         self._datasets: dict[str, Dataset] = {}
         self._calibrations: dict[tuple[CalibrationSpec, int, int], Calibration] = {}
         self._network: tuple[object, nn.Module] | None = None
@@ -139,12 +140,16 @@ class Workbench:
 
     def _model(self, cell: Cell) -> nn.Module:
         from sqlib import models
+        from sqlib.models.interpolation import Bilinear
 
         key = (cell.model, cell.scale, cell.weights)
         if key not in self._models:
             # One network at a time: the next one replaces it.
             self._models.clear()
-            if cell.weights == "pretrained":
+            model: models.SRNetwork
+            if cell.weights == "none":
+                model = Bilinear(cell.scale)
+            elif cell.weights == "pretrained":
                 try:
                     model = models.pretrained(cell.model, scale=cell.scale)
                 except DataError as error:
@@ -157,7 +162,8 @@ class Workbench:
                         "(set $SQLIB_WEIGHTS to the folder that holds them)"
                     )
                 model = models.load(path, cell.model, scale=cell.scale)
-            self._models[key] = model.eval()
+            model.eval()
+            self._models[key] = model
         return self._models[key]
 
     def _dataset(self, name: str) -> Dataset:

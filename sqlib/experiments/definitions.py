@@ -1,13 +1,14 @@
 """The lookup of all tables and profiles, and how printed methods and metrics map to ours.
 
-The tables themselves are in one file per paper (``_dfsq.py``). A network with the paper's architecture names
-the printed network it stands for (``published``), and only then do its numbers get verdicts.
+The tables themselves are in one file per paper (``_dfsq.py``, ``_twodquant.py``). A network with the
+paper's architecture names the printed network it stands for (``published``), and only then do its numbers
+get verdicts.
 """
 
 from __future__ import annotations
 
 from sqlib.errors import InputError
-from sqlib.experiments import _dfsq
+from sqlib.experiments import _dfsq, _twodquant
 from sqlib.experiments._schema import Method, Network, Profile, Table
 from sqlib.experiments.cells import CalibrationSpec
 
@@ -28,7 +29,7 @@ PROFILES = {
     # Every code path in seconds on a fresh machine: shipped weights and shipped photographs only.
     "smoke": Profile(
         "smoke",
-        networks=(("edsr-small", 4),),
+        networks=(("edsr-small", 4), ("swinir-small", 4)),
         bits=(32, 4),
         datasets=("builtin[:2]@192",),
         calibration=CalibrationSpec("builtin", n=4, patch=48, batch=2),
@@ -38,7 +39,7 @@ PROFILES = {
     "full": Profile("full"),
 }
 
-TABLES = {table.name: table for table in _dfsq.TABLES}
+TABLES = {table.name: table for table in (*_dfsq.TABLES, *_twodquant.TABLES)}
 
 #: Printed method label -> our recipe, for saying what a value that was not run still needs.
 RECIPES = {
@@ -47,8 +48,8 @@ RECIPES = {
     "DFSQ": "dfsq",
     "BRECQ": "brecq",
     "QDROP": "qdrop",
-    "DBDC+Pac": "dbdc_pac",
-    "DOBI": "twodquant",
+    "DBDC+Pac": "dbdc-pac",
+    "DOBI": "dobi",
     "2DQuant": "twodquant",
     "PAMS": "pams",
     "DDTB": "ddtb",

@@ -39,7 +39,10 @@ def table_status(
         for cell in plan(name, profile):
             record = records.get(cell.id)
             if record is None:
-                absent = cell.weights != "pretrained" and not (weights_folder() / cell.weights).is_file()
+                absent = (
+                    cell.weights not in ("pretrained", "none")
+                    and not (weights_folder() / cell.weights).is_file()
+                )
                 status.missing.append(cell.label + (f" (needs weights {cell.weights})" if absent else ""))
             elif record["origin"] == "own":
                 status.own += 1

@@ -123,3 +123,9 @@ def test_a_variant_passes_its_options_and_keeps_to_its_profiles(monkeypatch):
         "MinMax, per tensor": "tensor",
     }
     assert {c.method for c in plan("dfsq-table2", "full")} == {"MinMax"}
+
+
+def test_enlargement_without_weights_is_a_row_of_its_own():
+    cells = [c for c in plan("2dquant-table3", "laptop") if c.model == "bilinear"]
+    assert {c.method for c in cells} == {"Bicubic"} and all(c.recipe is None for c in cells)
+    assert {c.scale for c in cells} == {2, 3, 4} and {c.weights for c in cells} == {"none"}

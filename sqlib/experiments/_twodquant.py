@@ -1,0 +1,118 @@
+"""The tables of 2DQuant that need networks (its Tables 1 and 2 are counted, see ``derived.py``)."""
+
+from __future__ import annotations
+
+from sqlib.experiments._schema import Method, Network, Table
+from sqlib.experiments.cells import CalibrationSpec
+
+_SETS = ("set5", "set14", "b100", "urban100", "manga109")
+_BITS = (4, 3, 2)
+# The paper: one batch of 32 crops of 64 x 64 for DOBI, all of DF2K for DQC. Here one sample serves both.
+_CROPS = CalibrationSpec("div2k", n=96, patch=48, batch=16)
+_SMOKE, _SLOW, _FULL = ("smoke",), ("laptop", "full"), ("full",)
+_SHORT = {"schedule": "laptop"}
+_TINY = {"schedule": "laptop", "iterations": 3, "batch": 2}
+_OURS = (Network("swinir-small", 4, "pretrained"), Network("swinir-small", 2, "pretrained"))
+_PRINTED = tuple(
+    Network(
+        "swinir-light",
+        scale,
+        f"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x{scale}.pth",
+        published="SwinIR-light",
+        profiles=_FULL,
+    )
+    for scale in (2, 3, 4)
+)
+# Equal recipes stand together, as they share one network: the paper's own rate is 1e-2, its batch 32.
+_ABLATIONS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("DOBI+DQC", {}),
+    ("lr=1e-2", {}),
+    ("batch=32", {}),
+    ("lr=1e-1", {"learning_rate": 1e-1}),
+    ("lr=1e-3", {"learning_rate": 1e-3}),
+    ("lr=1e-4", {"learning_rate": 1e-4}),
+    ("batch=4", {"batch": 4}),
+    ("batch=8", {"batch": 8}),
+    ("batch=16", {"batch": 16}),
+)
+_SWIN = ("swinir-small", "swinir-light")
+
+TABLES = (
+    Table(
+        name="2dquant-table3",
+        paper="2dquant",
+        title="2DQuant Table 3: SwinIR-light at 4, 3 and 2 bits",
+        networks=(
+            *(Network("bilinear", scale, "none", published="none") for scale in (2, 3, 4)),
+            *_OURS,
+            *_PRINTED,
+        ),
+        methods=(
+            # What the paper calls bicubic agrees with bilinear enlargement, see chapter 1.
+            Method("Bicubic", None, networks=("bilinear",)),
+            Method("FP", None, networks=_SWIN),
+            Method("MinMax", "minmax", _BITS, {"weight_per": "tensor"}, networks=_SWIN),
+            Method("Percentile", "percentile", _BITS, {"weight_per": "tensor"}, networks=_SWIN),
+            Method("DBDC+Pac", "dbdc-pac", _BITS, profiles=_SLOW, networks=_SWIN),
+            Method("DOBI", "dobi", _BITS, networks=_SWIN),
+            Method("DOBI, one-sided as printed", "dobi", _BITS, {"variant": "paper"}, networks=_SWIN),
+            Method("mse bounds (ours)", "mse", _BITS, networks=_SWIN),
+            Method("2DQuant", "twodquant", _BITS, profiles=_FULL, networks=_SWIN),
+            Method("2DQuant, 300 iterations", "twodquant", _BITS, _SHORT, profiles=_SLOW, networks=_SWIN),
+            Method("2DQuant, 3 iterations", "twodquant", _BITS, _TINY, profiles=_SMOKE, networks=_SWIN),
+            Method(
+                "mse bounds and DQC, 300 iterations (ours)",
+                "twodquant",
+                _BITS,
+                {**_SHORT, "bounds_from": "mse"},
+                profiles=_SLOW,
+                networks=_SWIN,
+            ),
+        ),
+        calibration=_CROPS,
+        datasets=_SETS,
+    ),
+    Table(
+        name="2dquant-table4",
+        paper="2dquant",
+        title="2DQuant Table 4: ablations, SwinIR-light x2 at 4 bits",
+        networks=(_OURS[1], _PRINTED[0]),
+        methods=(
+            Method("FP", None),
+            Method("MinMax (no DOBI, no DQC)", "minmax", (4,), {"weight_per": "tensor"}),
+            Method("DOBI only", "dobi", (4,)),
+            Method("DQC only", "twodquant", (4,), {"bounds_from": "minmax"}, profiles=_FULL),
+            Method(
+                "DQC only, 300 iterations",
+                "twodquant",
+                (4,),
+                {**_SHORT, "bounds_from": "minmax"},
+                profiles=_SLOW,
+            ),
+            Method("DOBI+DQC, 300 iterations", "twodquant", (4,), _SHORT, profiles=_SLOW),
+            *(Method(label, "twodquant", (4,), options, profiles=_FULL) for label, options in _ABLATIONS),
+        ),
+        calibration=_CROPS,
+        datasets=("set5",),
+    ),
+    Table(
+        name="2dquant-percentile",
+        paper="2dquant",
+        title="2DQuant's Percentile row: the value it does not give",
+        networks=_OURS,
+        methods=(
+            Method("FP", None),
+            *(
+                Method(
+                    f"percentile {share:g}",
+                    "percentile",
+                    _BITS,
+                    {"weight_per": "tensor", "percentile": share},
+                )
+                for share in (99.0, 99.5, 99.9, 99.99)
+            ),
+        ),
+        calibration=_CROPS,
+        datasets=("set5", "set14"),
+    ),
+)
