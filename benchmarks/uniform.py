@@ -49,9 +49,9 @@ def main() -> None:
 
     x = torch.randn(1, 64, 128, 128)
     out = torch.empty_like(x)
-    bounds = fit_bounds(x.numpy(), 4)
+    bounds = fit_bounds(x.numpy(), 4, method="minmax")
     quantizer = UniformQuantizer(bounds)
-    channels = UniformQuantizer(fit_bounds(x.numpy(), 4, axis=1))
+    channels = UniformQuantizer(fit_bounds(x.numpy(), 4, axis=1, method="minmax"))
     grid = bounds.grid(np.float32)
     scale = float(bounds.scale)
     zero = int(np.rint(-float(bounds.lower) / scale))

@@ -148,8 +148,8 @@ def test_equals_quantizing_by_hand():
         seen = torch.cat([model[:2](x) for x in IMAGES])
         from sqlib.codebook import fit_bounds
 
-        act = UniformQuantizer(fit_bounds(seen.numpy(), 4))
-        weight = UniformQuantizer(fit_bounds(model[2].weight.numpy(), 4))
+        act = UniformQuantizer(fit_bounds(seen.numpy(), 4, method="minmax"))
+        weight = UniformQuantizer(fit_bounds(model[2].weight.numpy(), 4, method="minmax"))
         x = IMAGES[1] * 1.3
         hidden = F.conv2d(act(model[:2](x)), weight(model[2].weight), model[2].bias, padding=1)
         assert torch.equal(q(x), model[3:](hidden))

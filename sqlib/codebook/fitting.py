@@ -43,7 +43,7 @@ def fit_bounds(
     values: Any,
     bits: int,
     *,
-    method: str = "minmax",
+    method: str = "mse",
     percentile: float = 99.9,
     clip: float | None = None,
     steps: int = 100,

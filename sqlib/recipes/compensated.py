@@ -102,7 +102,7 @@ class CompensatedDFSQ(DFSQ):
             return None
         values, axis = weight.detach().cpu().double().numpy(), site.weight_axis
         if axis is None:
-            return UniformQuantizer(fit_bounds(values, self.weight_bits))
+            return UniformQuantizer(fit_bounds(values, self.weight_bits, method="mse"))
         rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
         return UniformQuantizer(replace(fit_nearest(rows, self.weight_bits)[0], axis=axis))
 

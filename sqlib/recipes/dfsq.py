@@ -118,7 +118,7 @@ class DFSQ(Recipe):
         if self.weight_bits == FULL_PRECISION:
             return None
         values = weight.detach().cpu().double().numpy()
-        return UniformQuantizer(fit_bounds(values, self.weight_bits, axis=site.weight_axis))
+        return UniformQuantizer(fit_bounds(values, self.weight_bits, axis=site.weight_axis, method="minmax"))
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """Lattice histogram of the normalized activations."""

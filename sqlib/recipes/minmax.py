@@ -46,7 +46,7 @@ class MinMax(Recipe):
             return None
         axis = site.weight_axis if self.weight_per == "channel" else None
         return UniformQuantizer(
-            fit_bounds(weight.detach().cpu().double().numpy(), self.weight_bits, axis=axis)
+            fit_bounds(weight.detach().cpu().double().numpy(), self.weight_bits, axis=axis, method="minmax")
         )
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:

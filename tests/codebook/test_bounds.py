@@ -13,7 +13,7 @@ from sqlib.errors import InputError
 
 def test_minmax_is_the_range_and_error_is_recomputed():
     x = np.random.default_rng(0).normal(size=(5, 40))
-    b = fit_bounds(x, 4)
+    b = fit_bounds(x, 4, method="minmax")
     assert (b.lower, b.upper) == (x.min(), x.max())
     np.testing.assert_allclose(
         b.error, np.sum((dequantize(quantize(x, b), b, np.float64) - x) ** 2), rtol=1e-12
@@ -37,7 +37,7 @@ def test_dfsq_weight_quantizer_formula():
         step = (w.max(1) - w.min(1))[:, None] / (2**bits - 1)
         zero = np.rint(w.min(1)[:, None] / step) + 2 ** (bits - 1)
         q = np.clip(np.rint(w / step) - zero, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        b = fit_bounds(w, bits, axis=0)
+        b = fit_bounds(w, bits, axis=0, method="minmax")
         np.testing.assert_allclose(dequantize(quantize(w, b), b, np.float64), (q + zero) * step, atol=1e-12)
 
 
@@ -63,7 +63,7 @@ def test_percentile_matches_numpy_and_collapsed_range_is_widened():
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -2.0])
 def test_constant_data_is_exact(value):
-    b = fit_bounds(np.full(9, value), 4)
+    b = fit_bounds(np.full(9, value), 4, method="minmax")
     assert b.error == 0
     np.testing.assert_array_equal(
         dequantize(quantize(np.array([value, 9.0]), b), b, np.float64), [value, value]
@@ -100,7 +100,7 @@ def test_histogram_fit_keeps_relu_zero_exact_and_flags_itself_approximate():
 @pytest.mark.parametrize("bits", [0, 17, 33, -1, "four", 4.0, True, None])
 def test_bad_bits(bits):
     with pytest.raises(InputError, match="bits"):
-        fit_bounds(np.ones(3), bits)
+        fit_bounds(np.ones(3), bits, method="minmax")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_bad_bits(bits):
 )
 def test_bad_input(values, options, message):
     with pytest.raises(InputError, match=message):
-        fit_bounds(values, 4, **options)
+        fit_bounds(values, 4, **{"method": "minmax", **options})
 
 
 def test_bad_bounds_histograms_and_codes():
@@ -130,7 +130,7 @@ def test_bad_bounds_histograms_and_codes():
         Histogram(1, 0)
     with pytest.raises(InputError, match="NaN"):
         Histogram(0, 1).add(np.array([np.nan]))
-    b = fit_bounds(np.arange(4.0), 2)
+    b = fit_bounds(np.arange(4.0), 2, method="minmax")
     with pytest.raises(InputError, match="NaN"):
         quantize(np.array([np.nan]), b)
     with pytest.raises(InputError, match="codes from"):
@@ -138,4 +138,4 @@ def test_bad_bounds_histograms_and_codes():
     with pytest.raises(InputError, match="integers"):
         dequantize(np.array([0.5]), b)
     with pytest.raises(InputError, match="channels"):
-        quantize(np.ones((2, 3)), fit_bounds(np.ones((2, 4)), 2, axis=1))
+        quantize(np.ones((2, 3)), fit_bounds(np.ones((2, 4)), 2, axis=1, method="minmax"))

@@ -83,7 +83,7 @@ def test_better_than_rounding_to_the_nearest_level(bits):
     w, x = _layer(3, rows=16, columns=40, positions=500)
     h = x @ x.T
     bounds, codes = fit_compensated(w, h, bits)
-    minmax = fit_bounds(w, bits, axis=0)
+    minmax = fit_bounds(w, bits, axis=0, method="minmax")
     nearest, plain = fit_nearest(w, bits)
     assert codes.min() >= 0 and codes.max() < 2**bits
     assert bounds.error.sum() < 0.5 * row_errors(w, damped(h, 0.01), _values(nearest, plain)).sum()

@@ -280,4 +280,10 @@ def test_zero_stays_a_level_where_that_is_asked_for():
         snapped = fit_bounds(x, 4, method=method, integer_zero=True)
         assert dequantize(quantize(np.zeros(1), snapped), snapped, np.float64)[0] == 0
         assert not fit_bounds(x, 4, method=method).integer_zero
-    assert fit_bounds(x, 4).integer_zero
+    assert fit_bounds(x, 4, method="minmax").integer_zero
+
+
+def test_least_squares_is_the_default():
+    x = skewed(2_000, np.float64)
+    plain, wanted = fit_bounds(x, 4), fit_bounds(x, 4, method="mse")
+    assert (plain.lower, plain.upper, plain.method) == (wanted.lower, wanted.upper, wanted.method)

@@ -70,7 +70,7 @@ def test_layouts_and_code_types():
 
 def test_bounds_and_codebooks_share_the_functions():
     x = np.linspace(-1, 1, 9)
-    bounds = fit_bounds(x, 2)
+    bounds = fit_bounds(x, 2, method="minmax")
     grid = book(dequantize(np.arange(4), bounds, np.float64))
     assert np.abs(quantize(x, bounds).astype(int) - quantize(x, grid)).max() <= 1  # ties differ: even, lower
     for function in (quantize, dequantize):

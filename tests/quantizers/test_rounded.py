@@ -18,7 +18,7 @@ def weight():
 
 
 def _bounds(weight, bits=3):
-    return fit_bounds(weight.double().numpy(), bits, axis=0)
+    return fit_bounds(weight.double().numpy(), bits, axis=0, method="minmax")
 
 
 def test_with_the_nearest_codes_it_is_the_uniform_quantizer(weight):

@@ -43,7 +43,7 @@ def test_paths_agree_bit_for_bit(data):
     axis = data.draw(st.sampled_from([None, 0, 1, -1]))
     bits = data.draw(st.integers(1, 16))
     integer_zero = data.draw(st.booleans())
-    fitted = fit_bounds(x, bits, axis=axis, integer_zero=integer_zero)
+    fitted = fit_bounds(x, bits, axis=axis, integer_zero=integer_zero, method="minmax")
     all_paths_agree(x, fitted)
     factor = data.draw(st.sampled_from([0.5, 1.7]))  # bounds that clip, and bounds with room
     shifted = Bounds(fitted.lower * factor, fitted.upper * factor, bits, np.nan, "x", axis, integer_zero)
@@ -59,7 +59,7 @@ def test_midpoints_and_tiny_ranges_agree():
 
 def test_layouts_keep_values_and_strides():
     x = torch.randn(2, 8, 6, 5)
-    q = UniformQuantizer(fit_bounds(x.numpy(), 4))
+    q = UniformQuantizer(fit_bounds(x.numpy(), 4, method="minmax"))
     want = q(x)
     for view in (
         x.contiguous(memory_format=torch.channels_last),
@@ -71,7 +71,7 @@ def test_layouts_keep_values_and_strides():
         assert torch.equal(got, q.fake_torch(view))
     last = x.contiguous(memory_format=torch.channels_last)
     assert torch.equal(q(last), want) and q(last).stride() == last.stride()
-    per = UniformQuantizer(fit_bounds(x.numpy(), 4, axis=1))
+    per = UniformQuantizer(fit_bounds(x.numpy(), 4, axis=1, method="minmax"))
     assert torch.equal(per(last), per(x))
     assert q(torch.empty(0, 3)).shape == (0, 3)
 
@@ -79,7 +79,7 @@ def test_layouts_keep_values_and_strides():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_is_computed_in_float32_and_cast_back(dtype):
     x = torch.randn(300).to(dtype)
-    q = UniformQuantizer(fit_bounds(x.float().numpy(), 6))
+    q = UniformQuantizer(fit_bounds(x.float().numpy(), 6, method="minmax"))
     assert q(x).dtype == dtype
     assert torch.equal(q(x), q(x.float()).to(dtype))
 
@@ -164,11 +164,11 @@ def test_module_moves_copies_and_loads_without_rounding_its_bounds():
 
 
 def test_wrong_input():
-    q = UniformQuantizer(fit_bounds(np.ones((2, 3)), 4, axis=1))
+    q = UniformQuantizer(fit_bounds(np.ones((2, 3)), 4, axis=1, method="minmax"))
     with pytest.raises(InputError, match="3 channels"):
         q(torch.ones(2, 4))
     with pytest.raises(InputError, match="dtype"):
-        UniformQuantizer(fit_bounds(np.ones(3), 4))(torch.ones(3, dtype=torch.int64))
+        UniformQuantizer(fit_bounds(np.ones(3), 4, method="minmax"))(torch.ones(3, dtype=torch.int64))
 
 
 def test_observers():
