@@ -87,7 +87,10 @@ EVALUATE = ("evaluate", "edsr-small", "--scale", "4", "--dataset", "builtin")
         ((*EVALUATE, "--protocol", "mine"), "unknown protocol 'mine'"),
         ((*EVALUATE, "--device", "warp"), "device 'warp' cannot be used"),
         (("upscale", "a.png", "nowhere/b.png", "--scale", "4"), "folder of 'nowhere/b.png'"),
-        (("reproduce", "dfsq-table9"), "unknown table 'dfsq-table9'; expected one of dfsq-table1, dfsq-table2"),
+        (
+            ("reproduce", "dfsq-table9"),
+            "unknown table 'dfsq-table9'; expected one of dfsq-table1, dfsq-table2",
+        ),
         (("reproduce", "dfsq-table2", "--profile", "desk"), "unknown profile 'desk'"),
         (("reproduce", "dfsq-table2", "--shard", "3/2"), "shard is '3/2'"),
         (("reproduce", "dfsq-table2", "--jobs", "0"), "'0' is not an integer"),
