@@ -196,6 +196,11 @@ def test_reproduce_and_verify_a_kept_smoke_store(tmp_path, capsys):
     assert capsys.readouterr().out == "verified 1 of 1\n"
 
 
+def test_a_table_without_cells_in_a_profile_says_where_it_has_some(capsys):
+    assert main(["reproduce", "dfsq-table3", "--profile", "smoke"]) == 1
+    assert "plans nothing in profile 'smoke'; try --profile full" in capsys.readouterr().err
+
+
 def test_verify_fails_when_there_is_nothing(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["verify", "--sample", "3", "--store", str(tmp_path / "empty")]) == 1

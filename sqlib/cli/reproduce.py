@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the missing cells and say what became of each."""
     from sqlib.errors import InputError
     from sqlib.experiments import definitions
-    from sqlib.experiments.planner import parse_shard
+    from sqlib.experiments.planner import parse_shard, plan
     from sqlib.experiments.reproduction import reproduce
 
     _common.known("table", args.table, definitions.TABLES)
@@ -56,6 +56,11 @@ def run(args: argparse.Namespace) -> None:
             progress=True,
         )
     summary = result.summary
+    if not summary.outcomes and args.shard is None:
+        others = [name for name in definitions.PROFILES if plan(args.table, name)]
+        raise _common.Failure(
+            f"{args.table} plans nothing in profile {args.profile!r}; try --profile {' or '.join(others)}"
+        )
     if args.json:
         _common.print_json(
             {
