@@ -176,6 +176,8 @@ class _Run:
             self.optimizer.param_groups[0]["lr"] = learning_rate(o, i)
             self.optimizer.step()
             variables.write()
+            if not variables.representable():
+                raise self._stopped(i, "a bound left the range of float32")
             self.curve.append(value)
             if file is not None and (len(self.curve) % every == 0 or len(self.curve) == o.iterations):
                 self._save(file)
@@ -183,7 +185,8 @@ class _Run:
     def _stopped(self, iteration: int, what: str) -> InputError:
         return InputError(
             f"distillation stopped at iteration {iteration}: {what}; lower learning_rate= (now "
-            f"{self.options.learning_rate:g}), or check the calibration data. The model is as it was before"
+            f"{self.options.learning_rate:g}), or look for NaN and infinity in the calibration data. The "
+            "model is as it was before"
         )
 
     @torch.no_grad()
@@ -194,6 +197,8 @@ class _Run:
             first = next(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
             total += float(self.loss(args, kwargs)) * len(first)
             count += len(first)
+        if not math.isfinite(total):
+            raise self._stopped(len(self.curve), f"the loss is {total / count}")
         return total / count
 
     def fingerprint(self) -> str:
@@ -264,6 +269,7 @@ def _digest(value: Any, digest: Any) -> None:
 @contextmanager
 def _prepared(model: QuantizedModel) -> Iterator[None]:
     """Evaluation mode, no gradients to the network's parameters, half precision widened; then as before."""
+    _leave_inference_mode(model)
     modes = {m: m.training for m in model.modules()}
     tensors = [*model.network.parameters(), *model.network.buffers()]
     kinds = [(t, t.dtype) for t in tensors if t.dtype in (torch.float16, torch.bfloat16)]
@@ -305,3 +311,14 @@ def _training(variables: Variables) -> Iterator[None]:
                 t.grad = None
             for q in mine:
                 q.fixed()
+
+
+def _leave_inference_mode(model: nn.Module) -> None:
+    """Replace tensors made in inference mode, which can take no part in a backward pass, by copies."""
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, t in store.items():
+                if t is not None and t.is_inference():
+                    copied: Any = t.detach().clone()
+                    trains = isinstance(t, nn.Parameter)
+                    store[name] = nn.Parameter(copied, t.requires_grad) if trains else copied

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NARROWEST = 0.01
 """A pair of bounds keeps at least this share of the width it starts with."""
 
+LARGEST = float(torch.finfo(torch.float32).max) / 2
+
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -134,9 +136,14 @@ class Variables:
         narrow, flat = (short > 0) & (self.width > 0), self.width == 0
         for i, moved in ((low, lower - short), (up, upper + short)):
             v[i] = torch.where(narrow, (moved - self.start[i]) / self.unit[i], v[i]).masked_fill(flat, 0)
-        values = (self.start + self.unit * v).split(self.sizes)
-        for t, value in zip(self.tensors(), values, strict=True):
+        values = self.start + self.unit * v
+        values[up] = torch.maximum(values[up], values[low])  # rounding, for widths of its own size
+        for t, value in zip(self.tensors(), values.split(self.sizes), strict=True):
             t.copy_(value.reshape(t.shape))
+
+    def representable(self) -> bool:
+        """Whether float32, in which the network computes, can hold every value and every width."""
+        return bool((torch.cat([t.detach().reshape(-1) for t in self.tensors()]).abs() < LARGEST).all())
 
     @torch.no_grad()
     def reset(self) -> None:
