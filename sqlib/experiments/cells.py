@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from sqlib.errors import RecordError
@@ -79,7 +80,11 @@ class Cell:
     calibration: CalibrationSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        result: dict[str, Any] = jsonable(asdict(self))
+        # not asdict, which copies the recipe field by field: thousands of cells are hashed for one page
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.calibration is not None:
+            values["calibration"] = asdict(self.calibration)
+        result: dict[str, Any] = jsonable(values)
         return result
 
     @classmethod
@@ -92,7 +97,7 @@ class Cell:
             values["calibration"] = CalibrationSpec(**values["calibration"])
         return cls(**values)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of the planned cell alone (no data, no weights): the same question, not the same answer."""
         return sha256(self.to_dict())

@@ -55,6 +55,11 @@ def explanation(value_id: str) -> str:
     return next((gap.text for gap in GAPS if any(fnmatchcase(value_id, p) for p in gap.values)), "")
 
 
+def partial_set(dataset: str) -> str:
+    """Why a value on part of a set, such as ``urban100[30]``, is no match: it is a mean over other images."""
+    return f"scored on {dataset}, the images at hand: a mean over other images than the printed one"
+
+
 def gaps_frame() -> pd.DataFrame:
     """All recorded gaps: columns ``name``, ``values`` (patterns, comma-separated) and ``text``."""
     import pandas as pd

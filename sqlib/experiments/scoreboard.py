@@ -74,8 +74,9 @@ def _slot(row: Mapping[Any, Any], **changed: object) -> tuple[str, ...]:
 def _counterparts(records: dict[str, Record]) -> dict[tuple[str, ...], Record]:
     """Printed slot -> the record that answers it: only networks that stand for a printed one are counted."""
     found = {}
+    scored = {record["cell"]["model"] for record in records.values()}
     for name, table in definitions.TABLES.items():
-        stand_ins = {network.name: network.published for network in table.networks if network.published}
+        stand_ins = {n.name: n.published for n in table.networks if n.published and n.name in scored}
         if not stand_ins:
             continue
         for cell in plan(name, "full"):
@@ -130,6 +131,7 @@ def _judge_row(
             for slot, value in printed.items()
             if slot in ours and slot != _slot(row) and _slot(row, method=slot[3]) == slot
         ]
+        partial = "[" in record["cell"]["dataset"]
         verdict = verdicts.judge(
             verdicts.Evidence(
                 published=row["value"],
@@ -138,9 +140,10 @@ def _judge_row(
                 published_fp=printed[full] if own_fp is not None else None,
                 own_fp=own_fp,
                 close=close,
-                partial="[" in record["cell"]["dataset"],
+                partial=partial,
                 rivals=tuple(rivals),
-                reason=gaps.explanation(row["id"]),
+                reason=gaps.explanation(row["id"])
+                or (gaps.partial_set(record["cell"]["dataset"]) if partial else ""),
             )
         )
         result.update(own=own, origin=record["origin"])

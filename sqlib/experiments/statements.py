@@ -202,9 +202,12 @@ def statement_frame(
         worse minus drop of the better, dB), ``share`` (drop of the better over that of the worse; NaN where
         that lost nothing) and ``held``. Rows of which a drop is not known are left out.
     """
+    return _instances(statement, table_frame(statement.table, store=store))
+
+
+def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
-    frame = table_frame(statement.table, store=store)
     rows = []
     datasets = list(dict.fromkeys(frame.columns.get_level_values(0)))
     for key, worse in frame.iterrows():
@@ -219,6 +222,9 @@ def statement_frame(
         for dataset in datasets:
             more, less = float(worse[dataset, "drop"]), float(better[dataset, "drop"])
             gain = more - less
+            if not math.isfinite(gain) and network.endswith("(printed)"):
+                # A table that prints no full precision: it cancels from the gain.
+                gain = float(better[dataset, "value"]) - float(worse[dataset, "value"])
             if not math.isfinite(gain):
                 continue
             rows.append(
@@ -254,9 +260,10 @@ def statement_summary(
 
     if not statements:
         raise InputError("statement_summary: no statements given; pass some of STATEMENTS")
+    frames = {name: table_frame(name, store=store) for name in {s.table for s in statements}}
     rows = []
     for statement in statements:
-        found = statement_frame(statement, store=store)
+        found = _instances(statement, frames[statement.table])
         printed = found["network"].str.endswith("(printed)") if len(found) else pd.Series(dtype=bool)
         rows.append(
             {

@@ -59,3 +59,9 @@ def test_every_statement_names_rows_that_exist():
             assert label in labels, (statement.name, label)
         widths = {bits for m in table.methods for bits in m.bits}
         assert set(statement.bits) <= widths
+
+
+def test_full_precision_cancels_where_it_is_not_printed():
+    found = next(s for s in STATEMENTS if s.name == "channel-wise-helps")
+    printed = statement_frame(found).query("network == 'EDSR (printed)'").set_index("dataset")["gain"]
+    assert printed["Set5"] == pytest.approx(31.689 - 31.543) and len(printed) == 4

@@ -101,6 +101,8 @@ def test_stand_in_gets_verdicts_by_its_drop(packaged, tmp_path, edsr):
 def test_partial_set_is_never_match_or_close(packaged, tmp_path, edsr):
     frame = scoreboard.scoreboard_frame(fill(Store(tmp_path / "own"), suffix="[3]"))
     assert set(frame["verdict"]) == {"gap", "not run"}
+    reasons = frame.loc[(frame["verdict"] == "gap") & (frame["table"] == "dfsq-table2"), "reason"]
+    assert reasons.str.contains(r"\[3\], the images at hand").all()
 
 
 def test_no_drop_between_different_weights(packaged, tmp_path, edsr):
