@@ -639,8 +639,6 @@ def test_bad_seed_and_source(no_data: Path) -> None:
         datasets.calibration("builtin", seed=-1)
     with pytest.raises(InputError, match="unknown dataset"):
         datasets.calibration("imagenet")
-    empty = tmp_path / "empty"
-    empty.mkdir()
     with pytest.raises(DataError, match="'div2k' not found"):
         datasets.calibration("div2k")
 
