@@ -18,8 +18,9 @@ from sqlib.codebook import Bounds
 from sqlib.distill import Options, _train, distill
 from sqlib.distill._features import find_taps
 from sqlib.distill._loss import distillation_loss
+from sqlib.distill._modes import prepared, training
 from sqlib.distill._samples import Samples, turn
-from sqlib.distill._train import _prepared, _Run, _training, learning_rate
+from sqlib.distill._train import _Run, learning_rate
 from sqlib.distill._variables import NARROWEST, Variables
 from sqlib.errors import InputError
 from sqlib.models.edsr import EDSR
@@ -175,12 +176,12 @@ def test_gradient_of_the_whole_loss_by_the_three_way_rule():
         "layer:input", UniformQuantizer(Bounds(*pairs["activation"], 3, np.nan, "x", None, False))
     )
     options = Options(features=("layer",), feature_weight=40.0, batch=8)
-    with _prepared(model):
+    with prepared(model):
         variables = Variables(model, options.train, relative=False, scale_gradients=False)
         run = _Run(
             model, Samples([x], model.network), variables, find_taps(model.network, ("layer",), None), options
         )
-        with _training(variables):
+        with training(variables):
             run.loss((x,), {}).backward()
             gradient = variables.gradient().numpy()
 
@@ -213,11 +214,11 @@ def test_lsq_factors_only_scale():
     found = {}
     for scale in (False, True):
         options = Options(**SHORT, scale_gradients=scale)
-        with _prepared(model):
+        with prepared(model):
             variables = Variables(model, ("activation_bounds",), relative=False, scale_gradients=scale)
             samples = Samples([crops()], model.network)
             run = _Run(model, samples, variables, find_taps(model.network, (), None), options)
-            with _training(variables):
+            with training(variables):
                 run.loss((crops(),), {}).backward()
                 found[scale] = variables.gradient()
     torch.testing.assert_close(found[True], found[False] / math.sqrt(4 * 4 * 8 * 8 * 3))

@@ -7,16 +7,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sqlib.distill._features import Taps, find_taps
 from sqlib.distill._loss import distillation_loss
+from sqlib.distill._modes import prepared, training
 from sqlib.distill._samples import Samples
 from sqlib.distill._variables import Variables
 from sqlib.distill.options import Options
@@ -101,7 +101,7 @@ def distill(
     chosen = Options(**_known(options))
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise InputError(f"every={every!r}: expected an integer of at least 1")
-    with torch.inference_mode(False), torch.enable_grad(), _prepared(model):
+    with torch.inference_mode(False), torch.enable_grad(), prepared(model):
         taps = find_taps(model.network, chosen.features, chosen.feature_axis)
         samples = Samples(batches(calibration, model.network), model.network)
         variables = Variables(
@@ -109,7 +109,7 @@ def distill(
         )
         run = _Run(model, samples, variables, taps, chosen)
         file = None if folder is None else Path(folder) / f"distill-{run.fingerprint()[:16]}.pt"
-        with _training(variables):
+        with training(variables):
             try:
                 before = run.judge()
                 run.train(file, every)
@@ -264,61 +264,3 @@ def _digest(value: Any, digest: Any) -> None:
             _digest(v, digest)
     else:
         digest.update(repr(value).encode())
-
-
-@contextmanager
-def _prepared(model: QuantizedModel) -> Iterator[None]:
-    """Evaluation mode, no gradients to the network's parameters, half precision widened; then as before."""
-    _leave_inference_mode(model)
-    modes = {m: m.training for m in model.modules()}
-    tensors = [*model.network.parameters(), *model.network.buffers()]
-    kinds = [(t, t.dtype) for t in tensors if t.dtype in (torch.float16, torch.bfloat16)]
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    model.eval()
-    for p in wanted:
-        p.requires_grad_(False)
-    for t, _ in kinds:
-        t.data = t.data.float()
-    model.refresh()
-    try:
-        yield
-    finally:
-        for t, kind in kinds:
-            t.data = t.data.to(kind)
-        for p in wanted:
-            p.requires_grad_(True)
-        for module, training in modes.items():
-            module.training = training
-        model.refresh()
-
-
-@contextmanager
-def _training(variables: Variables) -> Iterator[None]:
-    """What is trained collects gradients; afterwards bounds are what they were, parameters or buffers."""
-    mine = [q for q in variables.pairs if not isinstance(q.lower, nn.Parameter)]
-    for q in mine:
-        q.learnable()
-    for t in variables.tensors():
-        t.requires_grad_(True)
-    with ExitStack() as stack:
-        for hook in variables.count():
-            stack.callback(hook.remove)
-        try:
-            yield
-        finally:
-            for t in variables.tensors():
-                t.requires_grad_(False)
-                t.grad = None
-            for q in mine:
-                q.fixed()
-
-
-def _leave_inference_mode(model: nn.Module) -> None:
-    """Replace tensors made in inference mode, which can take no part in a backward pass, by copies."""
-    for module in model.modules():
-        for store in (module._parameters, module._buffers):
-            for name, t in store.items():
-                if t is not None and t.is_inference():
-                    copied: Any = t.detach().clone()
-                    trains = isinstance(t, nn.Parameter)
-                    store[name] = nn.Parameter(copied, t.requires_grad) if trains else copied

@@ -1,15 +1,6 @@
-r"""The uniform fake-quantizer as a torch module, with straight-through gradients.
+"""The uniform fake-quantizer as a torch module, with straight-through gradients.
 
-Forward: quantize and restore, as in `sqlib.codebook.bounds`. Backward (2DQuant, Eq. 2 and its appendix; the
-rounding is passed straight through): with t = (x - l)/s,
-
-.. math::
-    \frac{\partial \hat x}{\partial x} = [0 \le t \le K - 1], \quad
-    \frac{\partial \hat x}{\partial u} = [t > K - 1] + \frac{\operatorname{rint}(t) - t}{K - 1}, \quad
-    \frac{\partial \hat x}{\partial l} = [t < 0] - \frac{\operatorname{rint}(t) - t}{K - 1}
-
-where the fractions stand for clipped t and vanish outside the bounds. Snapping the lower end to a multiple
-of the scale (``integer_zero``) is a rounding as well, and passed straight through.
+Forward: quantize and restore, as in `sqlib.codebook.bounds`. Backward: `sqlib.quantizers._straight_through`.
 
 Two forward paths give the same bits: the fused Numba kernel for CPU tensors, and plain torch operations for
 everything else; the gradients of both agree up to the order of sums. float16 and bfloat16 are computed in
@@ -31,14 +22,8 @@ from sqlib._checks import check_bits
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
-from sqlib.kernels.uniform_backward import Grid, backward
 from sqlib.quantizers._memory import empty_like
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    if not dtype.is_floating_point:
-        raise InputError(f"quantizer: a tensor of dtype {dtype}, expected floating-point values")
-    return torch.float64 if dtype == torch.float64 else torch.float32
+from sqlib.quantizers._straight_through import StraightThrough, kernel_takes, wide_dtype
 
 
 class UniformQuantizer(nn.Module):
@@ -105,13 +90,13 @@ class UniformQuantizer(nn.Module):
         if torch.is_grad_enabled() and (
             x.requires_grad or self.lower.requires_grad or self.upper.requires_grad
         ):
-            out: Tensor = _StraightThrough.apply(x, self.lower, self.upper, self)  # type: ignore[no-untyped-call]
+            out: Tensor = StraightThrough.apply(x, self.lower, self.upper, self)  # type: ignore[no-untyped-call]
             return out
         return self.fake(x)
 
     def fake(self, x: Tensor) -> Tensor:
         """The forward pass without gradient: fused kernel where possible, torch otherwise."""
-        fused = _kernel_takes(x) and (self.axis is None or x.is_contiguous())
+        fused = kernel_takes(x) and (self.axis is None or x.is_contiguous())
         return self._fused(x) if fused else self.fake_torch(x)
 
     def fake_torch(self, x: Tensor) -> Tensor:
@@ -133,7 +118,7 @@ class UniformQuantizer(nn.Module):
 
         The arithmetic is that of `sqlib.codebook.bounds.grid_constants`, operation by operation.
         """
-        kind = _wide(x.dtype)
+        kind = wide_dtype(x.dtype)
         lower, upper = (v.detach().to(x.device) for v in (self.lower, self.upper))
         last = (1 << self.bits) - 1
         exact = (upper - lower) / last
@@ -167,7 +152,7 @@ class UniformQuantizer(nn.Module):
 
     def _fused(self, x: Tensor) -> Tensor:
         grid = self._numpy_grid(torch.float64 if x.dtype == torch.float64 else torch.float32)
-        wide = x.detach().to(_wide(x.dtype))
+        wide = x.detach().to(wide_dtype(x.dtype))
         out = empty_like(wide)
         if self.axis is None and not wide.is_contiguous():
             # Any dense layout (channels_last, transposed) is one flat run of memory, and empty_like keeps it.
@@ -210,77 +195,6 @@ class UniformQuantizer(nn.Module):
     def extra_repr(self) -> str:
         channels = "per tensor" if self.axis is None else f"per channel of axis {self.axis}"
         return f"bits={self.bits}, {channels}, method={self.method!r}"
-
-
-def _kernel_takes(x: Tensor) -> bool:
-    """Whether NumPy may read this tensor's memory in one flat run."""
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
-        and x.layout == torch.strided
-        # the general test costs ten times the common one
-        and (x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense.default(x))
-        and not torch._C._get_tracing_state()
-        and not torch.compiler.is_compiling()
-    )
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, quantizer: UniformQuantizer) -> Tensor:
-        ctx.axis = quantizer.axis
-        ctx.fused = _kernel_takes(x) and (ctx.axis is None or x.is_contiguous())
-        ctx.grid = quantizer._numpy_grid(_wide(x.dtype)) if ctx.fused else quantizer.grid(x)
-        ctx.save_for_backward(x, lower)
-        return quantizer.fake(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, bound = ctx.saved_tensors
-        gradients = (_fused_gradients if ctx.fused else _torch_gradients)(x, grad, ctx.grid, ctx.axis)
-        shaped = gradients[0], *(g.to(bound).reshape(bound.shape) for g in gradients[1:])
-        to_x, to_lower, to_upper = (
-            g if need else None for g, need in zip(shaped, ctx.needs_input_grad[:3], strict=True)
-        )
-        return to_x, to_lower, to_upper, None
-
-
-def _torch_gradients(
-    x: Tensor, grad: Tensor, grid: tuple[Tensor, Tensor, Tensor], axis: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to the values and to both bounds in torch operations, on any device."""
-    lower, scale, top = grid
-    t = (x.to(lower.dtype) - lower) / scale
-    below, above = t < 0, t > top
-    wide = grad.to(lower.dtype)
-    clipped = torch.minimum(torch.clamp(t, min=0), top)
-    residual = (torch.round(clipped) - clipped) / torch.clamp(top, min=1)
-    dims = [d for d in range(x.ndim) if axis is not None and d != axis % x.ndim]
-    to_bounds = wide * (below.to(wide) - residual), wide * (above.to(wide) + residual)
-    if axis is None:
-        to_lower, to_upper = (g.sum() for g in to_bounds)
-    else:
-        to_lower, to_upper = (g.sum(dims) if dims else g for g in to_bounds)
-    return grad.masked_fill(below | above, 0), to_lower, to_upper
-
-
-def _fused_gradients(x: Tensor, grad: Tensor, grid: Any, axis: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The same in one pass of `sqlib.kernels.uniform_backward`."""
-    wide = x.detach().to(_wide(x.dtype))
-    to_x = torch.empty_like(wide)
-    if grad.stride() != wide.stride() or grad.dtype != wide.dtype:
-        grad = torch.empty_like(wide).copy_(grad)  # the kernel walks both in memory's order
-    threads = torch.get_num_threads()
-    tensors = wide, grad.detach(), to_x
-    if axis is None:
-        # Any dense layout is one flat run of memory.
-        tensors = tuple(v.as_strided((v.numel(),), (1,)) for v in tensors)  # type: ignore[assignment]
-    values, incoming, out = (v.numpy() for v in tensors)
-    constants = Grid(*(np.atleast_1d(v) for v in grid))
-    bounds = backward(values, incoming, constants, axis=axis, out=out, threads=threads)
-    to_lower, to_upper = (torch.from_numpy(b) for b in bounds)
-    return to_x.to(x.dtype), to_lower, to_upper
 
 
 def quantize(x: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer) -> Any:
