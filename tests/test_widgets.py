@@ -208,6 +208,78 @@ def test_live_picture_is_the_static_picture(monkeypatch: pytest.MonkeyPatch) -> 
     assert image is not None and page.img is not None and image["src"] == page.img["src"]
 
 
+# --- frames over a background ---
+
+
+def ground() -> Any:
+    figure, axes = plt.subplots(figsize=(2, 1))
+    axes.set_facecolor("red")
+    axes.set_position((0, 0, 1, 1))
+    return figure
+
+
+def dot(bits: int) -> Any:
+    figure = plt.figure(figsize=(2, 1))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, 10), ylim=(-1, 1))
+    axes.plot([bits], [0], "o", color="black")
+    return figure
+
+
+def pixels_of(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))).convert("RGBA"))
+
+
+def test_background_is_stored_once_and_shows_through() -> None:
+    drawn: list[int] = []
+
+    def counted() -> Any:
+        drawn.append(1)
+        return ground()
+
+    text = widgets.frames_html(dot, range(3, 7), label="x", alt="A dot at {0}", background=counted)
+    page = soup(text)
+    assert page.img is not None and drawn == [1]
+    style = str(page.img["style"])
+    under = style.partition("url(")[2].partition(")")[0]
+    assert text.count(under) == 1
+    assert (pixels_of(under)[100, 200] == (255, 0, 0, 255)).all()
+    script = page.find("script")
+    assert script is not None and script.string is not None
+    for position, frame in enumerate(json.loads(script.string)["frames"], 3):
+        over = pixels_of(frame["src"])
+        assert over[100, 40 * position].tolist() == [0, 0, 0, 255]
+        assert over[0, 0, 3] == 0 and np.mean(over[..., 3] > 0) < 0.02
+
+
+def test_frames_without_background_have_none() -> None:
+    page = static([1, 2])
+    assert page.img is not None and "url(" not in str(page.img["style"])
+
+
+def test_live_frames_have_the_background_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, shown: list[Any]
+) -> None:
+    page = soup(widgets.frames_html(dot, [3, 4], label="x", alt="A dot at {0}", background=ground))
+    monkeypatch.delenv("SQLIB_STATIC", raising=False)
+    widgets.frames(dot, [3, 4], label="x", alt="A dot at {0}", background=ground)
+    slider, view = shown[0].children
+    first = soup(view.value).img
+    slider.value = 1
+    second = soup(view.value).img
+    assert page.img is not None and first is not None and second is not None
+    assert page.img["style"] == first["style"] == second["style"] and "url(" in str(first["style"])
+    assert page.img["src"] == first["src"] != second["src"]
+
+
+def test_frames_of_another_size_than_the_background_are_refused() -> None:
+    with pytest.raises(InputError, match="200 x 100 pixels on a background of 300 x 100"):
+        widgets.frames_html(
+            dot, [3, 4], label="x", alt="A dot at {0}", background=lambda: plt.figure(figsize=(3, 1))
+        )
+
+
 # --- tables ---
 
 

@@ -36,23 +36,24 @@ def require_alt(alt: str, what: str) -> str:
     return " ".join(alt.split())
 
 
-def _svg(figure: Any) -> bytes:
+def _svg(figure: Any, transparent: bool) -> bytes:
     import matplotlib as mpl
 
     out = io.StringIO()
     # Fixed ids and no date: the same figure gives the same bytes, so that a rebuilt page can be compared.
     with mpl.rc_context({"svg.hashsalt": "sqlib", "svg.fonttype": "path", "path.simplify": True}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        metadata = {"Date": None, "Creator": None}
+        figure.savefig(out, format="svg", metadata=metadata, transparent=transparent)
     return out.getvalue().encode()
 
 
-def _raster(figure: Any) -> tuple[str, bytes]:
+def _raster(figure: Any, transparent: bool) -> tuple[str, bytes]:
     """The figure at two image pixels per screen pixel: PNG (palette where exact) or lossless WebP."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=2 * CSS_DPI, metadata={"Software": None})
-    image = Image.open(out).convert("RGB")
+    figure.savefig(out, format="png", dpi=2 * CSS_DPI, metadata={"Software": None}, transparent=transparent)
+    image = Image.open(out).convert("RGBA" if transparent else "RGB")
     candidates = [("image/png", out.getvalue())]
-    if image.getcolors(256) is not None:
+    if not transparent and image.getcolors(256) is not None:
         small = io.BytesIO()
         image.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
         exact = np.array_equal(np.asarray(Image.open(small).convert("RGB")), np.asarray(image))
@@ -64,7 +65,7 @@ def _raster(figure: Any) -> tuple[str, bytes]:
     return min(candidates, key=lambda item: len(item[1]))
 
 
-def encode_figure(figure: Any) -> tuple[str, int, int]:
+def encode_figure(figure: Any, *, transparent: bool = False) -> tuple[str, int, int]:
     """Encode a matplotlib figure and close it.
 
     The raster form is lossless, so a difference of one grey level in an experiment is still there on the
@@ -74,6 +75,8 @@ def encode_figure(figure: Any) -> tuple[str, int, int]:
     Parameters
     ----------
     figure : matplotlib.figure.Figure
+    transparent : bool
+        Leave the figure's and the axes' ground transparent, to lie on another picture.
 
     Returns
     -------
@@ -89,20 +92,26 @@ def encode_figure(figure: Any) -> tuple[str, int, int]:
             f"expected a matplotlib figure, got {type(figure).__name__}: return the Figure, not the Axes"
         )
     width, height = (round(float(side) * CSS_DPI) for side in figure.get_size_inches())
-    kind, data = _raster(figure)
+    kind, data = _raster(figure, transparent)
     if len(data) > SMALL and not any(axes.images for axes in figure.axes):
-        vector = _svg(figure)
+        vector = _svg(figure, transparent)
         if len(vector) < len(data):
             kind, data = "image/svg+xml", vector
     plt.close(figure)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}", width, height
 
 
-def image_tag(uri: str, alt: str, width: int, height: int) -> str:
-    """An ``<img>`` that keeps its proportions while it loads and when the page is narrow."""
+def image_tag(uri: str, alt: str, width: int, height: int, background: str = "") -> str:
+    """An ``<img>`` that keeps its proportions while it loads and when the page is narrow.
+
+    ``background`` is the address of a picture to show through its transparent parts, also in print.
+    """
+    style = "max-width:100%;height:auto"
+    if background:
+        style += f";background:#fff url({background}) 0 0/100% 100%;print-color-adjust:exact"
     return (
         f'<img class="sq-image" src="{uri}" alt="{html.escape(alt, quote=True)}" '
-        f'width="{width}" height="{height}" style="max-width:100%;height:auto">'
+        f'width="{width}" height="{height}" style="{style}">'
     )
 
 

@@ -78,6 +78,23 @@ def _start_index(controls: tuple[_Control, ...], start: Any) -> tuple[int, ...]:
     return tuple(out)
 
 
+class _Pictures:
+    """Encodes what ``render`` draws; over a background its figures are transparent and of the same size."""
+
+    def __init__(self, render: Callable[..., Any], background: Callable[[], Any] | None) -> None:
+        self.render = render
+        self.ground, *self.size = ("",) if background is None else encode_figure(background())
+
+    def encode(self, chosen: tuple[Any, ...]) -> tuple[str, int, int]:
+        uri, width, height = encode_figure(self.render(*chosen), transparent=bool(self.ground))
+        if self.ground and self.size != [width, height]:
+            raise InputError(
+                f"frames got a figure of {width} x {height} pixels on a background of {self.size[0]} x "
+                f"{self.size[1]}; expected figures of one size"
+            )
+        return uri, width, height
+
+
 def _control_html(control: _Control, ident: str, axis: int, index: int) -> str:
     name = html.escape(control.label)
     if control.is_choice:
@@ -105,14 +122,16 @@ def frames_html(
     unit: str | Sequence[str] = "",
     caption: str | None = None,
     start: Any = None,
+    background: Callable[[], Any] | None = None,
 ) -> str:
     """The HTML of :func:`frames` for a page without a kernel; every frame is rendered once, in order."""
     controls = _controls(values, label, unit)
     index = _start_index(controls, start)
+    drawing = _Pictures(render, background)
     pictures: list[dict[str, Any]] = []
     for chosen in itertools.product(*(control.values for control in controls)):
         text = _alt_text(alt, chosen)
-        uri, width, height = encode_figure(render(*chosen))
+        uri, width, height = drawing.encode(chosen)
         pictures.append({"src": uri, "alt": text, "width": width, "height": height})
     if len({picture["alt"] for picture in pictures}) != len(pictures):
         raise InputError(
@@ -128,7 +147,7 @@ def frames_html(
         for axis, control in enumerate(controls)
     )
     first = pictures[at]
-    image = image_tag(first["src"], first["alt"], first["width"], first["height"])
+    image = image_tag(first["src"], first["alt"], first["width"], first["height"], drawing.ground)
     shown = ", ".join(f"{control.label}: {control.texts[i]}" for control, i in zip(controls, index))
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
@@ -146,16 +165,19 @@ def _live(
     alt: Alt,
     index: tuple[int, ...],
     caption: str | None,
+    background: Callable[[], Any] | None = None,
 ) -> Any:
     """ipywidgets that show the same pictures; each is rendered when first asked for, then remembered."""
     import ipywidgets
 
+    drawing = _Pictures(render, background)
+
     @functools.cache
     def picture(*position: int) -> str:
         chosen = tuple(control.values[i] for control, i in zip(controls, position))
-        uri, width, height = encode_figure(render(*chosen))
+        uri, width, height = drawing.encode(chosen)
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        tag = image_tag(uri, _alt_text(alt, chosen), width, height)
+        tag = image_tag(uri, _alt_text(alt, chosen), width, height, drawing.ground)
         return f'<figure class="sq-figure">{tag}{below}</figure>'
 
     fields = []
@@ -192,6 +214,7 @@ def frames(
     unit: str | Sequence[str] = "",
     caption: str | None = None,
     start: Any = None,
+    background: Callable[[], Any] | None = None,
 ) -> None:
     """Show ``render(value)`` with a slider over ``values``, live or pre-rendered.
 
@@ -214,26 +237,39 @@ def frames(
         Text under the figure.
     start : value or pair of values, optional
         Position shown first; the first value otherwise.
+    background : callable, optional
+        Called once, with no value; returns a figure that lies under all frames. What never changes is drawn
+        and stored once, and ``render`` draws only what moves, on axes in the same places.
 
     Raises
     ------
     InputError
-        For fewer than two values, repeated values, more than two parameters, an unknown ``start``, or
-        alternative texts that are empty or (on a page) the same for two frames.
+        For fewer than two values, repeated values, more than two parameters, an unknown ``start``,
+        alternative texts that are empty or (on a page) the same for two frames, or a figure that is not as
+        large as the background.
 
     Notes
     -----
     A page holds ``len(values)`` encoded figures, for two parameters the product; about twenty frames of
-    40 kB are a sensible limit.
+    40 kB are a sensible limit, or a hundred sparse ones of 8 kB over a background.
     """
     if static_mode():
         display_html(
-            frames_html(render, values, label=label, alt=alt, unit=unit, caption=caption, start=start)
+            frames_html(
+                render,
+                values,
+                label=label,
+                alt=alt,
+                unit=unit,
+                caption=caption,
+                start=start,
+                background=background,
+            )
         )
         return
     from IPython.display import display
 
     controls = _controls(values, label, unit)
-    box = _live(render, controls, alt, _start_index(controls, start), caption)
+    box = _live(render, controls, alt, _start_index(controls, start), caption, background)
     show: Callable[..., Any] = display
     show(box)
