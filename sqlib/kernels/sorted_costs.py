@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from sqlib.kernels._jit import jit
+from sqlib.kernels.bisection import first_not_below
 
 
 @jit
@@ -58,24 +59,11 @@ def _times(a, b):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _first_not_below(x, t, low):  # type: ignore[no-untyped-def]
-    """Number of sorted values below t, at least `low`."""
-    high = x.size
-    while low < high:
-        middle = (low + high) // 2
-        if x[middle] < t:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@jit
 def _gain(u, v, x, counts, sums, low):  # type: ignore[no-untyped-def]
     """(v - u) G((u + v)/2) as a pair, and the number of values below that midpoint."""
     total = _sum(u, v)
     middle = (0.5 * total[0], 0.5 * total[1])
-    at = _first_not_below(x, middle[0], low)
+    at = first_not_below(x, middle[0], low)
     below = _minus(_times(middle, (counts[at, 0], counts[at, 1])), (sums[at, 0], sums[at, 1]))
     return _times(_sum(v, -u), below), at
 

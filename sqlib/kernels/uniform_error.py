@@ -17,29 +17,11 @@ from numpy.typing import NDArray
 
 from sqlib.kernels._jit import jit
 from sqlib.kernels._threads import run_split
+from sqlib.kernels.bisection import first_not_below
 
 # Errors are summed per run of this many values, so that the sum does not depend on the number of threads.
 _RUN = 1 << 16
 _VALUES_PER_THREAD = 1 << 18
-
-
-@jit
-def _first_not_below(x, t, low):  # type: ignore[no-untyped-def]
-    """Number of sorted values below t, at least `low`; doubling steps, then bisection."""
-    step = 1
-    high = low
-    while high < x.size and x[high] < t:
-        low = high + 1
-        high += step
-        step *= 2
-    high = min(high, x.size)
-    while low < high:
-        middle = (low + high) // 2
-        if x[middle] < t:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @jit
@@ -50,8 +32,8 @@ def _clipped(low, high, x, counts, sums, squares, width):  # type: ignore[no-unt
         below = min(max(np.int64(np.floor(low / width)), 0), bins)
         above = min(max(np.int64(np.ceil(high / width)), 0), bins)
     else:
-        below = _first_not_below(x, low, 0)
-        above = _first_not_below(x, high, below)
+        below = first_not_below(x, low, 0)
+        above = first_not_below(x, high, below)
     n = counts[-1] - counts[above]
     cost = counts[below] * low * low - 2.0 * low * sums[below] + squares[below]
     cost += n * high * high - 2.0 * high * (sums[-1] - sums[above]) + (squares[-1] - squares[above])
@@ -112,7 +94,7 @@ def grid_errors(  # type: ignore[no-untyped-def]
             t = low[c] + (k + 0.5) * scale[c]
             g = 0.0
             if width == 0:
-                at = _first_not_below(x, t, at)
+                at = first_not_below(x, t, at)
                 g = counts[at] * t - sums[at]
             elif t >= end:
                 g = n * t - sums[bins]

@@ -83,11 +83,14 @@ class _Pictures:
 
     def __init__(self, render: Callable[..., Any], background: Callable[[], Any] | None) -> None:
         self.render = render
-        self.ground, *self.size = ("",) if background is None else encode_figure(background())
+        self.ground, self.size = "", (0, 0)
+        if background is not None:
+            self.ground, width, height = encode_figure(background())
+            self.size = (width, height)
 
     def encode(self, chosen: tuple[Any, ...]) -> tuple[str, int, int]:
         uri, width, height = encode_figure(self.render(*chosen), transparent=bool(self.ground))
-        if self.ground and self.size != [width, height]:
+        if self.ground and self.size != (width, height):
             raise InputError(
                 f"frames got a figure of {width} x {height} pixels on a background of {self.size[0]} x "
                 f"{self.size[1]}; expected figures of one size"
