@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sqlib import _skip
+from sqlib import _ops, _skip
 from sqlib._ops import Operand
 from sqlib._sites import Site, Tracer
 from sqlib._weights import Names, sqnr_db
@@ -199,7 +199,8 @@ def calibrate(model: QuantizedModel, recipe: Recipe, data: Iterable[Any], skip: 
     names = Names(network)
     args, kwargs = arguments(next(iter(data)), network)
     discovery = Discovery(sites, names)
-    _run(network, discovery, args, kwargs, 0)
+    with _ops.eagerly():
+        _run(network, discovery, args, kwargs, 0)
     found = list(sites.values())
     if not any(s.supported for s in found):
         raise InputError(

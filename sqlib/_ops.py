@@ -6,8 +6,10 @@ Keys are the function objects that `torch.overrides.TorchFunctionMode` hands ove
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +51,8 @@ def _product(name: str, first: int, keywords: tuple[str, str]) -> Op:
 # Two operands after the equation (see `two_operands`).
 EINSUM = Op("einsum", (Operand(1, "left", "left", None), Operand(2, "right", "right", None)))
 # The attention map is a fourth operand, between the two products; it exists only inside `attention`.
+# The query is seen before its scaling by d^-1/2. Uniform bounds scale with the data, so this gives the same
+# codes as 2DQuant's q after scaling.
 ATTENTION = Op(
     "scaled_dot_product_attention",
     (Operand(0, "query", "query"), Operand(1, "key", "key"), Operand(2, "value", "value")),
@@ -71,6 +75,9 @@ def _table() -> dict[Any, Op]:
         ops[getattr(home, "addmm")] = _product("addmm", 1, ("mat1", "mat2"))  # noqa: B009 - parallel to the next
         for name in ("baddbmm", "addbmm"):
             ops[getattr(home, name)] = _product(name, 1, ("batch1", "batch2"))
+    ops[Tensor.addmm_] = _product("addmm", 1, ("mat1", "mat2"))
+    for in_place in (Tensor.baddbmm_, Tensor.addbmm_):
+        ops[in_place] = _product(in_place.__name__.rstrip("_"), 1, ("batch1", "batch2"))
     ops[torch.functional.einsum] = EINSUM
     ops[F.scaled_dot_product_attention] = ATTENTION
     return ops
@@ -91,8 +98,18 @@ UNSUPPORTED: dict[Any, str] = {
     torch.linalg.multi_dot: "multi_dot",
     torch.bilinear: "bilinear",
     F.bilinear: "bilinear",
+    torch.inner: "inner",
+    Tensor.inner: "inner",
+    torch.dot: "dot",
+    Tensor.dot: "dot",
+    torch.vdot: "vdot",
+    Tensor.vdot: "vdot",
+    torch.linalg.vecdot: "vecdot",
     torch.mv: "mv",
     Tensor.mv: "mv",
+    torch.addmv: "addmv",
+    Tensor.addmv: "addmv",
+    Tensor.addmv_: "addmv",
     torch.lstm: "lstm",
     torch.gru: "gru",
     torch.rnn_tanh: "rnn_tanh",
@@ -100,6 +117,8 @@ UNSUPPORTED: dict[Any, str] = {
     torch.lstm_cell: "lstm_cell",
     torch.gru_cell: "gru_cell",
 }
+if hasattr(torch.ops.higher_order, "flex_attention"):
+    UNSUPPORTED[torch.ops.higher_order.flex_attention] = "flex_attention"
 
 # Fused inference kernels of whole layers. torch takes them only where no function mode is active; seeing one
 # would mean that its products escaped.
@@ -108,6 +127,19 @@ FUSED = {
     for name in ("_native_multi_head_attention", "_transformer_encoder_layer_fwd")
     if hasattr(torch, name)
 }
+
+
+def eagerly() -> AbstractContextManager[None]:
+    """Run compiled functions as the Python they were made from, so that a function mode sees their calls.
+
+    `flex_attention` compiles itself when called, and a compiled function shows a mode nothing. Only for the
+    one pass that discovers the call sites: the switch is global, so threads must not share it.
+    """
+    # Importing the compiler takes seconds, and where nobody has imported it there is nothing compiled.
+    compiling = {"torch._dynamo", "torch.nn.attention.flex_attention"} & sys.modules.keys()
+    if compiling and hasattr(torch.compiler, "set_stance"):
+        return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return, no-untyped-call]
+    return nullcontext()
 
 
 @functools.cache
