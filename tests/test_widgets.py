@@ -219,11 +219,21 @@ def ground() -> Any:
 
 
 def dot(bits: int) -> Any:
+    """A black pixel of a raster, and nothing else."""
     figure = plt.figure(figsize=(2, 1))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set(xlim=(0, 10), ylim=(-1, 1))
-    axes.plot([bits], [0], "o", color="black")
+    pixels = np.zeros((100, 200, 4))
+    pixels[50, 20 * bits, 3] = 1
+    axes.imshow(pixels, interpolation="nearest")
+    return figure
+
+
+def stroke(bits: int) -> Any:
+    figure = plt.figure(figsize=(2, 1))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.plot([0, 1], [0, bits])
     return figure
 
 
@@ -249,8 +259,17 @@ def test_background_is_stored_once_and_shows_through() -> None:
     assert script is not None and script.string is not None
     for position, frame in enumerate(json.loads(script.string)["frames"], 3):
         over = pixels_of(frame["src"])
-        assert over[100, 40 * position].tolist() == [0, 0, 0, 255]
-        assert over[0, 0, 3] == 0 and np.mean(over[..., 3] > 0) < 0.02
+        assert over[101, 40 * position + 1].tolist() == [0, 0, 0, 255]
+        assert over[0, 0, 3] == 0 and np.mean(over[..., 3] > 0) < 0.001
+
+
+def test_drawing_over_a_background_is_a_vector_without_a_ground() -> None:
+    page = soup(widgets.frames_html(stroke, [3, 4], label="x", alt="A line to {0}", background=ground))
+    assert page.img is not None
+    kind, data = str(page.img["src"]).split(",", 1)
+    assert kind == "data:image/svg+xml;base64"
+    drawing = base64.b64decode(data).decode()
+    assert "stroke: #1f77b4" in drawing and "#ffffff" not in drawing
 
 
 def test_frames_without_background_have_none() -> None:

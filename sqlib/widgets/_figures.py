@@ -21,6 +21,10 @@ SMALL = 48_000
 """Bytes below which a raster picture is small enough not to try a vector form."""
 
 
+OVERLAY = 16_000
+"""Bytes below which a transparent drawing stays a vector: faster to make than a raster, and always sharp."""
+
+
 def static_mode() -> bool:
     """Whether widgets are rendered for a page without a kernel (environment variable ``SQLIB_STATIC``)."""
     return os.environ.get("SQLIB_STATIC", "") not in ("", "0")
@@ -92,11 +96,16 @@ def encode_figure(figure: Any, *, transparent: bool = False) -> tuple[str, int, 
             f"expected a matplotlib figure, got {type(figure).__name__}: return the Figure, not the Axes"
         )
     width, height = (round(float(side) * CSS_DPI) for side in figure.get_size_inches())
-    kind, data = _raster(figure, transparent)
-    if len(data) > SMALL and not any(axes.images for axes in figure.axes):
-        vector = _svg(figure, transparent)
-        if len(vector) < len(data):
-            kind, data = "image/svg+xml", vector
+    drawing = not any(axes.images for axes in figure.axes)
+    vector = _svg(figure, transparent) if transparent and drawing else b""
+    if vector and len(vector) <= OVERLAY:
+        kind, data = "image/svg+xml", vector
+    else:
+        kind, data = _raster(figure, transparent)
+        if len(data) > SMALL and drawing:
+            vector = vector or _svg(figure, transparent)
+            if len(vector) < len(data):
+                kind, data = "image/svg+xml", vector
     plt.close(figure)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}", width, height
 
