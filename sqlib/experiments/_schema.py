@@ -1,7 +1,8 @@
-"""The words tables are written in: networks, methods, tables, profiles."""
+"""The words tables and claims are written in: networks, methods, tables, profiles, statements."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,3 +77,41 @@ class Profile:
     datasets: tuple[str, ...] | None = None
     calibration: CalibrationSpec | None = None
     scratch: bool = False
+
+
+@dataclass(frozen=True)
+class Statement:
+    """``low <= drop(worse) - drop(better) <= high`` in dB, for each bit-width and dataset.
+
+    Attributes
+    ----------
+    name, text
+        Short name; the claim in words.
+    source
+        Where the paper says it.
+    table
+        The planned table that holds both rows.
+    better, worse
+        Their labels.
+    bits
+        Bit-widths it is claimed for.
+    low, high
+        Bounds of the gain in dB.
+    share
+        Also, drop(better) is at most this share of drop(worse); by default any.
+    ours
+        Printed label to the label of the variant that stands for it on our networks, where the printed
+        method itself was not run (a shorter schedule); the summary names it.
+    """
+
+    name: str
+    text: str
+    source: str
+    table: str
+    better: str
+    worse: str
+    bits: tuple[int, ...]
+    low: float = 0.0
+    high: float = math.inf
+    share: float = math.inf
+    ours: Mapping[str, str] = field(default_factory=dict)

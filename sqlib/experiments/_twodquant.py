@@ -11,6 +11,9 @@ _BITS = (4, 3, 2)
 _CROPS = CalibrationSpec("div2k", n=96, patch=48, batch=16)
 _SMOKE, _SLOW, _FULL = ("smoke",), ("laptop", "full"), ("full",)
 _SHORT = {"schedule": "laptop"}
+# The published rate: in absolute units, which for a network in 0..1 is about what its weights are.
+_ABSOLUTE = {"learning_rate": 1e-2, "relative": False}
+_LOW = (4, 2)
 _TINY = {"schedule": "laptop", "iterations": 3, "batch": 2}
 _OURS = (Network("swinir-small", 4, "pretrained"), Network("swinir-small", 2, "pretrained"))
 _PRINTED = tuple(
@@ -111,6 +114,49 @@ TABLES = (
                 )
                 for share in (99.0, 99.5, 99.9, 99.99)
             ),
+        ),
+        calibration=_CROPS,
+        datasets=("set5", "set14"),
+    ),
+    Table(
+        name="2dquant-dqc",
+        paper="2dquant",
+        title="DQC, one choice at a time: the loss of the release, the published rate, one-sided bounds",
+        networks=_OURS,
+        methods=(
+            Method("FP", None),
+            Method("DOBI", "dobi", _LOW),
+            Method("DQC, 300 iterations", "twodquant", _LOW, _SHORT, profiles=_SLOW),
+            Method(
+                "DQC, loss of the release", "twodquant", _LOW, {**_SHORT, "loss": "release"}, profiles=_SLOW
+            ),
+            Method(
+                "DQC, output loss alone", "twodquant", _LOW, {**_SHORT, "feature_weight": 0.0}, profiles=_SLOW
+            ),
+            Method("DQC, published rate", "twodquant", _LOW, {**_SHORT, **_ABSOLUTE}, profiles=_SLOW),
+            Method(
+                "DQC of bounds, biases and norms",
+                "twodquant",
+                _LOW,
+                {**_SHORT, "train": ("bounds", "biases", "norms")},
+                profiles=_SLOW,
+            ),
+        ),
+        calibration=_CROPS,
+        datasets=("set5", "set14"),
+    ),
+    Table(
+        name="2dquant-cnn",
+        paper="2dquant",
+        title="The same bounds and the same DQC for convolutional networks",
+        networks=(Network("edsr-small", 4, "pretrained"), Network("carn-m", 4, "carn_m.pth")),
+        methods=(
+            Method("FP", None),
+            Method("MinMax", "minmax", (4,), {"weight_per": "tensor"}),
+            Method("DOBI", "dobi", (4,)),
+            Method("mse bounds (ours)", "mse", (4,)),
+            Method("DBDC+Pac", "dbdc-pac", (4,), profiles=_SLOW),
+            Method("2DQuant, 300 iterations", "twodquant", (4,), _SHORT, profiles=_SLOW),
         ),
         calibration=_CROPS,
         datasets=("set5", "set14"),
