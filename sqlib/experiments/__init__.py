@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlib.experiments.notebook import run_notebook
     from sqlib.experiments.overview import status
     from sqlib.experiments.planner import plan
+    from sqlib.experiments.records import drops_frame, provenance_frame, seconds_frame
     from sqlib.experiments.reproduction import Reproduction, reproduce
     from sqlib.experiments.scoreboard import scoreboard_counts, scoreboard_frame
     from sqlib.experiments.store import Store, default_store, packaged_store
@@ -33,16 +34,19 @@ _HOME = {
     "Store": "store",
     "context_frame": "frame",
     "default_store": "store",
+    "drops_frame": "records",
     "format_table": "tables",
     "gaps_frame": "gaps",
     "judge": "verdicts",
     "packaged_store": "store",
     "plan": "planner",
+    "provenance_frame": "records",
     "published_frame": "frame",
     "reproduce": "reproduction",
     "run_notebook": "notebook",
     "scoreboard_counts": "scoreboard",
     "scoreboard_frame": "scoreboard",
+    "seconds_frame": "records",
     "status": "overview",
     "table_frame": "tables",
     "verify": "verification",
@@ -55,16 +59,19 @@ __all__ = [
     "Store",
     "context_frame",
     "default_store",
+    "drops_frame",
     "format_table",
     "gaps_frame",
     "judge",
     "packaged_store",
     "plan",
+    "provenance_frame",
     "published_frame",
     "reproduce",
     "run_notebook",
     "scoreboard_counts",
     "scoreboard_frame",
+    "seconds_frame",
     "status",
     "table_frame",
     "verify",
