@@ -42,6 +42,16 @@ def statement_frame(
     return _instances(statement, table_frame(statement.table, store=store))
 
 
+def statement_frames(
+    statements: tuple[Statement, ...] = STATEMENTS,
+    *,
+    store: Store | str | os.PathLike[str] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Name of a statement to its :func:`statement_frame`, each table being read once."""
+    tables = {name: table_frame(name, store=store) for name in {s.table for s in statements}}
+    return {s.name: _instances(s, tables[s.table]) for s in statements}
+
+
 def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
@@ -97,10 +107,10 @@ def statement_summary(
 
     if not statements:
         raise InputError("statement_summary: no statements given; pass some of STATEMENTS")
-    frames = {name: table_frame(name, store=store) for name in {s.table for s in statements}}
+    frames = statement_frames(statements, store=store)
     rows = []
     for statement in statements:
-        found = _instances(statement, frames[statement.table])
+        found = frames[statement.name]
         printed = found["network"].str.endswith("(printed)") if len(found) else pd.Series(dtype=bool)
         rows.append(
             {

@@ -7,7 +7,12 @@ import pytest
 
 from sqlib.errors import InputError
 from sqlib.experiments.definitions import TABLES
-from sqlib.experiments.statements import STATEMENTS, statement_frame, statement_summary
+from sqlib.experiments.statements import (
+    STATEMENTS,
+    statement_frame,
+    statement_frames,
+    statement_summary,
+)
 
 
 def test_the_printed_tables_bear_out_what_the_paper_says_of_min_max():
@@ -15,6 +20,18 @@ def test_the_printed_tables_bear_out_what_the_paper_says_of_min_max():
     printed = found[found["network"] == "EDSR (printed)"]
     # 2 scales, 2 bit-widths, 4 datasets
     assert len(printed) == 16 and printed["held"].all() and (printed["gain"] > 0).all()
+
+
+def test_many_frames_are_those_of_one_each():
+    some = STATEMENTS[:2]
+    frames = statement_frames(some)
+    assert list(frames) == [s.name for s in some]
+    for statement in some:
+        assert frames[statement.name].equals(statement_frame(statement))
+
+
+def test_names_are_unique():
+    assert len({s.name for s in STATEMENTS}) == len(STATEMENTS)
 
 
 def test_bounds_decide_what_holds():
