@@ -87,5 +87,11 @@ def check_number(name: str, value: Any, low: float, high: float, *, above: bool 
     return float(number)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raise `InputError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={value!r}: expected True or False")
+
+
 def _upto(high: float) -> str:
     return f" and at most {high:g}" if high < 10**6 else ""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from sqlib._checks import check_integer, check_number
+from sqlib._checks import check_flag, check_integer, check_number
 from sqlib.errors import InputError
 
 GROUPS = ("bounds", "weight_bounds", "activation_bounds", "biases", "norms")
@@ -87,8 +87,7 @@ class Options:
         if self.feature_axis is not None:
             check_integer("feature_axis", self.feature_axis, -8, 8)
         for name in ("augment", "relative", "scale_gradients"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}={getattr(self, name)!r}: expected True or False")
+            check_flag(name, getattr(self, name))
         betas: Any = self.betas
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise InputError(f"betas={betas!r}: expected a pair, e.g. (0.9, 0.999)")

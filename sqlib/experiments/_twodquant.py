@@ -11,6 +11,8 @@ _BITS = (4, 3, 2)
 _CROPS = CalibrationSpec("div2k", n=96, patch=48, batch=16)
 _SMOKE, _SLOW, _FULL = ("smoke",), ("laptop", "full"), ("full",)
 _SHORT = {"schedule": "laptop"}
+# As every quantizer of the paper: one pair of real bounds a tensor, no integer zero point.
+_REAL = {"weight_per": "tensor", "integer_zero": False}
 # The published rate: in absolute units, which for a network in 0..1 is about what its weights are.
 _ABSOLUTE = {"learning_rate": 1e-2, "relative": False}
 _LOW = (4, 2)
@@ -54,8 +56,8 @@ TABLES = (
             # What the paper calls bicubic agrees with bilinear enlargement, see chapter 1.
             Method("Bicubic", None, networks=("bilinear",)),
             Method("FP", None, networks=_SWIN),
-            Method("MinMax", "minmax", _BITS, {"weight_per": "tensor"}, networks=_SWIN),
-            Method("Percentile", "percentile", _BITS, {"weight_per": "tensor"}, networks=_SWIN),
+            Method("MinMax", "minmax", _BITS, _REAL, networks=_SWIN),
+            Method("Percentile", "percentile", _BITS, _REAL, networks=_SWIN),
             Method("DBDC+Pac", "dbdc-pac", _BITS, profiles=_SLOW, networks=_SWIN),
             Method("DOBI", "dobi", _BITS, networks=_SWIN),
             Method("DOBI, one-sided as printed", "dobi", _BITS, {"variant": "paper"}, networks=_SWIN),
@@ -82,7 +84,7 @@ TABLES = (
         networks=(_OURS[1], _PRINTED[0]),
         methods=(
             Method("FP", None),
-            Method("MinMax (no DOBI, no DQC)", "minmax", (4,), {"weight_per": "tensor"}),
+            Method("MinMax (no DOBI, no DQC)", "minmax", (4,), _REAL),
             Method("DOBI only", "dobi", (4,)),
             Method("DQC only", "twodquant", (4,), {"bounds_from": "minmax"}, profiles=_FULL),
             Method(
@@ -110,7 +112,7 @@ TABLES = (
                     f"percentile {share:g}",
                     "percentile",
                     _BITS,
-                    {"weight_per": "tensor", "percentile": share},
+                    {**_REAL, "percentile": share},
                 )
                 for share in (99.0, 99.5, 99.9, 99.99)
             ),
@@ -152,7 +154,7 @@ TABLES = (
         networks=(Network("edsr-small", 4, "pretrained"), Network("carn-m", 4, "carn_m.pth")),
         methods=(
             Method("FP", None),
-            Method("MinMax", "minmax", (4,), {"weight_per": "tensor"}),
+            Method("MinMax", "minmax", (4,), _REAL),
             Method("DOBI", "dobi", (4,)),
             Method("mse bounds (ours)", "mse", (4,)),
             Method("DBDC+Pac", "dbdc-pac", (4,), profiles=_SLOW),

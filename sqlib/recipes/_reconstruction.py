@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_integer, check_number
+from sqlib._checks import FULL_PRECISION, check_flag, check_integer, check_number
 from sqlib.errors import InputError
 from sqlib.recipes._base import Observer, Recipe, check_weight_per, resolve_schedule
 
@@ -101,8 +101,7 @@ class Reconstruction(Recipe):
         object.__setattr__(self, "warmup", check_number("warmup", self.warmup, 0, 1))
         for name in ("loss_norm", "scale_norm"):
             object.__setattr__(self, name, check_number(name, getattr(self, name), 0, math.inf, above=True))
-        if not isinstance(self.relative, bool):
-            raise InputError(f"relative={self.relative!r}: expected True or False")
+        check_flag("relative", self.relative)
         if not isinstance(self.beta, (tuple, list)) or len(self.beta) != 2:
             raise InputError(f"beta={self.beta!r}: expected a pair (first, last), e.g. (20, 2)")
         pair = tuple(check_number("beta", b, 1, math.inf) for b in self.beta)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, check_flag
 from sqlib.errors import InputError
 from sqlib.recipes._base import register
 from sqlib.recipes.dfsq import DFSQ, _integer
@@ -79,8 +79,7 @@ class CompensatedDFSQ(DFSQ):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("retarget", "compensate", "correct_bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}={getattr(self, name)!r}: expected True or False")
+            check_flag(name, getattr(self, name))
         for name in ("positions", "repeats"):
             object.__setattr__(self, name, _integer(name, getattr(self, name), 1))
         ridge = self.ridge

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, check_flag
 from sqlib.errors import InputError
 from sqlib.recipes._base import Observer, Recipe, register
 
@@ -95,8 +95,7 @@ class DFSQ(Recipe):
             value = getattr(self, name)
             if value not in choices:
                 raise InputError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
-        if not isinstance(self.channelwise, bool):
-            raise InputError(f"channelwise={self.channelwise!r}: expected True or False")
+        check_flag("channelwise", self.channelwise)
         for name, low in (("words", 2), ("patch", 1), ("seed", 0)):
             object.__setattr__(self, name, _integer(name, getattr(self, name), low))
         if self.words not in _SIZES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, check_flag
 from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @register("minmax")
 @dataclass(frozen=True)
 class MinMax(Recipe):
-    """Asymmetric uniform quantization over [min, max] with an integer zero point (DFSQ's weight quantizer).
+    """Asymmetric uniform quantization over [min, max] (with an integer zero point DFSQ's weight quantizer).
 
     Parameters
     ----------
@@ -25,6 +25,9 @@ class MinMax(Recipe):
         One bit-width, or (weight bits, activation bits); see `Recipe`.
     weight_per
         "channel": one range per output channel of each weight; "tensor": one per weight.
+    integer_zero
+        True: zero is a level, as integer arithmetic with zero points wants it and DFSQ has it; the range
+        moves by up to half a step for it. False: the bounds are the extremes themselves, as in 2DQuant.
 
     Notes
     -----
@@ -32,10 +35,12 @@ class MinMax(Recipe):
     """
 
     weight_per: str = "channel"
+    integer_zero: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weight_per(self.weight_per)
+        check_flag("integer_zero", self.integer_zero)
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """Min-max quantizer of one weight."""
@@ -45,12 +50,19 @@ class MinMax(Recipe):
         if self.weight_bits == FULL_PRECISION:
             return None
         axis = site.weight_axis if self.weight_per == "channel" else None
-        return UniformQuantizer(
-            fit_bounds(weight.detach().cpu().double().numpy(), self.weight_bits, axis=axis, method="minmax")
+        bounds = fit_bounds(
+            weight.detach().cpu().double().numpy(),
+            self.weight_bits,
+            axis=axis,
+            method="minmax",
+            integer_zero=self.integer_zero,
         )
+        return UniformQuantizer(bounds)
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """Running minimum and maximum."""
         from sqlib.quantizers import RangeObserver
 
-        return None if self.activation_bits == FULL_PRECISION else RangeObserver(self.activation_bits)
+        if self.activation_bits == FULL_PRECISION:
+            return None
+        return RangeObserver(self.activation_bits, integer_zero=self.integer_zero)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlib._checks import FULL_PRECISION, check_percentile
+from sqlib._checks import FULL_PRECISION, check_flag, check_percentile
 from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Percentile(Recipe):
     percentile
         Upper percentile of the activations, above 50 and up to 100; the lower bound is the (100 -
         percentile)-th. No SR paper prints its value; 99.9 is ours.
-    weight_per
-        "channel" or "tensor".
+    weight_per, integer_zero
+        As in `MinMax`.
     weight_percentile
         The same for weights; 100 (the default) is min-max.
 
@@ -42,10 +42,12 @@ class Percentile(Recipe):
     percentile: float = 99.9
     weight_per: str = "channel"
     weight_percentile: float = 100.0
+    integer_zero: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weight_per(self.weight_per)
+        check_flag("integer_zero", self.integer_zero)
         object.__setattr__(self, "percentile", check_percentile(self.percentile))
         weight_percentile = check_percentile(self.weight_percentile, "weight_percentile")
         object.__setattr__(self, "weight_percentile", weight_percentile)
@@ -63,6 +65,7 @@ class Percentile(Recipe):
             method="minmax" if self.weight_percentile == 100.0 else "percentile",
             percentile=self.weight_percentile,
             axis=site.weight_axis if self.weight_per == "channel" else None,
+            integer_zero=self.integer_zero,
         )
         return UniformQuantizer(bounds)
 
@@ -72,4 +75,6 @@ class Percentile(Recipe):
 
         if self.activation_bits == FULL_PRECISION:
             return None
-        return HistogramObserver(self.activation_bits, percentile=self.percentile)
+        return HistogramObserver(
+            self.activation_bits, percentile=self.percentile, integer_zero=self.integer_zero
+        )

@@ -149,7 +149,10 @@ class TwoDQuant(Recipe):
     def start(self) -> Recipe:
         """The recipe of the first stage."""
         kind, names = STARTS[self.bounds_from]
-        return kind(bits=self.bits, **{name: getattr(self, name) for name in names})
+        options = {name: getattr(self, name) for name in names}
+        if kind in (MinMax, Percentile):
+            options["integer_zero"] = False  # no quantizer of 2DQuant has a zero point
+        return kind(bits=self.bits, **options)
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """As the first stage has it."""

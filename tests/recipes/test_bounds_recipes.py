@@ -12,7 +12,7 @@ from sqlib import models, recipes
 from sqlib.codebook import dequantize, fit_bounds, quantize
 from sqlib.errors import InputError
 from sqlib.quantizers import BoundsObserver, DensityObserver, UniformQuantizer
-from sqlib.recipes import DOBI, MSE, Density, MinMax
+from sqlib.recipes import DOBI, MSE, Density, MinMax, Percentile, TwoDQuant
 
 SEARCHED = [
     DOBI(bits=4, steps=20),
@@ -247,3 +247,28 @@ def test_search_beats_minmax_where_it_looks():
         sqnr[recipe.name] = sqlib.quantize_model(original, recipe, data, skip=[]).report().weight_sqnr_db
     assert (sqnr["mse"] >= sqnr["dobi"] - 1e-6).all()
     assert sqnr["dobi"].sum() > sqnr["minmax"].sum()
+
+
+@pytest.mark.parametrize("kind", [MinMax, Percentile])
+def test_the_extremes_themselves_without_an_integer_zero(kind):
+    """2DQuant has no zero points; with one, the range moves so that zero is a level."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3))
+    x = torch.rand(2, 3, 12, 12)
+    options = {"weight_per": "tensor", **({"percentile": 100.0} if kind is Percentile else {})}
+    real = sqlib.quantize_model(network, kind(2, **options, integer_zero=False), [x], skip=[])
+    moved = sqlib.quantize_model(network, kind(2, **options), [x], skip=[])
+    for name, data in (("2/weight|0", network[2].weight.detach()), ("0:input", x)):
+        bounds, other = (
+            (m.weights if "weight" in name else m.activations)[name].bounds() for m in (real, moved)
+        )
+        assert not bounds.integer_zero and other.integer_zero
+        ends = (data.min().item(), data.max().item())
+        assert (float(bounds.lower), float(bounds.upper)) == pytest.approx(ends, rel=1e-3)
+    with pytest.raises(InputError, match="integer_zero='no': expected True or False"):
+        kind(4, integer_zero="no")
+
+
+def test_2dquant_starts_without_zero_points():
+    for start in ("minmax", "percentile"):
+        assert TwoDQuant(4, bounds_from=start).start().integer_zero is False
