@@ -55,6 +55,15 @@ STATEMENTS = (
     _part("both-beat-dobi", "... than DOBI alone", _BOTH, "DOBI only"),
     _part("dobi-alone-beats-dqc-alone", "DOBI alone loses no more than DQC from Min-Max", "DOBI only", _ONE),
     Statement(
+        "zero-point-helps-minmax",
+        "With an integer zero point, Min-Max loses no more than without",
+        "this project",
+        _TABLE,
+        "MinMax, integer zero point",
+        "MinMax",
+        _BITS,
+    ),
+    Statement(
         "mse-beats-dobi",
         "Bounds of least squared error lose no more than DOBI's",
         "this project",
