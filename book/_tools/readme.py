@@ -20,10 +20,15 @@ SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
 
 
 def scores(records: list[dict[str, Any]]) -> dict[tuple[str, int, str, int], dict[str, float]]:
-    """Mean PSNR by (network, scale, method, bits) and dataset; of two records the later one counts."""
+    """Mean PSNR by (network, scale, method, bits) and dataset; of two records the later one counts.
+
+    Of DFSQ's Table 2 alone: Min-Max is another recipe in other tables.
+    """
     out: dict[tuple[str, int, str, int], dict[str, float]] = {}
     for record in sorted(records, key=lambda r: str(r["time"])):
         cell = record["cell"]
+        if cell["table"] != "dfsq-table2":
+            continue
         row = (str(cell["model"]), int(cell["scale"]), str(cell["method"]), int(cell["bits"]))
         out.setdefault(row, {})[str(cell["dataset"])] = float(record["psnr"])
     return out

@@ -21,12 +21,21 @@ def test_measured_figures_are_what_the_records_say() -> None:
 
 
 def test_table_is_computed_from_records() -> None:
-    def record(method: str, bits: str, psnr: float, time: str) -> dict[str, object]:
-        cell = {"model": "net", "scale": 4, "method": method, "bits": bits, "dataset": "set5"}
+    def record(
+        method: str, bits: str, psnr: float, time: str, table: str = "dfsq-table2"
+    ) -> dict[str, object]:
+        cell = {
+            "table": table, "model": "net", "scale": 4, "method": method, "bits": bits, "dataset": "set5"
+        }  # fmt: skip
         return {"cell": cell, "psnr": psnr, "time": time}
 
     rows = readme.scores(
-        [record("MinMax", "4", 29.5, "2"), record("FP", "32", 30.25, "1"), record("MinMax", "4", 29.0, "1")]
+        [
+            record("MinMax", "4", 29.5, "2"),
+            record("FP", "32", 30.25, "1"),
+            record("MinMax", "4", 29.0, "1"),
+            record("MinMax", "4", 20.0, "3", table="2dquant-table3"),  # another Min-Max
+        ]
     )
     table = readme.network_table(rows, "net", 4)
     assert "| full precision, PSNR in dB | 30.25 |" in table
