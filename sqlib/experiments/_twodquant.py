@@ -125,7 +125,7 @@ TABLES = (
     Table(
         name="2dquant-dqc",
         paper="2dquant",
-        title="DQC, one choice at a time: the loss of the release, the published rate, one-sided bounds",
+        title="DQC, one choice at a time: its loss, its rate, what it trains",
         networks=(_OURS[0],),
         methods=(
             Method("FP", None),
