@@ -81,10 +81,11 @@ class WindowAttention(nn.Module):
 
         q, k, v = split(self.q(x)) * self.factor, split(self.k(x)), split(self.v(x))
         scores = torch.matmul(q, k.transpose(-2, -1))
-        scores = scores + self.relative_position_bias[self.index].permute(2, 0, 1)
+        # In place: the scores are the network's largest tensor, and fresh memory costs more than the sum.
+        scores += self.relative_position_bias[self.index].permute(2, 0, 1)
         if mask is not None:
-            scores = scores.view(-1, len(mask), self.heads, tokens, tokens) + mask[:, None]
-            scores = scores.view(count, self.heads, tokens, tokens)
+            by_image = scores.view(-1, len(mask), self.heads, tokens, tokens)
+            by_image += mask[:, None]
         out = torch.matmul(scores.softmax(-1), v)
         return self.proj(out.transpose(1, 2).reshape(count, tokens, features))
 
