@@ -1,10 +1,11 @@
 r"""DOBI, 2DQuant's first stage: shrink the range of the data step by step, keep the least squared error.
 
-.. math:: (l_i, u_i) = \left(\min x + i\,\tfrac{R}{2K},\; \max x - i\,\tfrac{R}{2K}\right), \quad
-          R = \max x - \min x, \quad i = 0, \dots, K - 1
+.. math:: (l_i, u_i) = \left(\min x + i\,\tfrac{R}{2T},\; \max x - i\,\tfrac{R}{2T}\right), \quad
+          R = \max x - \min x, \quad i = 0, \dots, T - 1
 
 One-sided data (the map after a softmax, the output of a GELU) keeps its lower end, and only the upper one
-moves, by R/(2K) a step in the paper's Algorithm 1 and by R/K in the released code (which never uses it).
+moves, by R/(2T) a step in the paper's Algorithm 1 and by R/T in the released code (which never uses it).
+The paper writes K for the number of pairs T; K is the number of levels here.
 
 Source: 2DQuant (Liu et al., NeurIPS 2024), Algorithm 1, with its sign slip mended (the upper bound falls).
 """
@@ -23,18 +24,18 @@ Array = NDArray[np.float64]
 def dobi_candidates(
     lower: float, upper: float, steps: int = 100, *, one_sided: bool = False, variant: str = "release"
 ) -> tuple[Array, Array]:
-    """The K pairs that DOBI compares.
+    """The T pairs that DOBI compares.
 
     Parameters
     ----------
     lower, upper
         Range of the data.
     steps
-        K.
+        T.
     one_sided
         Keep the lower end.
     variant
-        "release" or "paper"; they differ in the one-sided step, R/K against R/(2K).
+        "release" or "paper"; they differ in the one-sided step, R/T against R/(2T).
 
     Returns
     -------
@@ -48,7 +49,7 @@ def dobi_candidates(
 
 
 def search_dobi(search: Search, steps: int, one_sided: bool, variant: str) -> tuple[float, float, float]:
-    """DOBI's pair and its squared error; O(n + K levels log n)."""
+    """DOBI's pair and its squared error; O(n + T levels log n)."""
     low, up = dobi_candidates(
         search.oracle.lower, search.oracle.upper, steps, one_sided=one_sided, variant=variant
     )

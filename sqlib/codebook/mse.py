@@ -2,10 +2,10 @@ r"""Least squares bounds: both ends searched together, which is what DOBI's one-
 
 The grid holds every pair
 
-.. math:: (l_i, u_j) = \left(\min x + i\,\tfrac{R}{2K},\; \max x - j\,\tfrac{R}{2K}\right), \quad
-          i, j \ge 0, \quad i + j \le 2K - 1
+.. math:: (l_i, u_j) = \left(\min x + i\,\tfrac{R}{2T},\; \max x - j\,\tfrac{R}{2T}\right), \quad
+          i, j \ge 0, \quad i + j \le 2T - 1
 
-(20,100 for K = 100): all of DOBI's candidates, two-sided and one-sided, release and paper, lie on it.
+(20,100 for T = 100): all of DOBI's candidates, two-sided and one-sided, release and paper, lie on it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _pairs(steps: int) -> tuple[Array, Array]:
 
 
 def mse_candidates(lower: float, upper: float, steps: int = 100) -> tuple[Array, Array]:
-    """The grid of pairs for data in [lower, upper]: two float64 arrays (K (2K + 1),)."""
+    """The grid of pairs for data in [lower, upper]: two float64 arrays (T (2T + 1),)."""
     i, j = _pairs(steps)
     step = (upper - lower) / (2 * steps)
     # the same expressions as DOBI's, so that its candidates are met to the last bit

@@ -32,7 +32,7 @@ class DOBI(Recipe):
         "paper": patterns (`fnmatch`) of call sites whose input counts as one-sided although it may be
         slightly negative. The default names the MLP's second layer, whose input comes from a GELU.
     steps
-        K, the number of candidates; 100 as published.
+        T, the number of candidates (the paper's K); 100 as published.
     weight_per
         "tensor" as published, or "channel": one range per output channel. Weights are two-sided always.
 

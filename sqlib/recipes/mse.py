@@ -25,7 +25,7 @@ class MSE(Recipe):
     bits
         One bit-width, or (weight bits, activation bits); see `Recipe`.
     steps
-        K; the grid holds K (2K + 1) pairs, among them every candidate of DOBI with the same K.
+        T; the grid holds T (2T + 1) pairs, among them every candidate of DOBI with the same T.
     weight_per
         "tensor" (as in 2DQuant) or "channel".
 
