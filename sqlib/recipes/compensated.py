@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_flag
 from sqlib.errors import InputError
-from sqlib.recipes._base import register
+from sqlib.recipes._base import Recipe, register
 from sqlib.recipes.dfsq import DFSQ, _integer
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sqlib._sites import Site
     from sqlib.quantize import QuantizedModel
+
+_MANY_BITS = 6  # from here on the universal set of four word sets is too coarse
 
 
 @register("dfsq-compensated")
@@ -33,7 +35,10 @@ class CompensatedDFSQ(DFSQ):
 
     Parameters
     ----------
-    bits, words, selector, channelwise, normalize, points_per, post_relu, statistics, patch, seed
+    words
+        As in `DFSQ`; None: 4, and 5 from 6 bits on. A plane without negative values has only 189 of the 377
+        points of four word sets to choose from, too few for 64 levels to lie where they are needed.
+    bits, selector, channelwise, normalize, points_per, post_relu, statistics, patch, seed
         As in `DFSQ`, with other defaults: exact points, no centring wherever no value is negative, and
         statistics per tile of 16 x 16 pixels. A mean and a magnitude of 16 bits each are then 0.125 bit for
         every activation, and no tile waits for the rest of its plane; ``statistics="image"`` is DFSQ's own.
@@ -65,6 +70,7 @@ class CompensatedDFSQ(DFSQ):
 
     version: ClassVar[int] = 2  # 1 took its statistics over whole planes by default
 
+    words: int | None = None  # type: ignore[assignment]  # a number once the recipe is made
     selector: str = "exact"
     post_relu: str = "auto"
     statistics: str = "patch"
@@ -77,6 +83,10 @@ class CompensatedDFSQ(DFSQ):
     repeats: int = 3
 
     def __post_init__(self) -> None:
+        if self.words is None:
+            Recipe.__post_init__(self)  # the bits are checked before they are used
+            many = _MANY_BITS <= self.activation_bits < FULL_PRECISION
+            object.__setattr__(self, "words", 5 if many else 4)
         super().__post_init__()
         for name in ("retarget", "compensate", "correct_bias"):
             check_flag(name, getattr(self, name))

@@ -240,6 +240,30 @@ def test_bad_options(options, message):
         CompensatedDFSQ(bits=4, **options)
 
 
+@pytest.mark.parametrize(("bits", "words"), [(3, 4), (5, 4), (6, 5), ((4, 8), 5), ((8, 4), 4), ((6, 32), 4)])
+def test_words_follow_the_bits_of_activations(bits, words):
+    recipe = CompensatedDFSQ(bits)
+    assert recipe.words == recipe.to_dict()["words"] == words
+    assert CompensatedDFSQ(bits, words=3 if bits != (4, 8) else 4).words < 5  # what is asked for is kept
+
+
+def test_bits_are_checked_before_words_follow_them():
+    with pytest.raises(InputError, match="bits='x'"):
+        CompensatedDFSQ("x")
+
+
+def test_more_words_help_at_6_bits(net, images):
+    """With 189 points between 0 and 1 to choose 64 from, the universal set is what limits four word sets."""
+    positive = [torch.rand(2, 8, 32, 32, generator=torch.Generator().manual_seed(1))]
+    layer = nn.Sequential(nn.Conv2d(8, 4, 1))
+    errors = []
+    for words in (4, None):
+        quantized = quantize_model(layer, CompensatedDFSQ((32, 6), words=words), positive)
+        with torch.inference_mode():
+            errors.append(float((quantized(positive[0]) - layer(positive[0])).square().mean()))
+    assert errors[1] < 0.9 * errors[0]
+
+
 def test_round_trip():
     recipe = CompensatedDFSQ(bits=(3, 4), selector="release", ridge=1, positions=np.int64(100))
     assert recipes.from_json(recipe.to_json()) == recipe
