@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sqlib._sites import Site
     from sqlib.quantize import QuantizedModel
 
-_MANY_BITS = 6  # from here on the universal set of four word sets is too coarse
+_MANY_BITS = 6  # from here on the universal set of four word sets is too coarse everywhere,
+_NO_TILES = 8  # and from here on that of five towards its ends
 
 
 @register("dfsq-compensated")
@@ -38,10 +39,13 @@ class CompensatedDFSQ(DFSQ):
     words
         As in `DFSQ`; None: 4, and 5 from 6 bits on. A plane without negative values has only 189 of the 377
         points of four word sets to choose from, too few for 64 levels to lie where they are needed.
-    bits, selector, channelwise, normalize, points_per, post_relu, statistics, patch, seed
-        As in `DFSQ`, with other defaults: exact points, no centring wherever no value is negative, and
-        statistics per tile of 16 x 16 pixels. A mean and a magnitude of 16 bits each are then 0.125 bit for
-        every activation, and no tile waits for the rest of its plane; ``statistics="image"`` is DFSQ's own.
+    statistics
+        As in `DFSQ`; None: "patch", tiles of 16 x 16 pixels, and "image" from 8 bits on. A mean and a
+        magnitude of 16 bits each are 0.125 bit for every activation of a tile, and no tile waits for the rest
+        of its plane. But tiles push values towards -1 and 1, where the universal set is too sparse for 256
+        levels.
+    bits, selector, channelwise, normalize, points_per, post_relu, patch, seed
+        As in `DFSQ`, with other defaults: exact points, and no centring wherever no value is negative.
     retarget
         Move the weights to the least-squares solution for the quantized inputs before rounding.
     compensate
@@ -73,7 +77,7 @@ class CompensatedDFSQ(DFSQ):
     words: int | None = None  # type: ignore[assignment]  # a number once the recipe is made
     selector: str = "exact"
     post_relu: str = "auto"
-    statistics: str = "patch"
+    statistics: str | None = None  # type: ignore[assignment]
     patch: int = 16
     retarget: bool = True
     compensate: bool = True
@@ -83,10 +87,13 @@ class CompensatedDFSQ(DFSQ):
     repeats: int = 3
 
     def __post_init__(self) -> None:
+        Recipe.__post_init__(self)  # checks the bits, which the rest depends on
+        bits = 0 if self.activation_bits == FULL_PRECISION else self.activation_bits
         if self.words is None:
-            Recipe.__post_init__(self)  # the bits are checked before they are used
-            many = _MANY_BITS <= self.activation_bits < FULL_PRECISION
-            object.__setattr__(self, "words", 5 if many else 4)
+            object.__setattr__(self, "words", 5 if bits >= _MANY_BITS else 4)
+        if self.statistics is None:
+            tiles = bits < _NO_TILES and self.normalize == "dynamic"
+            object.__setattr__(self, "statistics", "patch" if tiles else "image")
         super().__post_init__()
         for name in ("retarget", "compensate", "correct_bias"):
             check_flag(name, getattr(self, name))

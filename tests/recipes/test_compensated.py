@@ -240,10 +240,23 @@ def test_bad_options(options, message):
         CompensatedDFSQ(bits=4, **options)
 
 
-@pytest.mark.parametrize(("bits", "words"), [(3, 4), (5, 4), (6, 5), ((4, 8), 5), ((8, 4), 4), ((6, 32), 4)])
-def test_words_follow_the_bits_of_activations(bits, words):
+@pytest.mark.parametrize(
+    ("bits", "words", "statistics"),
+    [
+        (3, 4, "patch"),
+        (5, 4, "patch"),
+        (6, 5, "patch"),
+        ((4, 8), 5, "image"),
+        ((8, 4), 4, "patch"),
+        ((6, 32), 4, "patch"),
+    ],
+)
+def test_words_and_tiles_follow_the_bits_of_activations(bits, words, statistics):
     recipe = CompensatedDFSQ(bits)
     assert recipe.words == recipe.to_dict()["words"] == words
+    assert recipe.statistics == recipe.to_dict()["statistics"] == statistics
+    assert CompensatedDFSQ(bits, statistics="image").statistics == "image"
+    assert CompensatedDFSQ(bits, normalize="static").statistics == "image"  # tiles are dynamic
     assert CompensatedDFSQ(bits, words=3 if bits != (4, 8) else 4).words < 5  # what is asked for is kept
 
 
