@@ -14,7 +14,7 @@ from sqlib.experiments.cells import CalibrationSpec
 class Network:
     """One of our networks in a table; ``published`` is the printed network it stands for, if any.
 
-    ``profiles`` restricts it to those named.
+    ``profiles`` restricts it to those named, and ``datasets`` the table's datasets.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Network:
     weights: str
     published: str | None = None
     profiles: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

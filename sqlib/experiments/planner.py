@@ -29,13 +29,13 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed is {seed!r}, expected an integer of 0 or more")
     chosen, extent = definitions.table(table), definitions.profile(profile)
-    datasets = extent.datasets or chosen.datasets
     cells = []
     for network in chosen.networks:
         if not _allowed(profile, network.profiles) or not _allowed(
             (network.name, network.scale), extent.networks
         ):
             continue
+        datasets = extent.datasets or [d for d in chosen.datasets if _allowed(d, network.datasets)]
         for method in chosen.methods:
             if not _allowed(profile, method.profiles) or not _allowed(network.name, method.networks):
                 continue

@@ -45,6 +45,14 @@ def test_full_adds_the_printed_networks_and_smoke_is_its_own():
     assert [cell.bits for cell in smoke] == ["32", "4", "4", "4"]
 
 
+def test_a_network_may_have_fewer_datasets_than_its_table():
+    cells = plan("2dquant-table3", "full")
+    seen = {name: {c.dataset for c in cells if c.model == name} for name in ("swinir-small", "swinir-light")}
+    assert seen["swinir-small"] == {"set5", "set14", "b100"}
+    assert seen["swinir-light"] == {"set5", "set14", "b100", "urban100", "manga109"}
+    assert {c.dataset for c in plan("2dquant-table3", "smoke")} == {"builtin[:2]@192"}
+
+
 def test_one_side_alone_is_a_pair_of_bits():
     cells = [c for c in plan("dfsq-beyond", "laptop") if c.dataset == "set5" and c.model == "carn-m"]
     pairs = {c.method: c.recipe["bits"] for c in cells if c.bits == "3"}
