@@ -14,13 +14,16 @@ from typing import Any
 import numba
 
 
-def jit(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Compile `function` on its first call (never at import), cached on disk when a folder is writable.
 
     Numba writes next to the source file, or else to the user's cache folder. Where neither can be written
     it refuses the decoration itself; the kernel then works without a cache and compiles once per process.
+    `options` are those of `numba.njit`.
     """
+    if function is None:
+        return lambda function: jit(function, **options)
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:
-        return numba.njit(nogil=True)(function)
+        return numba.njit(nogil=True, **options)(function)

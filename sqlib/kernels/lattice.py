@@ -11,11 +11,11 @@ sending a bin to m/D is then
 whose first term is exact in float64, so nothing cancels where the data lies close to the points.
 
 The pass works on blocks that stay in the cache: first arithmetic, which the compiler vectorizes, then one
-integer addition per value, since count and sum of residuals share one 64-bit integer per bin (15 bits and
-49), emptied into the float64 histogram before either can overflow. Two such tables take turns, because equal
-values in a row would wait for each other. Residuals are rounded to 2^-34 (float64) or 2^-31 (float32, exact
-for |t| >= 2^-7) of a candidate step, which changes a comparison of two point sets by less than 1e-9 of their
-error.
+integer addition per value, since count and sum of |r| share one 64-bit integer per bin (16 bits and 48; the
+bin tells the sign of r), emptied into the float64 histogram before either can overflow. Two such tables take
+turns, because equal values in a row would wait for each other. Residuals are rounded to 2^-33 (float64) or
+2^-31 (float32, exact for |t| >= 2^-7) of a candidate step, which changes a comparison of two point sets by
+less than 1e-9 of their error.
 """
 
 from __future__ import annotations
@@ -29,49 +29,60 @@ from sqlib.kernels._jit import jit
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)  # values this far outside [-1, 1] are clamped
 _LIMIT = 1.0 + TOLERANCE
 _BLOCK = 1024
-_FLUSH = 2 * ((1 << 15) - 1) - _BLOCK  # two tables with 15 bits of count each
-_ONE = 1 << 49
+_SHIFT = np.uint64(48)
+_ONE = np.int64(1 << 48)  # one value in a packed bin: count above, sum of residuals below
+_MOST = 2 * ((1 << 16) - 1)  # values until the counts of two tables may be full
 
 
 @jit
-def _arithmetic(x, denominator, scale, bins, residuals, squares):  # type: ignore[no-untyped-def]
-    """Bins and fixed-point residuals of a block; adds to `squares`; how many values are outside [-1, 1].
+def _arithmetic(x, denominator, scale, bins, distances, residuals):  # type: ignore[no-untyped-def]
+    """Bins and distances from the candidate of a block; the distances also in fixed point, without sign.
 
-    `denominator` and `scale` have the type of `x`: all is computed in it but the squares.
+    `denominator` and `scale` have the type of `x`. No variable is wider than that, which would halve the
+    number of values that the processor takes at a time. Returns how many values are outside [-1, 1].
     """
     half = np.int32(2) * np.int32(denominator)
-    outside = np.int64(0)
+    outside = np.int32(0)
     for i in range(x.size):
         value = x[i]
-        outside += np.int64(not (abs(value) <= 1))  # true for NaN too
+        outside = np.int32(outside + np.int32(not (abs(value) <= 1)))  # true for NaN too
         t = value * denominator
         c = np.rint(t)
         r = t - c
-        wide = np.float64(r)
-        squares[i] += wide * wide
+        distances[i] = r
         bins[i] = np.int32(2) * np.int32(c) + half - np.int32(r < 0)
-        residuals[i] = np.rint(r * scale)
+        residuals[i] = np.rint(abs(r) * scale)
     return outside
 
 
+@jit(fastmath={"reassoc"})  # without leave to reorder the sum, one addition waits for the other
+def _sum_squares(distances):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(distances.size):
+        wide = np.float64(distances[i])
+        total += wide * wide
+    return total
+
+
 @jit
-def _scatter(bins, residuals, size, offset, even, odd):  # type: ignore[no-untyped-def]
-    one = np.int64(_ONE) + offset
-    for i in range(0, size - 1, 2):
-        even[np.uint32(bins[i])] += one + residuals[i]
-        odd[np.uint32(bins[i + 1])] += one + residuals[i + 1]
+def _scatter(bins, residuals, size, even, odd):  # type: ignore[no-untyped-def]
+    for pair in range(size // 2):
+        i = 2 * pair
+        first, second = np.uint32(bins[i]), np.uint32(bins[i + 1])
+        even[first] += _ONE + residuals[i]
+        odd[second] += _ONE + residuals[i + 1]
     if size % 2:
-        even[np.uint32(bins[size - 1])] += one + residuals[size - 1]
+        even[np.uint32(bins[size - 1])] += _ONE + residuals[size - 1]
 
 
 @jit
-def _flush(even, odd, offset, counts, sums):  # type: ignore[no-untyped-def]
-    unit = 0.5 / offset
+def _flush(even, odd, unit, counts, sums):  # type: ignore[no-untyped-def]
     for b in range(counts.size):
-        n = np.int64(np.uint64(even[b]) >> np.uint64(49)) + np.int64(np.uint64(odd[b]) >> np.uint64(49))
-        total = (even[b] & (_ONE - 1)) + (odd[b] & (_ONE - 1)) - n * offset
+        n = np.int64(np.uint64(even[b]) >> _SHIFT) + np.int64(np.uint64(odd[b]) >> _SHIFT)
+        total = (even[b] & (_ONE - 1)) + (odd[b] & (_ONE - 1))
+        sign = 1 - 2 * (b & 1)  # values in odd bins lie left of their candidate
         counts[b] += np.float64(n)
-        sums[b] += np.float64(total) * unit
+        sums[b] += np.float64(total * sign) * unit
         even[b] = 0
         odd[b] = 0
 
@@ -84,38 +95,34 @@ def fixed_point(x: np.ndarray, denominator: int) -> tuple[np.ndarray, tuple[Any,
     narrow = x.dtype == np.float32 and denominator & (denominator - 1) == 0
     values = x if narrow else x.astype(np.float64, copy=False)
     kind = values.dtype.type
-    offset = np.int64(1 << 30 if narrow else 1 << 33)
+    distances = np.empty(_BLOCK, kind)
     residuals = np.empty(_BLOCK, np.int32 if narrow else np.int64)
-    return values, (kind(denominator), kind(2 * offset), offset, residuals)
+    return values, (kind(denominator), kind(1 << 31 if narrow else 1 << 33), distances, residuals)
 
 
 @jit
-def histogram_kernel(x, denominator, scale, offset, residuals, counts, sums, squares):  # type: ignore[no-untyped-def]
-    """Add x (outer, channels, inner) to the histogram; False, part of it added, for a value out of range.
-
-    `offset` is half a candidate step in fixed point, made part of every residual so that none is negative.
-    """
+def histogram_kernel(x, denominator, scale, distances, residuals, counts, sums, squares):  # type: ignore[no-untyped-def]
+    """Add x (outer, channels, inner) to the histogram; False, part of it added, for a value out of range."""
     outer, channels, inner = x.shape
+    unit = 1.0 / scale
     bins = np.empty(_BLOCK, np.int32)
-    lanes = np.empty(_BLOCK)
     even = np.zeros(counts.shape[1], np.int64)
     odd = np.zeros(counts.shape[1], np.int64)
     for c in range(channels):
-        lanes[:] = 0.0
         waiting = 0
         for n in range(outer):
             for start in range(0, inner, _BLOCK):
                 size = min(_BLOCK, inner - start)
                 block = x[n, c, start : start + size]
-                if _arithmetic(block, denominator, scale, bins, residuals, lanes) > 0:
+                if _arithmetic(block, denominator, scale, bins, distances, residuals) > 0:
                     return False
-                if waiting + size > _FLUSH:
-                    _flush(even, odd, offset, counts[c], sums[c])
+                squares[c] += _sum_squares(distances[:size])
+                if waiting + size >= _MOST:
+                    _flush(even, odd, unit, counts[c], sums[c])
                     waiting = 0
-                _scatter(bins, residuals, size, offset, even, odd)
-                waiting += size
-        _flush(even, odd, offset, counts[c], sums[c])
-        squares[c] += lanes.sum()
+                _scatter(bins, residuals, size, even, odd)
+                waiting += size + size % 2  # as if both tables had got as many as the first
+        _flush(even, odd, unit, counts[c], sums[c])
     return True
 
 
@@ -176,22 +183,27 @@ def add_lattice(
     return bool(_weighted_kernel(x, weights, denominator, counts, sums, squares))
 
 
+@jit(fastmath={"reassoc"})
+def _channel_error(counts, sums, numerators, half):  # type: ignore[no-untyped-def]
+    """Squared error of one channel without its sum of r^2."""
+    total = 0.0
+    first = 0
+    for k in range(numerators.size):
+        stop = counts.size
+        if k + 1 < numerators.size:  # the bin right of the midpoint to the next point
+            stop = min(max(numerators[k] + numerators[k + 1] + half, first), stop)
+        centre = np.float64(numerators[k] + half // 2)
+        for b in range(np.uint64(first), np.uint64(stop)):  # unsigned: no test for indices from the end
+            distance = np.float64((b + np.uint64(1)) >> np.uint64(1)) - centre
+            total += distance * (counts[b] * distance + 2.0 * sums[b])
+        first = stop
+    return total
+
+
 @jit
 def error_kernel(counts, sums, squares, numerators, half, errors):  # type: ignore[no-untyped-def]
-    levels = numerators.shape[1]
     for c in range(counts.shape[0]):
-        k = 0
-        total = 0.0
-        for b in range(counts.shape[1]):
-            n = counts[c, b]
-            if n == 0.0:
-                continue
-            position = b - half
-            while k < levels - 1 and position >= numerators[c, k] + numerators[c, k + 1]:
-                k += 1
-            distance = np.float64((position + (position & 1)) // 2 - numerators[c, k])
-            total += distance * (n * distance + 2.0 * sums[c, b])
-        errors[c] = max(total + squares[c], 0.0)
+        errors[c] = max(_channel_error(counts[c], sums[c], numerators[c], half) + squares[c], 0.0)
 
 
 def lattice_error(

@@ -23,21 +23,28 @@ from sqlib.kernels.shortest_path import shortest_path
 @jit
 def _integrate(counts, sums, half, quantum, table):  # type: ignore[no-untyped-def]
     """Fill `table` with 2 G in two columns; the totals of count and t, each whole and rest."""
-    n_whole = n_rest = t_whole = t_rest = g_whole = g_rest = 0.0
-    for b in range(counts.size):
-        table[b, 0] = g_whole
-        table[b, 1] = g_rest
-        whole = np.rint(counts[b] / quantum) * quantum
-        rest = counts[b] - whole
-        lies_left = np.float64(1 - (b & 1))  # the bin's integer c is its left edge: 1 half step before b + 1
-        g_whole += n_whole + lies_left * whole
-        g_rest += n_rest + lies_left * rest - 2.0 * sums[b]
+    n_whole = n_rest = g_whole = g_rest = 0.0
+    per_quantum = 1.0 / quantum  # exact: a power of two
+    for even in range(0, counts.size, 2):
+        # An even bin's integer c is its left edge: its values already count for the step to the next bin.
+        table[even, 0] = g_whole
+        table[even, 1] = g_rest
+        whole = np.rint(counts[even] * per_quantum) * quantum
         n_whole += whole
-        n_rest += rest
-        c = np.float64((b - half + (b & 1)) // 2)
-        t_whole += c * whole
-        t_rest += c * rest + sums[b]
-    return n_whole, n_rest, t_whole, t_rest
+        n_rest += counts[even] - whole
+        g_whole += n_whole
+        g_rest += n_rest - 2.0 * sums[even]
+        odd = even + 1
+        if odd < counts.size:
+            table[odd, 0] = g_whole
+            table[odd, 1] = g_rest
+            g_whole += n_whole
+            g_rest += n_rest - 2.0 * sums[odd]
+            whole = np.rint(counts[odd] * per_quantum) * quantum
+            n_whole += whole
+            n_rest += counts[odd] - whole
+    end = np.float64(counts.size - half)  # at the end 2 G is n end - 2 sum t
+    return n_whole, n_rest, 0.5 * (n_whole * end - g_whole), 0.5 * (n_rest * end - g_rest)
 
 
 @jit
@@ -152,7 +159,7 @@ def choose_on_lattice(counts, sums, numerators, half, zero, quanta, chosen):  # 
 
 @jit
 def _rows_kernel(x, fixed, numerators, half, zero, quantum, chosen, errors):  # type: ignore[no-untyped-def]
-    denominator, scale, offset, residuals = fixed
+    denominator, scale, distances, residuals = fixed
     counts = np.empty((1, 2 * half + 1))
     sums = np.empty((1, 2 * half + 1))
     squares = np.empty(1)
@@ -163,7 +170,7 @@ def _rows_kernel(x, fixed, numerators, half, zero, quantum, chosen, errors):  # 
         sums[:] = 0.0
         squares[:] = 0.0
         row = x[c : c + 1].reshape((1, 1, x.shape[1]))
-        if not histogram_kernel(row, denominator, scale, offset, residuals, counts, sums, squares):
+        if not histogram_kernel(row, denominator, scale, distances, residuals, counts, sums, squares):
             return False
         choose_on_lattice(counts, sums, numerators, half, zero, quanta, chosen[c : c + 1])
         for k in range(points.shape[1]):

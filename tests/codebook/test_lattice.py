@@ -75,6 +75,19 @@ def test_many_equal_values_do_not_overflow_the_packed_bins():
         assert h.error([m]) == pytest.approx(want, rel=1e-9, abs=1e-18)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("inner", [1, 3])
+def test_short_rows_do_not_overflow_the_packed_bins(dtype, inner):
+    """Values that come singly or in threes go to one of the two tables more often than to the other."""
+    outer = 140_000 // inner
+    x = np.full((outer, 2, inner), 0.30001, dtype)
+    h = LatticeHistogram(1024, 2)
+    h.add(x, axis=1)
+    t = float(x[0, 0, 0]) * 1024
+    np.testing.assert_array_equal(h.count, outer * inner)
+    np.testing.assert_allclose(h.sums.sum(axis=1), outer * inner * (t - np.rint(t)), rtol=1e-8)
+
+
 def test_channels_on_any_axis():
     x = data(3, (2, 3, 17, 5))
     a, b = LatticeHistogram(channels=3), LatticeHistogram(channels=3)
