@@ -58,6 +58,8 @@ def _priced(price, zero, start, end, costs, low, high, best, before):  # type: i
         if left == -1:
             value = start[j]
         for i in range(max(left, 0), right + 1):
+            if best[i] >= value:  # and so are all later ones: `best` never falls
+                break
             candidate = best[i] + _edge(i, j, dense, numerators, whole, rest, table, half)
             if candidate < value:
                 value = candidate
