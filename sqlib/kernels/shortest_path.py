@@ -29,7 +29,7 @@ import numpy as np
 from sqlib.kernels._jit import jit
 
 _ONE_SIDED = 6  # guesses to one side before an extreme price settles it
-_CLOSE = 2  # how far K2 - K1 may be for the dynamic program to take over
+_CLOSE = 2
 
 
 @jit
@@ -44,29 +44,32 @@ def _edge(i, j, dense, numerators, whole, rest, table, half):  # type: ignore[no
 
 @jit
 def _priced(price, zero, start, end, costs, low, high, best, before):  # type: ignore[no-untyped-def]
-    """Cheapest path with a price per node; predecessors in `before` (-1: first node). The last node."""
+    """Cheapest path with a price per node; predecessors in `before` (-1: first node). The last node.
+
+    `best`, the cost of the cheapest path to a node, never falls from one node to the next (that path with its
+    last node replaced leaves out no more), which ends the look at predecessors once it exceeds what is found.
+    """
     dense, numerators, whole, rest, table, half = costs
     nodes = start.size
-    previous = -1
+    previous = np.int64(-1)
     for j in range(nodes):
         left = max(previous, low[j])
         right = min(j - 1, max(high[j], left))
         if j > zero >= 0:
             left = max(left, zero)
-        value = np.inf
-        choice = -1
-        if left == -1:
-            value = start[j]
-        for i in range(max(left, 0), right + 1):
-            if best[i] >= value:  # and so are all later ones: `best` never falls
+        value = start[j] if left == -1 else np.inf
+        before[j] = -1
+        for i in range(np.uint64(max(left, 0)), np.uint64(right + 1)):
+            if best[i] >= value:
                 break
             candidate = best[i] + _edge(i, j, dense, numerators, whole, rest, table, half)
             if candidate < value:
                 value = candidate
-                choice = i
+                # Stored at once so that the compiler keeps the branch: a predicted one lets the next node
+                # begin, a conditional move has it wait for this comparison.
+                before[j] = i
+                previous = np.int64(i)
         best[j] = value + price
-        before[j] = choice
-        previous = choice
     last = max(zero, 0)
     for j in range(last, nodes):
         if best[j] + end[j] < best[last] + end[last]:
@@ -177,6 +180,8 @@ def shortest_path(levels, zero, price, start, end, costs, path):  # type: ignore
     n_few = n_many = 0
     cheap, dear = 0.0, np.inf
     guesses = 0
+    # The error falls about as K^-2, so the price about as K^-3, and to nothing where all are chosen.
+    power = 3.0 / (1.0 - levels / (nodes + 1.0))
     while True:
         guesses += 1
         last = _priced(price, zero, start, end, costs, low, high, best, before)
@@ -194,14 +199,14 @@ def shortest_path(levels, zero, price, start, end, costs, path):  # type: ignore
         if n_few > 0 and n_many > 0:
             if n_many - n_few <= _CLOSE or dear - cheap <= 1e-13 * dear:
                 break
-            # the error falls about as K^-2, so the price about as K^-3: interpolate on that curve
+            # a power law between the two
             share = np.log(levels / n_many) / np.log(n_few / n_many)
             share = min(max(share, 0.1), 0.9)
             price = cheap * (dear / cheap) ** share if cheap > 0.0 else dear * 1e-3
         elif n_few > 0:
-            price = price * min((n_few / levels) ** 3, 0.5) if guesses < _ONE_SIDED else 0.0
+            price = price * (n_few / levels) ** (power * guesses) if guesses < _ONE_SIDED else 0.0
         elif guesses < _ONE_SIDED:
-            price *= max((n_many / levels) ** 3, 2.0)
+            price *= (n_many / levels) ** (power * guesses)
         else:
             price = 2.0 * (start.max() + end.max()) + 1.0
     _between(levels, zero, start, end, costs, few, n_few, many, n_many, path)
