@@ -118,19 +118,16 @@ def _between(levels, zero, start, end, costs, few, n_few, many, n_many, path):  
         top = upper[k - 1]
         for j in range(upper[k], lower[k] - 1, -1):
             value = np.inf
-            choice = -1
             bottom = lower[k - 1]
             if j > zero >= 0:
                 bottom = max(bottom, zero)
-            for i in range(bottom, min(top, j - 1) + 1):
+            for i in range(np.uint64(bottom), np.uint64(min(top, j - 1) + 1)):
                 candidate = best[i] + _edge(i, j, dense, numerators, whole, rest, table, half)
                 if candidate < value:
                     value = candidate
-                    choice = i
+                    before[k, j - lower[k]] = i  # at once: see _priced
+                    top = np.int64(i)
             now[j] = value
-            before[k, j - lower[k]] = choice
-            if choice >= 0:
-                top = choice
         for i in range(lower[k - 1], upper[k - 1] + 1):
             best[i] = np.inf
         for j in range(lower[k], upper[k] + 1):
