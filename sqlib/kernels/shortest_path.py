@@ -29,7 +29,7 @@ import numpy as np
 from sqlib.kernels._jit import jit
 
 _ONE_SIDED = 6  # guesses to one side before an extreme price settles it
-_CLOSE = 2
+_CLOSE = 2  # how far K2 - K1 may be for the dynamic program to take over
 
 
 @jit
