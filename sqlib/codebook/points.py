@@ -11,7 +11,8 @@ Every fast path must reproduce these codes bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Codebook:
         int64 of the shape of `points` with ``points = numerators / denominator``, when the candidates were on
         a lattice (a universal set, for one); else None.
     denominator
-        D = words * 4**words of that lattice, else None.
+        D = words * 4**words of that lattice (times the reach, see `stretched`), else None.
     axis
         The axis of an array that holds its channels; None for one point set for all. Fitting sets 0, the axis
         it was given; activations (N, C, H, W) want ``dataclasses.replace(codebook, axis=1)``.
@@ -83,6 +84,26 @@ class Codebook:
     def levels(self) -> int:
         """Number of points, duplicates included."""
         return int(self.points.shape[-1])
+
+    def stretched(self, reach: float) -> Codebook:
+        """The points divided by `reach`: for data of which ``reach * values`` was fitted.
+
+        On a lattice the numerators stay those of the universal set and the denominator becomes ``reach * D``,
+        so a product with a point costs the same shifts and additions, and the factor goes into the scale.
+
+        Raises
+        ------
+        InputError
+            Unless `reach` is a power of two up to 1 that leaves the denominator a whole number.
+        """
+        if not 0 < reach <= 1 or math.frexp(reach)[0] != 0.5:
+            raise InputError(f"reach={reach!r}: expected a power of two up to 1, e.g. 0.5")
+        denominator = self.denominator
+        if denominator is not None:
+            if denominator * reach % 1:
+                raise InputError(f"reach={reach!r} is finer than the lattice, which is 1/{denominator} wide")
+            denominator = int(denominator * reach)
+        return replace(self, points=self.points / reach, error=self.error / reach**2, denominator=denominator)
 
     def midpoints(self, dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """The decision thresholds t: a value x of `dtype` has the code ``count(t < x)``.

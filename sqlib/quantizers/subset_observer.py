@@ -16,6 +16,7 @@ from sqlib.quantizers.planes import tile_slices, to_planes, to_tiles
 from sqlib.quantizers.subset import SubsetQuantizer
 
 NORMALIZE = ("dynamic", "static", "none")
+REACHES = (1.0, 0.5)
 
 
 class SubsetObserver:
@@ -42,6 +43,9 @@ class SubsetObserver:
         "dynamic": statistics of each plane. "static": the largest magnitude in the calibration data, per
         channel (or for all, if not `channelwise`), without centring; costs a second pass. "none": values
         as they are, clipped to [-1, 1].
+    reach
+        Where the largest magnitude of a plane goes: 1, or 1/2, beyond which a universal set is sparse. Points
+        are then chosen within [-reach, reach] and divided by `reach`.
     seed
         Of the restarts of "release" and "kmeans".
     """
@@ -58,11 +62,17 @@ class SubsetObserver:
         centre: bool | None = True,
         normalize: str = "dynamic",
         patch: int | None = None,
+        reach: float = 1.0,
         seed: int = 0,
     ) -> None:
         if normalize not in NORMALIZE:
             raise InputError(f"normalize={normalize!r}, expected one of {', '.join(NORMALIZE)}")
+        if reach not in REACHES:
+            raise InputError(f"reach={reach!r}, expected one of {', '.join(map(str, REACHES))}")
+        if reach != 1 and normalize != "dynamic":
+            raise InputError(f"reach={reach} needs normalize='dynamic', it is {normalize!r}; give reach=1")
         self.bits, self.axis, self.selector, self.seed = bits, axis, selector, seed
+        self.reach = reach
         self.universe = universal(words)
         self.per_channel = per_channel and axis is not None
         self.channelwise = channelwise
@@ -94,11 +104,12 @@ class SubsetObserver:
         histogram = self._histograms[centre]
         if histogram is None:
             raise InputError("no values reached this call site during calibration")
+        within = self.universe.values[np.abs(self.universe.values) <= self.reach]
         codebook = fit_codebook(
-            histogram, self.universe, 1 << self.bits, method=self.selector, random_state=self.seed
+            histogram, within, 1 << self.bits, method=self.selector, random_state=self.seed
         )
         return SubsetQuantizer(
-            codebook,
+            codebook.stretched(self.reach),
             axis=self.axis,
             centre=centre,
             channelwise=self.channelwise,
@@ -131,6 +142,7 @@ class SubsetObserver:
                 plane_statistics(planes, centre=False)  # refuses NaN
                 values = planes / np.asarray(self._scale(), dtype=kind).reshape(1, -1, 1)
             np.clip(values, -1, 1, out=values)  # the division may round to just above 1
+            values *= kind(self.reach)
             if self._histograms[centre] is None:
                 channels = planes.shape[1] if self.per_channel else None
                 self._histograms[centre] = LatticeHistogram(self.universe.denominator, channels)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from sqlib._sites import Site
     from sqlib.quantize import QuantizedModel
 
-_MANY_BITS = 6  # from here on the universal set of four word sets is too coarse everywhere,
-_NO_TILES = 8  # and from here on that of five towards its ends
+_MANY_BITS = (
+    6  # from here on the universal set of four word sets is too coarse, and every one towards its ends
+)
 
 
 @register("dfsq-compensated")
@@ -39,11 +40,13 @@ class CompensatedDFSQ(DFSQ):
     words
         As in `DFSQ`; None: 4, and 5 from 6 bits on. A plane without negative values has only 189 of the 377
         points of four word sets to choose from, too few for 64 levels to lie where they are needed.
+    reach
+        Where the largest magnitude goes in the universal set, 1 or 0.5; None: 1, and 0.5 from 6 bits on
+        (with ``normalize="dynamic"``). Beyond 0.5 the set is sparse: of the 648 values of five word sets that
+        are not negative, 553 lie up to there. A power of two, it costs nothing.
     statistics
-        As in `DFSQ`; None: "patch", tiles of 16 x 16 pixels, and "image" from 8 bits on. A mean and a
-        magnitude of 16 bits each are 0.125 bit for every activation of a tile, and no tile waits for the rest
-        of its plane. But tiles push values towards -1 and 1, where the universal set is too sparse for 256
-        levels.
+        As in `DFSQ`; here tiles of 16 x 16 pixels. A mean and a magnitude of 16 bits each are 0.125 bit for
+        every activation of a tile, and no tile waits for the rest of its plane.
     bits, selector, channelwise, normalize, points_per, post_relu, patch, seed
         As in `DFSQ`, with other defaults: exact points, and no centring wherever no value is negative.
     retarget
@@ -77,7 +80,8 @@ class CompensatedDFSQ(DFSQ):
     words: int | None = None  # type: ignore[assignment]  # a number once the recipe is made
     selector: str = "exact"
     post_relu: str = "auto"
-    statistics: str | None = None  # type: ignore[assignment]
+    reach: float | None = None
+    statistics: str = "patch"
     patch: int = 16
     retarget: bool = True
     compensate: bool = True
@@ -91,9 +95,16 @@ class CompensatedDFSQ(DFSQ):
         bits = 0 if self.activation_bits == FULL_PRECISION else self.activation_bits
         if self.words is None:
             object.__setattr__(self, "words", 5 if bits >= _MANY_BITS else 4)
-        if self.statistics is None:
-            tiles = bits < _NO_TILES and self.normalize == "dynamic"
-            object.__setattr__(self, "statistics", "patch" if tiles else "image")
+        reach = self.reach
+        if reach is None:
+            reach = 0.5 if bits >= _MANY_BITS and self.normalize == "dynamic" else 1.0
+        if isinstance(reach, bool) or reach not in (1.0, 0.5):
+            raise InputError(f"reach={reach!r}: expected 1 or 0.5")
+        if reach != 1 and self.normalize != "dynamic":
+            raise InputError(
+                f"reach={reach} needs normalize='dynamic', it is {self.normalize!r}; give reach=1"
+            )
+        object.__setattr__(self, "reach", float(reach))
         super().__post_init__()
         for name in ("retarget", "compensate", "correct_bias"):
             check_flag(name, getattr(self, name))
@@ -103,6 +114,9 @@ class CompensatedDFSQ(DFSQ):
         if isinstance(ridge, bool) or not isinstance(ridge, (int, float)) or not 0 < ridge < math.inf:
             raise InputError(f"ridge={ridge!r}: expected a positive number, e.g. 0.01")
         object.__setattr__(self, "ridge", float(ridge))
+
+    def _reach(self) -> float:
+        return 1.0 if self.reach is None else self.reach
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """Nearest level of the grid of least squared weight error, per output channel."""

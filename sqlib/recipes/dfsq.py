@@ -26,7 +26,8 @@ _CHOICES = {
     "post_relu": ("release", "auto", "never"),
     "statistics": ("image", "patch"),
 }
-_SIZES = {2: 29, 3: 107, 4: 377, 5: 1295}  # of the universal sets, so that this file needs no numpy
+# How many values of a universal set lie within [-reach, reach], by reach and words: this file needs no numpy
+_SIZES = {1.0: {2: 29, 3: 107, 4: 377, 5: 1295}, 0.5: {2: 19, 3: 83, 4: 293, 5: 1105}}
 
 
 @register("dfsq")
@@ -98,16 +99,20 @@ class DFSQ(Recipe):
         check_flag("channelwise", self.channelwise)
         for name, low in (("words", 2), ("patch", 1), ("seed", 0)):
             object.__setattr__(self, name, _integer(name, getattr(self, name), low))
-        if self.words not in _SIZES:
+        if self.words not in _SIZES[1.0]:
             raise InputError(f"words={self.words}: expected the number of word sets, 2, 3, 4 or 5")
-        levels = 1 << self.activation_bits
-        if self.activation_bits != FULL_PRECISION and levels > _SIZES[self.words]:
+        levels, size, reach = 1 << self.activation_bits, _SIZES[self._reach()][self.words], self._reach()
+        if self.activation_bits != FULL_PRECISION and levels > size:
+            within = "" if reach == 1 else f" up to {reach}"
             raise InputError(
                 f"bits={self.activation_bits} for activations needs {levels} points, the universal set of "
-                f"{self.words} word sets has {_SIZES[self.words]}; use fewer bits or more words"
+                f"{self.words} word sets has {size}{within}; use fewer bits or more words"
             )
         if self.normalize != "dynamic" and self.statistics == "patch":
-            raise InputError(f"statistics='patch' needs normalize='dynamic', it is {self.normalize!r}")
+            raise InputError(
+                f"statistics='patch' needs normalize='dynamic', it is {self.normalize!r}; "
+                "give statistics='image'"
+            )
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """Min-max per output channel."""
@@ -136,8 +141,13 @@ class DFSQ(Recipe):
             centre=self._centre(site),
             normalize=self.normalize,
             patch=self.patch if self.statistics == "patch" and axis == -3 else None,
+            reach=self._reach(),
             seed=self.seed,
         )
+
+    def _reach(self) -> float:
+        """Where the largest magnitude of a plane goes in the universal set; in DFSQ always to 1."""
+        return 1.0
 
     def _centre(self, site: Site) -> bool | None:
         """True, or None where the calibration data decides."""

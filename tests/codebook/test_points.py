@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlib.codebook import Codebook, dequantize, fit_bounds, quantize, universal
+from sqlib.codebook import Codebook, dequantize, fit_bounds, fit_codebook, quantize, universal, universal_set
 from sqlib.errors import InputError
 
 
@@ -100,3 +100,20 @@ def test_bounds_and_codebooks_share_the_functions():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_stretched_points_keep_their_numerators():
+    narrow = fit_codebook(np.linspace(-0.5, 0.5, 99), universal_set(4), 8)
+    wide = narrow.stretched(0.5)
+    np.testing.assert_array_equal(wide.points, 2 * narrow.points)
+    np.testing.assert_array_equal(wide.numerators, narrow.numerators)
+    assert (wide.denominator, wide.error, wide.gap) == (512, 4 * narrow.error, narrow.gap)
+    off_lattice = book([0.1, 0.3]).stretched(0.25)
+    np.testing.assert_allclose(off_lattice.points, [0.4, 1.2])
+    assert off_lattice.denominator is None
+
+
+@pytest.mark.parametrize("reach", [0, -0.5, 0.3, 2, float("nan"), 2.0**-11])
+def test_bad_reach(reach):
+    with pytest.raises(InputError, match="reach="):
+        fit_codebook(np.linspace(-0.5, 0.5, 99), universal_set(4), 8).stretched(reach)

@@ -340,7 +340,32 @@ def test_observer_patches_equal_cropped_calibration():
     )
 
 
+@pytest.mark.parametrize("words", [4, 5])
+def test_observer_chooses_within_its_reach(words):
+    """Reach 1/2: the same as fitting half the normalized values, and multiplying the points by 2."""
+    data = batches()
+    q = stream(SubsetObserver(6, words=words, selector="exact", reach=0.5), data)
+    x = torch.cat(data)
+    y = x - x.mean((2, 3), keepdim=True)
+    y = (y / y.abs().amax((2, 3), keepdim=True)).transpose(0, 1).reshape(4, -1).double().numpy()
+    universe = universal(words)
+    got = q.codebook()
+    assert got.denominator == universe.denominator // 2 and np.abs(got.points).max() <= 1
+    assert np.isin(got.numerators, universe.numerators).all()  # a product costs what it did
+    want = fit_codebook(y / 2, universe.values[np.abs(universe.values) <= 0.5], 64)
+    error = [(np.abs(r[:, None] - p).min(axis=1) ** 2).sum() for r, p in zip(y, got.points)]
+    np.testing.assert_allclose(error, 4 * want.error, rtol=1e-4)
+    full = stream(SubsetObserver(6, words=words, selector="exact"), data)
+    assert (q(x) - x).square().sum() < (full(x) - x).square().sum()
+    torch.testing.assert_close(q(x), q.fake_torch(x))
+    torch.testing.assert_close(q.decode(q.encode(x)), q(x), rtol=0, atol=0)
+
+
 def test_observer_bad_input():
+    with pytest.raises(InputError, match="reach=2"):
+        SubsetObserver(4, reach=2)
+    with pytest.raises(InputError, match="needs normalize"):
+        SubsetObserver(4, reach=0.5, normalize="static")
     with pytest.raises(InputError, match="no values"):
         SubsetObserver(4).finish()
     with pytest.raises(InputError, match="normalize"):

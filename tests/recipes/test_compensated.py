@@ -233,31 +233,30 @@ def test_half_of_the_network_in_evaluation_only(net, images):
         (dict(ridge=float("nan")), "ridge"),
         (dict(ridge="big"), "ridge"),
         (dict(selector="best"), "selector"),
+        (dict(reach=0.25), "reach=0.25: expected 1 or 0.5"),
+        (dict(reach=True), "reach=True"),
+        (dict(reach=0.5, normalize="none", statistics="image"), "needs normalize='dynamic'"),
+        (dict(normalize="static"), "give statistics='image'"),
+        (dict(words=2, reach=0.5, bits=5), "19 up to 0.5"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=message):
-        CompensatedDFSQ(bits=4, **options)
+        CompensatedDFSQ(**{"bits": 4, **options})
 
 
 @pytest.mark.parametrize(
-    ("bits", "words", "statistics"),
-    [
-        (3, 4, "patch"),
-        (5, 4, "patch"),
-        (6, 5, "patch"),
-        ((4, 8), 5, "image"),
-        ((8, 4), 4, "patch"),
-        ((6, 32), 4, "patch"),
-    ],
+    ("bits", "words", "reach"),
+    [(3, 4, 1), (5, 4, 1), (6, 5, 0.5), ((4, 8), 5, 0.5), ((8, 4), 4, 1), ((6, 32), 4, 1)],
 )
-def test_words_and_tiles_follow_the_bits_of_activations(bits, words, statistics):
+def test_words_and_reach_follow_the_bits_of_activations(bits, words, reach):
     recipe = CompensatedDFSQ(bits)
     assert recipe.words == recipe.to_dict()["words"] == words
-    assert recipe.statistics == recipe.to_dict()["statistics"] == statistics
-    assert CompensatedDFSQ(bits, statistics="image").statistics == "image"
-    assert CompensatedDFSQ(bits, normalize="static").statistics == "image"  # tiles are dynamic
-    assert CompensatedDFSQ(bits, words=3 if bits != (4, 8) else 4).words < 5  # what is asked for is kept
+    assert recipe.reach == recipe.to_dict()["reach"] == reach
+    assert recipe.statistics == "patch"
+    assert CompensatedDFSQ(bits, normalize="static", statistics="image").reach == 1  # a range that is fixed
+    kept = CompensatedDFSQ(bits, words=3 if bits != (4, 8) else 4, reach=1)
+    assert kept.words < 5 and kept.reach == 1  # what is asked for is kept
 
 
 def test_bits_are_checked_before_words_follow_them():
@@ -265,13 +264,20 @@ def test_bits_are_checked_before_words_follow_them():
         CompensatedDFSQ("x")
 
 
-def test_more_words_help_at_6_bits(net, images):
-    """With 189 points between 0 and 1 to choose 64 from, the universal set is what limits four word sets."""
+@pytest.mark.parametrize(
+    ("bits", "worse"),
+    [
+        (6, dict(words=4, reach=1)),  # 189 points between 0 and 1 to choose 64 from
+        (8, dict(reach=1)),  # 95 of 648 points in the upper half of the range
+        (8, dict(words=4)),
+    ],
+)
+def test_more_words_and_half_the_reach_help_at_many_bits(bits, worse):
     positive = [torch.rand(2, 8, 32, 32, generator=torch.Generator().manual_seed(1))]
     layer = nn.Sequential(nn.Conv2d(8, 4, 1))
     errors = []
-    for words in (4, None):
-        quantized = quantize_model(layer, CompensatedDFSQ((32, 6), words=words), positive)
+    for options in (worse, {}):
+        quantized = quantize_model(layer, CompensatedDFSQ((32, bits), **options), positive)
         with torch.inference_mode():
             errors.append(float((quantized(positive[0]) - layer(positive[0])).square().mean()))
     assert errors[1] < 0.9 * errors[0]
