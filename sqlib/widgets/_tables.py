@@ -41,8 +41,8 @@ def _runs(labels: list[Any]) -> list[tuple[Any, int]]:
     return [(label, len(list(group))) for label, group in itertools.groupby(labels)]
 
 
-def _head(frame: pd.DataFrame, index: bool) -> str:
-    """Header rows; equal neighbours of a several-level header are merged."""
+def _head(frame: pd.DataFrame, index: bool, numeric: list[bool]) -> str:
+    """Header rows; equal neighbours of a several-level header are merged, numbers stand below theirs."""
     names = [str(name) if name is not None else "" for name in frame.index.names] if index else []
     levels = frame.columns.nlevels
     rows = []
@@ -53,7 +53,10 @@ def _head(frame: pd.DataFrame, index: bool) -> str:
         )
         labels = list(frame.columns.get_level_values(level))
         if last:
-            cells = "".join(f'<th scope="col">{html.escape(str(label))}</th>' for label in labels)
+            kinds = [' class="sq-number"' if number else "" for number in numeric]
+            cells = "".join(
+                f'<th scope="col"{kind}>{html.escape(str(label))}</th>' for kind, label in zip(kinds, labels)
+            )
         else:
             cells = "".join(
                 f'<th scope="colgroup" colspan="{count}">{html.escape(str(label))}</th>'
@@ -92,10 +95,13 @@ def table_html(
     index = _is_meaningful(frame.index) if index is None else index
     columns = list(frame.columns)
     data: list[list[str]] = []
+    numeric = []
     for position, name in enumerate(columns):
         formatter = (formats or {}).get(name)
         series = frame.iloc[:, position]
-        tags = ['<td class="sq-number">' if _is_number(value) else "<td>" for value in series]
+        numbers = [_is_number(value) for value in series]
+        numeric.append(any(numbers))
+        tags = ['<td class="sq-number">' if number else "<td>" for number in numbers]
         data.append(
             [
                 f"{tag}{html.escape(_text(value, formatter, missing), quote=False)}</td>"
@@ -124,7 +130,7 @@ def table_html(
     return (
         f'<div class="sq-table"{filters}><div class="sq-scroll" role="region" tabindex="0" '
         f'aria-label="{html.escape(caption, quote=True)}"><table><caption><span>{title}</span></caption>'
-        f"{_head(frame, index)}<tbody>{body}</tbody></table></div></div>"
+        f"{_head(frame, index, numeric)}<tbody>{body}</tbody></table></div></div>"
     )
 
 
