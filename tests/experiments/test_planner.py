@@ -10,8 +10,8 @@ from sqlib.experiments.planner import estimate, groups, parse_shard, plan, shard
 
 def test_laptop_plan_of_dfsq_table2():
     cells = plan("dfsq-table2", "laptop")
-    # FP, and three methods at four bit-widths; the two with reconstruction on EDSR-small alone
-    assert len(cells) == 4 * ((1 + 12) + 2 * (1 + 12 + 8)) and len({c.id for c in cells}) == len(cells)
+    # Four sets, three networks; FP, and five methods at four bit-widths
+    assert len(cells) == 4 * 3 * (1 + 5 * 4) and len({c.id for c in cells}) == len(cells)
     assert {(c.model, c.scale) for c in cells} == {("carn-m", 4), ("edsr-small", 4), ("edsr-small", 2)}
     rows = [(c.method, c.bits) for c in cells if c.model == "carn-m" and c.dataset == "b100"]
     assert rows[:5] == [("FP", "32"), *[("MinMax", b) for b in ("8", "6", "4", "3")]]
