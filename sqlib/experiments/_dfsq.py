@@ -16,7 +16,7 @@ _IMAGE = {"statistics": "image"}
 _OFF = {"retarget": False, "compensate": False, "correct_bias": False}
 _SLOW = ("laptop", "full")
 _FULL = ("full",)
-_MEASURED = ("edsr-small", "carn-m")
+_AT_HAND = ("edsr-small", "carn-m")
 _EDSR_SMALL = Network("edsr-small", 4, "pretrained")
 _CARN_M = Network("carn-m", 4, "carn_m.pth")
 
@@ -28,8 +28,8 @@ _RIVALS = (
     Method(OURS, "dfsq-compensated", _BITS),
     Method("BRECQ", "brecq", _BITS, profiles=_FULL),
     Method("QDROP", "qdrop", _BITS, profiles=_FULL),
-    Method("BRECQ, 500 iterations", "brecq", _BITS, _SHORT, profiles=_SLOW, networks=_MEASURED),
-    Method("QDrop, 500 iterations", "qdrop", _BITS, _SHORT, profiles=_SLOW, networks=_MEASURED),
+    Method("BRECQ, 500 iterations", "brecq", _BITS, _SHORT, profiles=_SLOW, networks=_AT_HAND),
+    Method("QDrop, 500 iterations", "qdrop", _BITS, _SHORT, profiles=_SLOW, networks=_AT_HAND),
 )
 
 TABLES = (

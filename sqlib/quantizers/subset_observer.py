@@ -137,12 +137,13 @@ class SubsetObserver:
         for centre in self._histograms:
             if self.normalize == "dynamic":
                 mean, maximum = plane_statistics(planes, centre=centre, channelwise=self.channelwise)
-                values = (planes - mean[:, :, None]) * (kind(1) / (maximum + kind(EPSILON)))[:, :, None]
+                values = (planes - mean[:, :, None]) * (kind(self.reach) / (maximum + kind(EPSILON)))[
+                    :, :, None
+                ]
             else:
                 plane_statistics(planes, centre=False)  # refuses NaN
                 values = planes / np.asarray(self._scale(), dtype=kind).reshape(1, -1, 1)
-            np.clip(values, -1, 1, out=values)  # the division may round to just above 1
-            values *= kind(self.reach)
+            np.clip(values, -self.reach, self.reach, out=values)  # the division may round to just above it
             if self._histograms[centre] is None:
                 channels = planes.shape[1] if self.per_channel else None
                 self._histograms[centre] = LatticeHistogram(self.universe.denominator, channels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlib._checks import FULL_PRECISION, check_flag
 from sqlib.errors import InputError
 from sqlib.recipes._base import Recipe, register
-from sqlib.recipes.dfsq import DFSQ, _integer
+from sqlib.recipes.dfsq import _SIZES, DFSQ, _integer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from sqlib._sites import Site
     from sqlib.quantize import QuantizedModel
 
-_MANY_BITS = (
-    6  # from here on the universal set of four word sets is too coarse, and every one towards its ends
-)
+# From here on the universal set of four word sets is too coarse, and every one is towards its ends.
+_MANY_BITS = 6
 
 
 @register("dfsq-compensated")
@@ -98,7 +97,7 @@ class CompensatedDFSQ(DFSQ):
         reach = self.reach
         if reach is None:
             reach = 0.5 if bits >= _MANY_BITS and self.normalize == "dynamic" else 1.0
-        if isinstance(reach, bool) or reach not in (1.0, 0.5):
+        if isinstance(reach, bool) or reach not in _SIZES:
             raise InputError(f"reach={reach!r}: expected 1 or 0.5")
         if reach != 1 and self.normalize != "dynamic":
             raise InputError(

@@ -101,7 +101,8 @@ class DFSQ(Recipe):
             object.__setattr__(self, name, _integer(name, getattr(self, name), low))
         if self.words not in _SIZES[1.0]:
             raise InputError(f"words={self.words}: expected the number of word sets, 2, 3, 4 or 5")
-        levels, size, reach = 1 << self.activation_bits, _SIZES[self._reach()][self.words], self._reach()
+        levels, reach = 1 << self.activation_bits, self._reach()
+        size = _SIZES[reach][self.words]
         if self.activation_bits != FULL_PRECISION and levels > size:
             within = "" if reach == 1 else f" up to {reach}"
             raise InputError(

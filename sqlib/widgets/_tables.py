@@ -99,9 +99,9 @@ def table_html(
     for position, name in enumerate(columns):
         formatter = (formats or {}).get(name)
         series = frame.iloc[:, position]
-        numbers = [_is_number(value) for value in series]
-        numeric.append(any(numbers))
-        tags = ['<td class="sq-number">' if number else "<td>" for number in numbers]
+        flags = [_is_number(value) for value in series]
+        numeric.append(any(flags))
+        tags = ['<td class="sq-number">' if flag else "<td>" for flag in flags]
         data.append(
             [
                 f"{tag}{html.escape(_text(value, formatter, missing), quote=False)}</td>"
