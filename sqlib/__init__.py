@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sqlib.operands import record_operands
     from sqlib.quantize import QuantizedModel, quantize_model
 
-__all__ = ["QuantizedModel", "__version__", "quantize_model"]
+__all__ = ["QuantizedModel", "__version__", "quantize_model", "record_operands"]
 
-_LAZY = {"quantize_model": "sqlib.quantize", "QuantizedModel": "sqlib.quantize"}
+_LAZY = {
+    "quantize_model": "sqlib.quantize",
+    "QuantizedModel": "sqlib.quantize",
+    "record_operands": "sqlib.operands",
+}
 _SUBMODULES = {
     "codebook",
     "cost",
