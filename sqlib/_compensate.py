@@ -1,8 +1,8 @@
 """Give a quantized network weights that make up for the rounding of weights and inputs, layer by layer.
 
 Every layer is fitted to give, from the quantized inputs that reach it behind an already quantized prefix, the
-outputs it gave in full precision. One pass records those outputs; then one pass over all calibration data
-goes through the network and fits each layer when it gets there.
+outputs it gave in full precision. One pass records those outputs. If the calibration data are one batch, one
+more pass fits each layer when it gets there; if they are several, each layer takes a pass that stops at it.
 """
 
 from __future__ import annotations
@@ -54,34 +54,42 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
     Notes
     -----
     A weight that is used at several call sites is fitted where it is first used, on the sum over its uses.
-    What the later ones will see is taken from the full-precision pass at first, and from the pass before in
-    the next of ``recipe.repeats`` passes.
+    What the later ones will see is taken from the full-precision pass at first, and from the round before in
+    the next of ``recipe.repeats`` rounds.
     """
     batches = _joined(data)
+    limit = -(-recipe.positions // len(batches))
     with torch.no_grad():
-        wanted = _Wanted(model, recipe)
-        for number, batch in enumerate(batches):
-            _run(model, wanted, batch, number)
-        fit = _Fit(model, recipe, wanted)
-        again = len(batches) > 1 or any(len(sites) > 1 for sites in wanted.uses.values())
-        for _ in range(recipe.repeats if again else 1):
-            fit.begin(on_sight=len(batches) == 1)
-            for number, batch in enumerate(batches):
-                _run(model, fit, batch, number)
-            fit.end()
+        wanted = _Wanted(model, limit)
+        _run(model, wanted, batches)
+        shared = any(len(sites) > 1 for sites in wanted.uses.values())
+        seen = dict(wanted.estimates)
+        for _ in range(recipe.repeats if shared else 1):
+            if len(batches) == 1:
+                _run(model, _OnSight(model, recipe, wanted, seen), batches)
+                continue
+            for key in wanted.uses:
+                one = _One(model, recipe, wanted, seen, key)
+                _run(model, one, batches)
+                one.solve()
+            if shared:
+                _run(model, _Later(model, recipe, wanted, seen), batches)
     model.refresh()
 
 
 def _joined(data: Iterable[Any]) -> list[Any]:
-    """All batches as one, where they are images of one size: of these the first axis is samples for sure."""
-    batches = list(data)
-    if all(isinstance(b, Tensor) and b.ndim == 4 and b.shape[1:] == batches[0].shape[1:] for b in batches):
-        return [torch.cat(batches)]
-    return batches
+    """Images of one size as one batch: of these the first axis is samples for sure."""
+    batches, sizes = [], defaultdict[Any, list[Tensor]](list)
+    for batch in data:
+        if isinstance(batch, Tensor) and batch.ndim == 4:
+            sizes[batch.shape[1:], batch.dtype, batch.device].append(batch)
+        else:
+            batches.append(batch)
+    return [torch.cat(alike) for alike in sizes.values()] + batches
 
 
 class _Done(Exception):
-    """Every layer that can be fitted has run."""
+    """The pass has seen what it came for."""
 
 
 class _LayerTracer(Tracer):
@@ -96,21 +104,26 @@ class _LayerTracer(Tracer):
         return out
 
 
-def _run(model: QuantizedModel, handler: _Layers, batch: Any, number: int) -> None:
-    args, kwargs = arguments(batch, model.network)
-    handler.number, handler.remaining = number, set(handler.names)
-    try:
-        with _LayerTracer(model.network, handler).running():
-            model.network(*args, **kwargs)
-    except _Done:
-        pass
+def _run(model: QuantizedModel, handler: _Layers, batches: list[Any]) -> None:
+    """One pass over the data."""
+    for number, batch in enumerate(batches):
+        args, kwargs = arguments(batch, model.network)
+        handler.number, handler.remaining = number, set(handler.names)
+        try:
+            with _LayerTracer(model.network, handler).running():
+                model.network(*args, **kwargs)
+        except _Done:
+            continue
 
 
 class _Layers:
-    """What both passes have in common: they follow the calls and stop after the last layer of interest."""
+    """What all passes have in common: they follow the calls and stop after the last layer of interest.
 
-    def __init__(self, model: QuantizedModel, recipe: CompensatedDFSQ) -> None:
-        self.model, self.recipe = model, recipe
+    `limit` is the number of positions sampled from a feature map.
+    """
+
+    def __init__(self, model: QuantizedModel, limit: int) -> None:
+        self.model, self.limit = model, limit
         self.names = {s.name for s in model.sites.values() if _fits(model, s)}
         self.remaining: set[str] = set()
         self.number = 0
@@ -155,7 +168,7 @@ class _Layers:
 
     def moments(self, site: Site, x: Tensor, wanted: Tensor) -> Moments:
         """Of the inputs `x` of the present call and its wanted outputs."""
-        columns = self.layer(site).columns(x, self.recipe.positions)
+        columns = self.layer(site).columns(x, self.limit)
         return Moments.of(columns, wanted)
 
 
@@ -180,8 +193,8 @@ class _Wanted(_Layers):
         The weights that each bias goes with.
     """
 
-    def __init__(self, model: QuantizedModel, recipe: CompensatedDFSQ) -> None:
-        super().__init__(model, recipe)
+    def __init__(self, model: QuantizedModel, limit: int) -> None:
+        super().__init__(model, limit)
         self.parameters = Names(model.network)
         self.outputs: dict[tuple[str, int], Tensor] = {}
         self.uses: dict[str, list[str]] = defaultdict(list)
@@ -190,7 +203,7 @@ class _Wanted(_Layers):
 
     def leave(self, site: Site, out: Tensor) -> None:
         key, at = str(site.weight_key), (site.name, self.number)
-        self.outputs[at] = self.layer(site).outputs(out, self.recipe.positions).clone()
+        self.outputs[at] = self.layer(site).outputs(out, self.limit).clone()
         bias = self.bias()
         if bias is not None:
             self.biased[self.parameters.find(bias) or ""].add(key)
@@ -207,26 +220,24 @@ class _Wanted(_Layers):
         return name is not None and self.biased[name] == {key}
 
 
-class _Fit(_Layers):
-    """Quantized pass: collects the moments of every layer and fits it, on sight or after the pass."""
+class _Quantized(_Layers):
+    """Pass through the quantized network as far as it is fitted; subclasses say what to do on the way.
 
-    def __init__(self, model: QuantizedModel, recipe: CompensatedDFSQ, wanted: _Wanted) -> None:
-        super().__init__(model, recipe)
-        self.wanted = wanted
-        self.seen = dict(wanted.estimates)
-        self.on_sight = True
-        self.fitted: set[str] = set()
-        self.pending: dict[str, Callable[[], None]] = {}
+    Attributes
+    ----------
+    seen
+        Moments by (call site, batch): quantized inputs and wanted outputs.
+    """
 
-    def begin(self, *, on_sight: bool) -> None:
-        """A new pass over the data starts."""
-        self.on_sight, self.fitted = on_sight, set()
-
-    def end(self) -> None:
-        """A pass is over."""
-        for solve in self.pending.values():
-            solve()
-        self.pending.clear()
+    def __init__(
+        self,
+        model: QuantizedModel,
+        recipe: CompensatedDFSQ,
+        wanted: _Wanted,
+        seen: dict[tuple[str, int], Moments],
+    ) -> None:
+        super().__init__(model, wanted.limit)
+        self.recipe, self.wanted, self.seen = recipe, wanted, seen
 
     def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
         if not site.active:
@@ -237,16 +248,22 @@ class _Fit(_Layers):
         key = site.weight_key
         if key is None:
             return value
-        if site.name in self.remaining and self.input is not None:
-            at = (site.name, self.number)
-            self.seen[at] = self.moments(site, self.input, self.wanted.outputs[at])
-            if not self.on_sight:
-                self.pending[key] = self._solver(site, value)
-            elif key not in self.fitted:
-                self._solver(site, value)()
-                self.fitted.add(key)
+        if site.name in self.remaining:
+            self.reach(site, key, value)
         quantizer = self.model.weight_quantizer(key)
         return value if quantizer is None else quantizer(value)  # type: ignore[no-any-return]
+
+    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+        """A layer of interest is about to run; its input is there."""
+        raise NotImplementedError
+
+    def look(self, site: Site) -> bool:
+        """Take the moments of the present call; False if the full-precision pass did not come here."""
+        at = (site.name, self.number)
+        if self.input is None or at not in self.wanted.outputs:
+            return False
+        self.seen[at] = self.moments(site, self.input, self.wanted.outputs[at])
+        return True
 
     def _solver(self, site: Site, weight: Tensor) -> Callable[[], None]:
         key, layer, bias = str(site.weight_key), self.layer(site), self.bias()
@@ -276,6 +293,43 @@ class _Fit(_Layers):
         return solve
 
 
+class _OnSight(_Quantized):
+    """Fits every weight where it is first used, and looks at the later uses for the next round."""
+
+    fitted: set[str]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.fitted = set()
+
+    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+        if self.look(site) and key not in self.fitted:
+            self._solver(site, weight)()
+            self.fitted.add(key)
+
+
+class _One(_Quantized):
+    """Takes the moments of one weight at its first use in every batch, and goes no further."""
+
+    def __init__(self, *args: Any) -> None:
+        *rest, self.key = args
+        super().__init__(*rest)
+        self.solve: Callable[[], None] = lambda: None  # until a batch gets there
+
+    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+        if key == self.key and self.look(site):
+            self.solve = self._solver(site, weight)
+            raise _Done
+
+
+class _Later(_Quantized):
+    """Looks at the later uses of every weight, for the next round."""
+
+    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+        if site.name != self.wanted.uses[key][0]:
+            self.look(site)
+
+
 def _fit_rows(
     rows: np.ndarray[Any, Any], moments: Moments, bits: int, recipe: CompensatedDFSQ
 ) -> tuple[Bounds, np.ndarray[Any, Any]]:
@@ -285,7 +339,8 @@ def _fit_rows(
     for part, target, gram in zip(np.split(rows, groups), cross, moments.gram.cpu().numpy()):
         if recipe.retarget:
             part = retarget(part, gram, target, ridge=recipe.ridge)
-        fitted = fit_compensated(part, gram, bits) if recipe.compensate else None
+        # One ridge for both: then rounding what was re-targeted is rounding what was wanted (chapter 7).
+        fitted = fit_compensated(part, gram, bits, damping=recipe.ridge) if recipe.compensate else None
         parts.append(fitted or fit_nearest(part, bits))
     lower, upper, error = (
         np.concatenate([getattr(b, k) for b, _ in parts]) for k in ("lower", "upper", "error")

@@ -133,9 +133,12 @@ class Moments:
     def of(cls, columns: Tensor, wanted: Tensor) -> Moments:
         """From sampled columns (groups, positions, columns per group) and outputs (positions, outputs).
 
-        Products of centred values run in the tensors' dtype, block by block of positions, and are summed in
-        float64: a constant input has no variance left, not even from rounding.
+        Products of centred values run in the tensors' dtype, in float32 for half precision, block by block of
+        positions, and are summed in float64: a constant input has no variance left, not even from rounding.
         """
+        # The square of an activation in 0..255 is more than float16 holds.
+        exact = torch.promote_types(columns.dtype, torch.float32)
+        columns, wanted = columns.to(exact), wanted.to(exact)
         groups, positions, width = columns.shape
         y = wanted.reshape(positions, groups, -1).transpose(0, 1)
         inputs, outputs = _mean(columns), _mean(y)

@@ -69,7 +69,8 @@ def quantize_model(
         raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
     if isinstance(model, QuantizedModel):
         raise InputError(
-            "model is already quantized; quantize the original network (model.network is its copy)"
+            "model is already quantized; quantize the network it was made from (model.network is a copy "
+            "whose biases the recipe may have changed)"
         )
     if not isinstance(recipe, Recipe):
         raise InputError(
@@ -98,7 +99,9 @@ class QuantizedModel(nn.Module):
     Attributes
     ----------
     network
-        The full-precision copy; its parameters are the ones that train.
+        The copy that runs; its parameters are the ones that train. Its weights are those of the argument in
+        full precision, its biases may have been set by the recipe (`CompensatedDFSQ`): for comparisons and
+        for another quantization take the network that was given.
     recipe
         The recipe it was made with.
     sites

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STATEMENTS = (*_dfsq_claims.STATEMENTS, *_twodquant_claims.STATEMENTS)
 
-_COLUMNS = ("network", "scale", "bits", "dataset", "gain", "share", "held")
+_COLUMNS = ("network", "scale", "bits", "dataset", "better", "worse", "gain", "share", "held")
 
 
 def statement_frame(
@@ -35,9 +35,10 @@ def statement_frame(
     Returns
     -------
     pandas.DataFrame
-        Columns ``network`` (printed rows say so), ``scale``, ``bits``, ``dataset``, ``gain`` (drop of the
-        worse minus drop of the better, dB), ``share`` (drop of the better over that of the worse; NaN where
-        that lost nothing) and ``held``. Rows of which a drop is not known are left out.
+        Columns ``network`` (printed rows say so), ``scale``, ``bits``, ``dataset``, ``better`` and ``worse``
+        (drops of the two rows in dB; NaN where full precision is not printed), ``gain`` (worse minus better,
+        dB), ``share`` (better over worse; NaN where that lost nothing) and ``held``. Rows of which the gain
+        is not known are left out.
     """
     return _instances(statement, table_frame(statement.table, store=store))
 
@@ -80,6 +81,8 @@ def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
                     "scale": scale,
                     "bits": bits,
                     "dataset": dataset,
+                    "better": less,
+                    "worse": more,
                     "gain": gain,
                     "share": less / more if more > 0 else math.nan,
                     "held": statement.low <= gain <= statement.high
@@ -100,8 +103,8 @@ def statement_summary(
     -------
     pandas.DataFrame
         Columns ``claim``, ``source``, ``in print`` and ``on our networks``, the last two as
-        ``"7 of 8 (+0.12 to +3.40 dB)"``, for claims about a share as ``"7 of 8 (0.12 to 0.52 of it)"``, or
-        ``"not run"``.
+        ``"7 of 8 (+0.12 to +3.40 dB)"``, for claims about a share as ``"7 of 8 (0.12 to 0.52 of it)"``;
+        without an instance ``"no rows in print"`` and ``"not run"``.
     """
     import pandas as pd
 
@@ -116,8 +119,8 @@ def statement_summary(
             {
                 "claim": statement.text + _variants(statement),
                 "source": statement.source,
-                "in print": _words(statement, found[printed]),
-                "on our networks": _words(statement, found[~printed]),
+                "in print": _words(statement, found[printed], "no rows in print"),
+                "on our networks": _words(statement, found[~printed], "not run"),
             }
         )
     return pd.DataFrame(rows)
@@ -128,9 +131,9 @@ def _variants(statement: Statement) -> str:
     return f" (on ours: {', '.join(used)})" if used else ""
 
 
-def _words(statement: Statement, found: pd.DataFrame) -> str:
+def _words(statement: Statement, found: pd.DataFrame, none: str) -> str:
     if found.empty:
-        return "not run"
+        return none
     if math.isinf(statement.share):
         span = f"{found['gain'].min():+.2f} to {found['gain'].max():+.2f} dB"
     else:

@@ -202,8 +202,14 @@ def check_weight_per(value: Any) -> None:
         )
 
 
-def resolve_schedule(recipe: Any, schedules: Mapping[str, Mapping[str, Any]]) -> None:
-    """Fill the options of `recipe` that are None from its schedule; "custom" where one of them differs."""
+def resolve_schedule(
+    recipe: Any, schedules: Mapping[str, Mapping[str, Any]], *, fixed: Sequence[str] = ()
+) -> None:
+    """Fill the options of `recipe` that are None from its schedule.
+
+    The schedule becomes "custom" where one of its options differs from it, or one of the options `fixed`,
+    which all schedules share, from its default.
+    """
     known = [*schedules, "custom"]
     if recipe.schedule not in known:
         raise InputError(f"schedule={recipe.schedule!r}: expected one of {', '.join(known)}")
@@ -213,5 +219,6 @@ def resolve_schedule(recipe: Any, schedules: Mapping[str, Mapping[str, Any]]) ->
             if name not in defaults:
                 raise InputError(f"schedule='custom' needs {name}=; the other schedules have a default")
             object.__setattr__(recipe, name, defaults[name])
-    if any(getattr(recipe, name) != value for name, value in defaults.items()):
+    shared = {f.name: f.default for f in dataclasses.fields(recipe) if f.name in fixed}
+    if any(getattr(recipe, name) != value for name, value in {**shared, **defaults}.items()):
         object.__setattr__(recipe, "schedule", "custom")

@@ -3,8 +3,8 @@
 Published are 20,000 iterations a block with 32 of 1,024 samples each: hours on a CPU even for a small
 network. The "laptop" schedule has 500 iterations. Its rate for rounding was chosen on crops of training
 images that calibration had not seen; its rates for steps are the published ones times 40, so that steps can
-travel as far. A recipe says which schedule it has, and "custom" as soon as an option of it differs: a short
-run never passes for the published one.
+travel as far. A recipe says which schedule it has, and "custom" as soon as an option that shapes the
+training differs: a short run never passes for the published one.
 """
 
 from __future__ import annotations
@@ -65,6 +65,15 @@ class Reconstruction(Recipe):
     """
 
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    shared: ClassVar[tuple[str, ...]] = (
+        "warmup",
+        "regularization",
+        "beta",
+        "loss_norm",
+        "scale_norm",
+        "scale_steps",
+        "weight_per",
+    )
 
     schedule: str = "published"
     iterations: int = None  # type: ignore[assignment]  # None: as the schedule says
@@ -84,7 +93,11 @@ class Reconstruction(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weight_per(self.weight_per)
-        resolve_schedule(self, self.schedules)
+        if not isinstance(self.beta, (tuple, list)) or len(self.beta) != 2:
+            raise InputError(f"beta={self.beta!r}: expected a pair (first, last), e.g. (20, 2)")
+        pair = tuple(check_number("beta", b, 1, math.inf) for b in self.beta)
+        object.__setattr__(self, "beta", pair)
+        resolve_schedule(self, self.schedules, fixed=self.shared)
         for name, low, high in (
             ("iterations", 0, 10**9),
             ("batch", 1, 10**9),
@@ -102,10 +115,6 @@ class Reconstruction(Recipe):
         for name in ("loss_norm", "scale_norm"):
             object.__setattr__(self, name, check_number(name, getattr(self, name), 0, math.inf, above=True))
         check_flag("relative", self.relative)
-        if not isinstance(self.beta, (tuple, list)) or len(self.beta) != 2:
-            raise InputError(f"beta={self.beta!r}: expected a pair (first, last), e.g. (20, 2)")
-        pair = tuple(check_number("beta", b, 1, math.inf) for b in self.beta)
-        object.__setattr__(self, "beta", pair)
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """Nearest rounding on the searched grid: the start of the reconstruction."""

@@ -59,6 +59,8 @@ class BRECQ(Reconstruction):
         },
     }
 
+    shared: ClassVar[tuple[str, ...]] = (*Reconstruction.shared, "activation_norm")
+
     activation_iterations: int = None  # type: ignore[assignment]
     activation_norm: float = 2.4
 

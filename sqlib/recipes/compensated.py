@@ -58,7 +58,8 @@ class CompensatedDFSQ(DFSQ):
         How many positions of the calibration feature maps each layer is fitted on, at most; drawn once,
         always the same.
     ridge
-        Holds re-targeted weights near the original ones, in units of the mean squared input.
+        Holds re-targeted weights near the original ones and damps the rounding, in units of the mean squared
+        input.
     repeats
         Passes over networks in which a weight is used at several call sites; others need one.
 

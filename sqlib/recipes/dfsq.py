@@ -5,13 +5,15 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_flag
 from sqlib.errors import InputError
 from sqlib.recipes._base import Observer, Recipe, register
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from sqlib._sites import Site
@@ -35,8 +37,9 @@ _SIZES = {1.0: {2: 29, 3: 107, 4: 377, 5: 1295}, 0.5: {2: 19, 3: 83, 4: 293, 5: 
 class DFSQ(Recipe):
     """Distribution-Flexible Subset Quantization (Zhong et al. 2023, arXiv 2305.05888).
 
-    The defaults are the authors' released code; ``selector="kmeans", post_relu="never"`` is the paper as
-    printed (Eq. 1 centres every layer), ``selector="exact"`` the least error that the universal set allows.
+    The defaults are the authors' released code. The paper as written (k-means judged before snapping, Eq. 1
+    centres every layer) is ``DFSQ.variant("paper", bits)``, and ``DFSQ.variant("exact", bits)`` takes the
+    points of the least error that the universal set allows; both are short for the options in `VARIANTS`.
 
     Parameters
     ----------
@@ -80,6 +83,12 @@ class DFSQ(Recipe):
     of points.
     """
 
+    VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "release": {"selector": "release", "post_relu": "release"},
+        "paper": {"selector": "kmeans", "post_relu": "never"},
+        "exact": {"selector": "exact"},
+    }
+
     words: int = 4
     selector: str = "release"
     channelwise: bool = True
@@ -114,6 +123,19 @@ class DFSQ(Recipe):
                 f"statistics='patch' needs normalize='dynamic', it is {self.normalize!r}; "
                 "give statistics='image'"
             )
+
+    @classmethod
+    def variant(cls, name: str, bits: int | tuple[int, int] = 8, **options: Any) -> DFSQ:
+        """The recipe by the name of its source: "release", "paper" or "exact"; `options` override.
+
+        Raises
+        ------
+        InputError
+            For another name.
+        """
+        if name not in cls.VARIANTS:
+            raise InputError(f"variant {name!r}: expected one of {', '.join(map(repr, cls.VARIANTS))}")
+        return cls(bits, **{**cls.VARIANTS[name], **options})
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
         """Min-max per output channel."""

@@ -46,6 +46,8 @@ class QDrop(Reconstruction):
         "laptop": {"iterations": 500, "batch": 8, "learning_rate": 0.02, "step_learning_rate": 1.6e-3},
     }
 
+    shared: ClassVar[tuple[str, ...]] = (*Reconstruction.shared, "drop_probability")
+
     scale_steps: int = 100
     drop_probability: float = 0.5
 

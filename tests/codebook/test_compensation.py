@@ -124,6 +124,38 @@ def test_retargeting_is_the_ridge_regression_solution():
     assert np.allclose(held, w, atol=1e-6)
 
 
+def test_rounding_what_was_re_targeted_is_rounding_what_was_wanted():
+    """The ridge error of any weights is that of the re-targeted ones plus their distance from these in the
+    metric H + lambda I, so the rounding may take them for the truth."""
+    w, x = _layer(12)
+    rng = np.random.default_rng(2)
+    seen = x + 0.3 * rng.normal(size=x.shape)
+    gram = seen @ seen.T
+    best = retarget(w, gram, (w @ x) @ seen.T, ridge=0.02)
+    metric = damped(gram, 0.02)
+    ridge = metric[0, 0] - gram[0, 0]
+
+    def error(v):
+        return np.square(v @ seen - w @ x).sum(1) + ridge * np.square(v - w).sum(1)
+
+    other = best + rng.normal(size=best.shape)
+    assert np.allclose(error(other), error(best) + row_errors(best, metric, other), rtol=1e-9)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 9, 16])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("offset", [0, 3])
+def test_no_row_is_worse_than_rounded_to_the_nearest_level(columns, bits, offset):
+    """Depthwise and narrow 1x1 layers have few columns, where greedy rounding by itself may lose."""
+    rng = np.random.default_rng(columns)
+    causes = max(2, columns // 2)
+    x = rng.normal(size=(columns, causes)) @ rng.normal(size=(causes, 100))
+    w, h = rng.normal(size=(60, columns)) + offset, x @ x.T
+    ours, _ = fit_compensated(w, h, bits)
+    plain = row_errors(w, damped(h, 0.01), _values(*fit_nearest(w, bits)))
+    assert (ours.error <= plain * (1 + 1e-9) + 1e-12).all()
+
+
 def test_dead_inputs_keep_their_weights():
     w, x = _layer(13)
     x[[2, 5]] = 0

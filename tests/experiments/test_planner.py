@@ -10,8 +10,8 @@ from sqlib.experiments.planner import estimate, groups, parse_shard, plan, shard
 
 def test_laptop_plan_of_dfsq_table2():
     cells = plan("dfsq-table2", "laptop")
-    # Four sets, three networks; FP, and five methods at four bit-widths
-    assert len(cells) == 4 * 3 * (1 + 5 * 4) and len({c.id for c in cells}) == len(cells)
+    # Four sets, three networks; FP, five methods at four bit-widths and one at two
+    assert len(cells) == 4 * 3 * (1 + 5 * 4 + 2) and len({c.id for c in cells}) == len(cells)
     assert {(c.model, c.scale) for c in cells} == {("carn-m", 4), ("edsr-small", 4), ("edsr-small", 2)}
     rows = [(c.method, c.bits) for c in cells if c.model == "carn-m" and c.dataset == "b100"]
     assert rows[:5] == [("FP", "32"), *[("MinMax", b) for b in ("8", "6", "4", "3")]]
@@ -32,6 +32,9 @@ def test_a_short_schedule_never_carries_the_printed_label():
         ("QDrop, 500 iterations", "laptop"),
     }
     assert {c.method for c in plan("dfsq-table2", "laptop")}.isdisjoint({"BRECQ", "QDROP"})
+    # ... and the printed label not only has the published number of steps, but the published units, too.
+    published = [c.recipe for c in full if c.method in ("BRECQ", "QDROP")]
+    assert published and not any(recipe["relative"] for recipe in published)
 
 
 def test_full_adds_the_printed_networks_and_smoke_is_its_own():
@@ -42,7 +45,7 @@ def test_full_adds_the_printed_networks_and_smoke_is_its_own():
     assert {("edsr-baseline", "EDSR"), ("rdn", "RDN")} <= stand_ins
     smoke = plan("dfsq-table2", "smoke")
     assert {cell.model for cell in smoke} == {"edsr-small"} and not laptop & {cell.id for cell in smoke}
-    assert [cell.bits for cell in smoke] == ["32", "4", "4", "4"]
+    assert [cell.bits for cell in smoke] == ["32", "4", "4", "4", "4"]
 
 
 def test_a_network_may_have_fewer_datasets_than_its_table():

@@ -47,7 +47,8 @@ def test_rows_that_do_not_exist_are_left_out_and_said():
     unknown = replace(STATEMENTS[0], better="nobody")
     assert statement_frame(unknown).empty
     summary = statement_summary((unknown,))
-    assert summary["in print"].tolist() == ["not run"] == summary["on our networks"].tolist()
+    assert summary["in print"].tolist() == ["no rows in print"]
+    assert summary["on our networks"].tolist() == ["not run"]
     with pytest.raises(InputError, match="no statements"):
         statement_summary(())
 

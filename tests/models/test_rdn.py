@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import sqlib
 from sqlib import models
 from sqlib.models.rdn import RDN, from_official
-from sqlib.recipes import MinMax
+from sqlib.recipes import BRECQ, DFSQ, CompensatedDFSQ, MinMax, QDrop
 
 
 def small(scale: int = 2) -> RDN:
@@ -121,6 +121,31 @@ def test_blocks_and_global_fusions_are_quantized() -> None:
     x = torch.rand(1, 3, 8, 8)
     with torch.inference_mode():
         assert 0 < float((quantized(x) - model(x)).abs().max()) < 1
+
+
+_FEW = {"schedule": "laptop", "iterations": 5, "batch": 2}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        DFSQ(bits=4),
+        DFSQ.variant("paper", 4),
+        CompensatedDFSQ(bits=4),
+        BRECQ(bits=4, activation_iterations=5, **_FEW),
+        QDrop(bits=4, **_FEW),
+    ],
+    ids=lambda recipe: type(recipe).__name__,
+)
+def test_the_recipes_of_dfsq_s_tables(recipe) -> None:
+    model, x = small(), torch.rand(2, 3, 12, 12)
+    quantized = sqlib.quantize_model(model, recipe, [x])
+    report = quantized.report().set_index("site")
+    inside = report.index[report.index.str.startswith(("blocks", "fusion"))]
+    assert len(inside) == 10 and (report.loc[inside, ["weight_bits", "activation_bits"]] == 4).all(axis=None)
+    with torch.inference_mode():
+        error, signal = (quantized(x) - model(x)).square().mean(), model(x).var()
+    assert 0 < float(error) < float(signal)
 
 
 def test_gradients_reach_every_parameter() -> None:

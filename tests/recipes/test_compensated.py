@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sqlib import quantize_model, recipes
+from sqlib._compensate import _joined
+from sqlib._moments import Moments
 from sqlib.errors import InputError
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.recipes import CompensatedDFSQ
@@ -125,6 +127,79 @@ def test_images_of_different_sizes(net, images):
     ours = quantize_model(net, CompensatedDFSQ(bits=4), mixed, skip=SKIP)
     baseline = quantize_model(net, CompensatedDFSQ(bits=4, **OFF), mixed, skip=SKIP)
     assert _error(net, ours, images[4:]) < 0.6 * _error(net, baseline, images[4:])
+
+
+class Deep(nn.Module):
+    """As deep as a real network is beside the three passes that would fit it all at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1) for _ in range(10)])
+        self.head, self.tail = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x):
+        x = self.head(x)
+        for layer in self.layers:
+            x = x + F.relu(layer(x))
+        return self.tail(x)
+
+
+@pytest.mark.parametrize("form", ["sizes", "tuples", "dictionaries"])
+def test_many_batches_fit_a_deep_network_as_well_as_one(images, form):
+    """Each layer is fitted behind a prefix that is final, also where batches cannot be joined."""
+    torch.manual_seed(3)
+    net = Deep().eval()
+    halves = [images[:2], images[2:4]]
+    data = {
+        "sizes": [images[:2], images[2:4, :, :20, :20]],
+        "tuples": [(x,) for x in halves],
+        "dictionaries": [{"x": x} for x in halves],
+    }[form]
+    recipe = CompensatedDFSQ(bits=4)
+    one = _error(net, quantize_model(net, recipe, [images[:4]], skip=SKIP), images[4:])
+    many = _error(net, quantize_model(net, recipe, data, skip=SKIP), images[4:])
+    plain = _error(net, quantize_model(net, CompensatedDFSQ(bits=4, **OFF), data, skip=SKIP), images[4:])
+    assert many < 1.4 * one and many < 0.6 * plain
+
+
+def test_positions_are_shared_among_batches(net, images, monkeypatch):
+    assert [len(b) for b in _joined([images[:2], images[2:4, :, :20], images[4:]])] == [4, 2]
+    counts = []
+    of = Moments.of
+    monkeypatch.setattr(Moments, "of", lambda x, y: counts.append(len(y)) or of(x, y))
+    tuples = [(x[None],) for x in images[:4]]
+    quantize_model(net, CompensatedDFSQ(bits=4, positions=64), tuples, skip=SKIP)
+    assert set(counts) == {16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_networks_that_compute_in_0_to_255(images, dtype):
+    """Squares of such activations are more than float16 holds."""
+    torch.manual_seed(4)
+    net = Net().eval()
+    with torch.no_grad():
+        net.head.weight *= 255
+        net.head.bias *= 255
+    exact = _error(net, quantize_model(net, CompensatedDFSQ(bits=4), [images], skip=SKIP), images)
+    half = Net().eval()
+    half.load_state_dict(net.state_dict())
+    half = half.to(dtype)
+    ours = quantize_model(half, CompensatedDFSQ(bits=4), [images.to(dtype)], skip=SKIP)
+    with torch.no_grad():
+        error = float((net(images) - ours(images.to(dtype)).float()).square().mean())
+    assert ours(images.to(dtype)).dtype == dtype and error < 2 * exact
+
+
+def test_one_ridge_for_re_targeting_and_rounding(net, images):
+    """Under an overwhelming ridge nothing makes up for anything: weights as without correlation."""
+    ours = quantize_model(net, CompensatedDFSQ(bits=4, ridge=1e9), [images], skip=SKIP)
+    plain = quantize_model(
+        net, CompensatedDFSQ(bits=4, retarget=False, compensate=False), [images], skip=SKIP
+    )
+    for key, quantizer in ours.weights.items():
+        weight = dict(net.named_parameters())[key.split("|")[0].replace("/", ".")]
+        kept, nearest = (q(weight.detach()) - weight for q in (quantizer, plain.weights[key]))
+        assert float(kept.detach().square().sum()) <= 1.02 * float(nearest.detach().square().sum())
 
 
 def test_deterministic_and_loadable(net, images):

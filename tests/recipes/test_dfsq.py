@@ -35,6 +35,16 @@ def test_round_trips(recipe):
     assert recipes.create("dfsq", bits=4) == DFSQ(bits=4)
 
 
+def test_variants_are_options_by_the_name_of_their_source():
+    assert DFSQ.variant("release", 4) == DFSQ(bits=4)
+    paper = DFSQ.variant("paper", 3, seed=5)
+    assert (paper.selector, paper.post_relu, paper.bits, paper.seed) == ("kmeans", "never", 3, 5)
+    assert paper.version == DFSQ.version and recipes.from_dict(paper.to_dict()) == paper
+    assert DFSQ.variant("exact", (8, 4), words=3) == DFSQ(bits=(8, 4), selector="exact", words=3)
+    with pytest.raises(InputError, match="'release', 'paper', 'exact'"):
+        DFSQ.variant("print")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
