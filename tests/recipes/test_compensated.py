@@ -134,13 +134,15 @@ class Deep(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1) for _ in range(10)])
+        self.layers = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1) for _ in range(12)])
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight)
         self.head, self.tail = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
 
     def forward(self, x):
         x = self.head(x)
         for layer in self.layers:
-            x = x + F.relu(layer(x))
+            x = F.relu(layer(x))
         return self.tail(x)
 
 
