@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from sqlib.cli import _common
 
@@ -18,6 +19,19 @@ def add(commands: _common.Subparsers) -> None:
     parser.add_argument("--store", metavar="DIR", help="records to estimate from, besides the packaged ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
+
+
+def _print_outstanding(table: str) -> None:
+    """What networks without weights would take, as operations and as hours of an assumed GPU."""
+    from sqlib.experiments import work
+
+    for row in work.outstanding(table).to_dict("records"):
+        known = not math.isnan(row["training"])
+        training = f"{row['training']:,.0f} x 10^15 operations" if known else "no schedule yet"
+        print(
+            f"  {row['network']}: training {training}, recipes that learn {row['learning']:,.0f} x 10^15; "
+            f"about {row['hours']:.1f} h of a GPU that does {work.RATE:.0e} a second (assumed)"
+        )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
             time = f"about {duration(cost.seconds)} for {cost.known}" if cost.known else "no estimate"
             unknown = f", {cost.unknown} never measured" if cost.unknown else ""
             print(f"{name} ({args.profile}): {len(cells[name])} cells, {time}{unknown}")
+            if args.profile == "full":
+                _print_outstanding(name)
         else:
             for cell in cells[name]:
                 print(f"{cell.id[:12]}  {name}  {cell.label}")

@@ -160,6 +160,8 @@ def needs(row: Mapping[Any, Any]) -> str:
     parts = []
     if row["metric"] in SCORES:
         parts.append(f"{row['model']} x{row['scale']} weights trained by this project")
+        if (row["table"], row["model"]) in _stand_ins():
+            parts[-1] += f", a GPU (python -m sqlib plan {row['table']} --profile full --cost)"
     else:
         parts.append(f"the counting of {row['metric']}")
     base = row["method"].split("+")[0].split(" ")[0]
@@ -182,3 +184,14 @@ def _known_recipes() -> frozenset[str]:
     from sqlib import recipes
 
     return frozenset(recipes.names())
+
+
+@cache
+def _stand_ins() -> frozenset[tuple[str, str]]:
+    """(table, printed network) for which a network of ours is planned that we would have to train."""
+    return frozenset(
+        (table.name, network.published)
+        for table in definitions.TABLES.values()
+        for network in table.networks
+        if network.published and network.weights == "pretrained"
+    )

@@ -1,0 +1,89 @@
+"""The arithmetic of what nobody here has run: training a network, and recipes that learn, in full.
+
+Counted in operations (a multiplication and its addition are two), because hours depend on the machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlib.experiments.planner import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+RATE = 50e12
+"""Operations a second of a large GPU that is kept busy: an assumption, not a measurement."""
+
+# Passes that one step makes, in units of a forward pass: forward and backward are three of them.
+_BLOCKWISE = {"brecq": 3, "qdrop": 3}  # through one unit at a time, so once through the body in all
+_END_TO_END = {"twodquant": 4, "dbdc-pac": 4}  # and the teacher, forward only
+
+
+def outstanding(table: str) -> pd.DataFrame:
+    """What the networks of a table need whose weights do not ship, in profile ``full``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``; ``training`` and ``learning``, operations in 10^15 of the whole schedule of the
+        weights (NaN where no schedule is configured) and of all recipes of the table that learn, at all their
+        bits; ``hours`` of what is known of the two, at `RATE`. Scoring and recipes that only search are not
+        counted.
+
+    Raises
+    ------
+    InputError
+        Unknown table.
+    """
+    import pandas as pd
+
+    from sqlib import models
+    from sqlib.training import CONFIGS
+    from sqlib.training.overview import step_flops
+
+    available = models.available()
+    recipes: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
+    patch = {}
+    for cell in plan(table, "full"):
+        at = (cell.model, cell.scale)
+        if cell.weights == "pretrained" and cell.scale not in available.get(cell.model, ()):
+            found = recipes.setdefault(at, {})
+            if cell.recipe is not None and cell.calibration is not None:
+                found[str(cell.recipe)] = cell.recipe
+                patch[at] = cell.calibration.patch
+    rows = []
+    for (name, scale), found in recipes.items():
+        config = CONFIGS.get(f"{name}-x{scale}")
+        training = float("nan") if config is None else config.steps * float(step_flops(config))
+        learning = _learning(name, scale, found.values(), patch.get((name, scale), 0))
+        rows.append((f"{name} x{scale}", training, learning))
+    frame = pd.DataFrame(rows, columns=["network", "training", "learning"])
+    frame["hours"] = frame[["training", "learning"]].sum(axis=1) / RATE / 3600  # NaN counts as 0
+    return frame.assign(training=frame["training"] / 1e15, learning=frame["learning"] / 1e15)
+
+
+def _learning(name: str, scale: int, recipes: Any, patch: int) -> float:
+    """Operations of all `recipes` that learn, on crops of `patch` x `patch` low-resolution pixels."""
+    import torch
+
+    from sqlib import models
+    from sqlib.cost import cost
+
+    passes = {recipe["name"]: recipe for recipe in recipes}
+    if not passes.keys() & {*_BLOCKWISE, *_END_TO_END}:
+        return 0.0
+    with torch.device("meta"):  # shapes only
+        one = cost(models.create(name, scale=scale), (patch * scale, patch * scale))
+    body = sum(layer.macs for layer in one.layers if layer.quantized)
+    total = 0.0
+    for recipe in recipes:
+        if recipe["name"] in _BLOCKWISE:
+            steps = recipe["iterations"] + recipe.get("activation_iterations", 0)
+            total += 2.0 * body * _BLOCKWISE[recipe["name"]] * steps * recipe["batch"]
+        elif recipe["name"] in _END_TO_END:
+            steps = recipe["iterations"] + recipe.get("weight_iterations", 0)
+            total += 2.0 * one.macs * _END_TO_END[recipe["name"]] * steps * recipe["batch"]
+    return total
