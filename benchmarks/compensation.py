@@ -28,15 +28,20 @@ OFF = dict(retarget=False, compensate=False, correct_bias=False)
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "Min-Max": lambda bits: MinMax(bits=bits),
     "DFSQ": lambda bits: DFSQ(bits=bits),
-    "exact points, clipped weights": lambda bits: CompensatedDFSQ(bits=bits, **OFF),
-    "DFSQ points, compensated": lambda bits: CompensatedDFSQ(bits=bits, selector="release"),
-    "exact points, compensated": lambda bits: CompensatedDFSQ(bits=bits),
+    "exact points per tile, clipped weights": lambda bits: CompensatedDFSQ(bits=bits, **OFF),
+    "DFSQ points per tile, compensated": lambda bits: CompensatedDFSQ(bits=bits, selector="release"),
+    "exact points per tile, compensated": lambda bits: CompensatedDFSQ(bits=bits),
     "  without re-targeting": lambda bits: CompensatedDFSQ(bits=bits, retarget=False),
     "  without bias correction": lambda bits: CompensatedDFSQ(bits=bits, correct_bias=False),
     "  weights only": lambda bits: CompensatedDFSQ(bits=(bits, 32)),
     "  activations only": lambda bits: CompensatedDFSQ(bits=(32, bits)),
 }
-DEFAULT = ("Min-Max", "DFSQ", "exact points, clipped weights", "exact points, compensated")
+DEFAULT = (
+    "Min-Max",
+    "DFSQ",
+    "exact points per tile, clipped weights",
+    "exact points per tile, compensated",
+)
 
 
 class HeldOut:
@@ -81,7 +86,7 @@ def main() -> None:
     calibration = datasets.calibration("div2k", n=32, patch=48, scale=4, seed=options.seed, batch=16)
     if options.time:
         model: torch.nn.Module = models.create("edsr-baseline", scale=4)
-        for label in ("DFSQ", "exact points, compensated"):
+        for label in ("DFSQ", "exact points per tile, compensated"):
             start, cpu = time.perf_counter(), time.process_time()
             sqlib.quantize_model(model, RECIPES[label](4), calibration)
             wall, spent = time.perf_counter() - start, time.process_time() - cpu

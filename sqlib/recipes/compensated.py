@@ -61,18 +61,22 @@ class CompensatedDFSQ(DFSQ):
         Holds re-targeted weights near the original ones and damps the rounding, in units of the mean squared
         input.
     repeats
-        Passes over networks in which a weight is used at several call sites; others need one.
+        Rounds of fitting where a weight is used at several call sites; other networks need one.
 
     Notes
     -----
     Compensated are convolutions (2D) and linear layers whose weight is their second argument; other weights
-    are rounded to the nearest level, on a grid of least squared error. All three switches off is the fair
-    baseline: exact points with least-squares weight clipping.
+    are rounded to the nearest level, on a grid of least squared error. All three switches off leave exact
+    points with least-squares weight clipping; with ``statistics="image", words=4, reach=1`` as well, that is
+    the fair baseline beside DFSQ.
 
     Calibration tensors of one size are run as one batch; memory grows with their number, and `positions`
-    outputs of every layer are kept (270 MB for EDSR-baseline). Batches of different sizes, tuples and
-    dictionaries are run one by one, and all layers are then fitted after each of ``repeats`` passes, behind
-    the prefix of the pass before.
+    outputs of every layer are kept (270 MB for EDSR-baseline). Sizes that differ, tuples and dictionaries
+    stay batches of their own; then each layer takes a pass over the data that stops at it, so the time grows
+    with the square of the depth.
+
+    Options left out are filled in when the recipe is made: ``dataclasses.replace(recipe, bits=...)`` keeps
+    the `words` and `reach` that suited the old bits.
     """
 
     version: ClassVar[int] = 2  # 1 took its statistics over whole planes by default
