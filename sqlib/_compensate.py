@@ -7,9 +7,12 @@ more pass fits each layer when it gets there; if they are several, each layer ta
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import reduce
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from operator import add
 from typing import TYPE_CHECKING, Any
 
@@ -58,21 +61,22 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
     the next of ``recipe.repeats`` rounds.
     """
     batches = _joined(data)
-    limit = -(-recipe.positions // len(batches))
     with torch.no_grad():
-        wanted = _Wanted(model, limit)
+        wanted = _Wanted(model, _shares(recipe.positions, batches))
         _run(model, wanted, batches)
-        shared = any(len(sites) > 1 for sites in wanted.uses.values())
         seen = dict(wanted.estimates)
-        for _ in range(recipe.repeats if shared else 1):
+        rounds = recipe.repeats if seen else 1  # once, if every weight is used once
+        for left in reversed(range(rounds)):
             if len(batches) == 1:
                 _run(model, _OnSight(model, recipe, wanted, seen), batches)
                 continue
-            for key in wanted.uses:
+            for key in wanted.order():
                 one = _One(model, recipe, wanted, seen, key)
                 _run(model, one, batches)
                 one.solve()
-            if shared:
+                for number in range(len(batches)):  # of no more use, and large
+                    seen.pop((wanted.first.get((key, number), ""), number), None)
+            if left:
                 _run(model, _Later(model, recipe, wanted, seen), batches)
     model.refresh()
 
@@ -88,8 +92,22 @@ def _joined(data: Iterable[Any]) -> list[Any]:
     return [torch.cat(alike) for alike in sizes.values()] + batches
 
 
-class _Done(Exception):
-    """The pass has seen what it came for."""
+def _shares(positions: int, batches: list[Any]) -> list[int]:
+    """How many of `positions` each batch may have, in proportion to its size."""
+    sizes = [_size(batch) for batch in batches]
+    return [math.ceil(positions * size / sum(sizes)) for size in sizes]
+
+
+def _size(batch: Any) -> int:
+    """Number of values in the tensors of a batch."""
+    if isinstance(batch, Tensor):
+        return batch.numel()
+    values = batch.values() if isinstance(batch, dict) else batch
+    return sum(_size(v) for v in values if isinstance(v, (Tensor, list, tuple))) or 1
+
+
+class _Done(BaseException):
+    """The pass has seen what it came for. No `Exception`, which a network may catch."""
 
 
 class _LayerTracer(Tracer):
@@ -119,11 +137,11 @@ def _run(model: QuantizedModel, handler: _Layers, batches: list[Any]) -> None:
 class _Layers:
     """What all passes have in common: they follow the calls and stop after the last layer of interest.
 
-    `limit` is the number of positions sampled from a feature map.
+    `limits` are the numbers of positions sampled from a feature map, by batch.
     """
 
-    def __init__(self, model: QuantizedModel, limit: int) -> None:
-        self.model, self.limit = model, limit
+    def __init__(self, model: QuantizedModel, limits: list[int]) -> None:
+        self.model, self.limits = model, limits
         self.names = {s.name for s in model.sites.values() if _fits(model, s)}
         self.remaining: set[str] = set()
         self.number = 0
@@ -168,7 +186,7 @@ class _Layers:
 
     def moments(self, site: Site, x: Tensor, wanted: Tensor) -> Moments:
         """Of the inputs `x` of the present call and its wanted outputs."""
-        columns = self.layer(site).columns(x, self.limit)
+        columns = self.layer(site).columns(x, self.limits[self.number], draw=self.number)
         return Moments.of(columns, wanted)
 
 
@@ -187,37 +205,59 @@ class _Wanted(_Layers):
         Sampled outputs by (call site, batch).
     uses
         Call sites of each weight.
+    first
+        The first of them in a batch, by (weight, batch).
     estimates
         Moments by (call site, batch) for the later uses of a weight.
+    biases
+        The bias of every call site, and its name where it is a parameter.
     biased
         The weights that each bias goes with.
     """
 
-    def __init__(self, model: QuantizedModel, limit: int) -> None:
-        super().__init__(model, limit)
+    def __init__(self, model: QuantizedModel, limits: list[int]) -> None:
+        super().__init__(model, limits)
         self.parameters = Names(model.network)
         self.outputs: dict[tuple[str, int], Tensor] = {}
-        self.uses: dict[str, list[str]] = defaultdict(list)
+        self.uses: dict[str, set[str]] = defaultdict(set)
+        self.first: dict[tuple[str, int], str] = {}
         self.estimates: dict[tuple[str, int], Moments] = {}
-        self.biased: dict[str, set[str]] = defaultdict(set)
+        self.biases: dict[str, tuple[str | None, Tensor | None]] = {}
+        self.biased: dict[str | None, set[str]] = defaultdict(set)
 
     def leave(self, site: Site, out: Tensor) -> None:
         key, at = str(site.weight_key), (site.name, self.number)
-        self.outputs[at] = self.layer(site).outputs(out, self.limit).clone()
+        self.outputs[at] = self.layer(site).outputs(out, self.limits[self.number], draw=self.number).clone()
         bias = self.bias()
-        if bias is not None:
-            self.biased[self.parameters.find(bias) or ""].add(key)
-        if site.name not in self.uses[key]:
-            self.uses[key].append(site.name)
-        if site.name != self.uses[key][0] and self.input is not None:
+        name = None if bias is None else self.parameters.find(bias)
+        self.biases[site.name] = name, bias
+        self.biased[name].add(key)
+        self.uses[key].add(site.name)
+        if site.name != self.first.setdefault((key, self.number), site.name) and self.input is not None:
             quantizer = self.model.activation_quantizer(site, "input")
             x = self.input if quantizer is None else quantizer(self.input)
             self.estimates[at] = self.moments(site, x, self.outputs[at])
 
-    def free(self, key: str, bias: Tensor | None) -> bool:
-        """Whether `bias` is a parameter of the network that goes with this weight alone."""
-        name = None if bias is None else self.parameters.find(bias)
-        return name is not None and self.biased[name] == {key}
+    def order(self) -> list[str]:
+        """Weights in the order of their first uses, in all batches; as they came, if these contradict."""
+        before: dict[str, list[str]] = {key: [] for key, _ in self.first}
+        for (one, number), (other, same) in pairwise(self.first):
+            if number == same:
+                before[other].append(one)
+        try:
+            return list(TopologicalSorter(before).static_order())
+        except CycleError:
+            return list(before)
+
+    def free(self, key: str) -> bool:
+        """Whether all uses of a weight share one bias, a parameter that goes with no other weight."""
+        names = {self.biases[site][0] for site in self.uses[key]}
+        return names != {None} and len(names) == 1 and self.biased[names.pop()] == {key}
+
+    def about_bias(self, site: str, moments: Moments) -> Moments:
+        """`moments` of a call site about its bias, which is to stay as it is."""
+        bias = self.biases[site][1]
+        return moments.about(torch.zeros(()) if bias is None else bias)
 
 
 class _Quantized(_Layers):
@@ -236,7 +276,7 @@ class _Quantized(_Layers):
         wanted: _Wanted,
         seen: dict[tuple[str, int], Moments],
     ) -> None:
-        super().__init__(model, wanted.limit)
+        super().__init__(model, wanted.limits)
         self.recipe, self.wanted, self.seen = recipe, wanted, seen
 
     def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
@@ -269,11 +309,12 @@ class _Quantized(_Layers):
         key, layer, bias = str(site.weight_key), self.layer(site), self.bias()
 
         def solve() -> None:
-            uses = set(self.wanted.uses[key])
-            total = reduce(add, [m for (name, _), m in self.seen.items() if name in uses])
-            free = self.recipe.correct_bias and self.wanted.free(key, bias)
+            uses = self.wanted.uses[key]
+            found = {at: m for at, m in self.seen.items() if at[0] in uses}
+            free = self.recipe.correct_bias and self.wanted.free(key)
             if not free:
-                total = total.about(torch.zeros(()) if bias is None else bias)
+                found = {at: self.wanted.about_bias(at[0], m) for at, m in found.items()}
+            total = reduce(add, found.values())
             rows = layer.rows(weight.detach()).double().cpu().numpy()
             try:
                 bits = int(self.model.weight_quantizer(key).bits)  # type: ignore[union-attr, arg-type]
@@ -326,7 +367,7 @@ class _Later(_Quantized):
     """Looks at the later uses of every weight, for the next round."""
 
     def reach(self, site: Site, key: str, weight: Tensor) -> None:
-        if site.name != self.wanted.uses[key][0]:
+        if site.name != self.wanted.first.get((key, self.number)):
             self.look(site)
 
 

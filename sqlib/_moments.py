@@ -37,18 +37,18 @@ class Layer(NamedTuple):
         outputs, channels = like.shape[:2]
         return rows.reshape(outputs, *self.kernel, channels).permute(0, 3, 1, 2).contiguous()
 
-    def outputs(self, out: Tensor, limit: int) -> Tensor:
+    def outputs(self, out: Tensor, limit: int, *, draw: int = 0) -> Tensor:
         """Sampled outputs (positions, outputs)."""
         flat = out.movedim(-3, -1) if self.kernel else out
         flat = flat.reshape(-1, flat.shape[-1])
-        chosen = sample(len(flat), limit)
+        chosen = sample(len(flat), limit, draw)
         return flat if chosen is None else flat[chosen.to(out.device)]
 
-    def columns(self, x: Tensor, limit: int) -> Tensor:
+    def columns(self, x: Tensor, limit: int, *, draw: int = 0) -> Tensor:
         """Sampled inputs (groups, positions, columns per group), at the positions of `outputs`."""
         if self.kernel is None:
             flat = x.reshape(-1, x.shape[-1])
-            chosen = sample(len(flat), limit)
+            chosen = sample(len(flat), limit, draw)
             return (flat if chosen is None else flat[chosen.to(x.device)])[None]
         (top, bottom), (left, right) = self.padding
         if top or bottom or left or right:
@@ -58,7 +58,7 @@ class Layer(NamedTuple):
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel)]
         high, wide = ((n - s) // t + 1 for n, s, t in zip((height, width), spans, self.stride))
         total = images * high * wide
-        chosen = sample(total, limit)
+        chosen = sample(total, limit, draw)
         at = torch.arange(total) if chosen is None else chosen
         at = at.to(x.device)
         image, row, column = at // (high * wide), at // wide % high, at % wide
@@ -72,11 +72,11 @@ class Layer(NamedTuple):
         return out.flatten(2)
 
 
-def sample(total: int, limit: int) -> Tensor | None:
-    """At most `limit` of `total` positions, sorted, always the same ones; None for all of them."""
+def sample(total: int, limit: int, draw: int = 0) -> Tensor | None:
+    """At most `limit` of `total` positions, sorted, the same ones for the same `draw`; None for all."""
     if total <= limit:
         return None
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(_SEED + draw)
     return torch.randperm(total, generator=generator)[:limit].sort().values
 
 
@@ -164,12 +164,13 @@ class Moments:
         )
 
     def about(self, bias: Tensor) -> Moments:
-        """The moments about x = 0 and y = `bias` (outputs,), for a layer whose bias stays as it is."""
-        y = self.outputs - bias.to(self.outputs)
+        """The moments about x = 0 and y = `bias` (outputs,) or (), for a layer whose bias stays as it is."""
+        about = bias.to(self.outputs).expand_as(self.outputs)
+        y = self.outputs - about
         return Moments(
             self.count,
             torch.zeros_like(self.inputs),
-            bias.to(self.outputs),
+            about,
             *self._shifted(self.gram, self.cross, self.inputs, y, self.count),
         )
 

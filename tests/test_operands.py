@@ -97,7 +97,7 @@ def test_shows_where_values_that_are_not_finite_begin():
     [
         ([], None, "calibration is empty"),
         (IMAGES, "nothing.like.this", "nothing.like.this"),
-        ([torch.rand(1, 4, 8, 8)], [], "3"),
+        ([torch.rand(1, 4, 8, 8)], [], "expected input.* to have 3 channels, but got 4"),
     ],
 )
 def test_bad_input(data, skip, message):

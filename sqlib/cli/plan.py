@@ -26,12 +26,15 @@ def _print_outstanding(table: str) -> None:
     from sqlib.experiments import work
 
     for row in work.outstanding(table).to_dict("records"):
-        known = not math.isnan(row["training"])
-        training = f"{row['training']:,.0f} x 10^15 operations" if known else "no schedule yet"
-        print(
-            f"  {row['network']}: training {training}, recipes that learn {row['learning']:,.0f} x 10^15; "
-            f"about {row['hours']:.1f} h of a GPU that does {work.RATE:.0e} a second (assumed)"
-        )
+        learning = f"{row['learning']:,.0f} x 10^15 operations for the recipes that learn"
+        if math.isnan(row["training"]):
+            print(f"  {row['network']}: {learning}; no schedule of training is configured yet")
+        else:
+            rate = f"{work.RATE / 1e12:.0f} x 10^12 a second (assumed)"
+            print(
+                f"  {row['network']}: {row['training']:,.0f} x 10^15 operations of training, {learning}; "
+                f"about {row['hours']:.1f} h of a GPU that does {rate}"
+            )
 
 
 def run(args: argparse.Namespace) -> None:

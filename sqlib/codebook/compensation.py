@@ -95,7 +95,7 @@ def fit_compensated(
         Added to the diagonal, in units of its mean; makes dead inputs round to the nearest level.
     sweeps, refits
         Limits on coordinate descent, and on alternating it with least-squares scales; ``refits=0`` leaves
-        both out. With both, no row ends with a larger error than `fit_nearest` gives it.
+        both out. With both, no row ends with a larger error than `fit_nearest` with as many refits gives it.
 
     Returns
     -------

@@ -19,7 +19,6 @@ RATE = 50e12
 
 # Passes that one step makes, in units of a forward pass: forward and backward are three of them.
 _BLOCKWISE = {"brecq": 3, "qdrop": 3}  # through one unit at a time, so once through the body in all
-_END_TO_END = {"twodquant": 4, "dbdc-pac": 4}  # and the teacher, forward only
 
 
 def outstanding(table: str) -> pd.DataFrame:
@@ -29,9 +28,9 @@ def outstanding(table: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns ``network``; ``training`` and ``learning``, operations in 10^15 of the whole schedule of the
-        weights (NaN where no schedule is configured) and of all recipes of the table that learn, at all their
-        bits; ``hours`` of what is known of the two, at `RATE`. Scoring and recipes that only search are not
-        counted.
+        weights (NaN where no schedule is configured) and of all recipes of the table that learn block by
+        block, at all their bits; ``hours`` of both at `RATE`, NaN where one is not known. Scoring and recipes
+        that only search are not counted.
 
     Raises
     ------
@@ -61,7 +60,7 @@ def outstanding(table: str) -> pd.DataFrame:
         learning = _learning(name, scale, found.values(), patch.get((name, scale), 0))
         rows.append((f"{name} x{scale}", training, learning))
     frame = pd.DataFrame(rows, columns=["network", "training", "learning"])
-    frame["hours"] = frame[["training", "learning"]].sum(axis=1) / RATE / 3600  # NaN counts as 0
+    frame["hours"] = (frame["training"] + frame["learning"]) / RATE / 3600
     return frame.assign(training=frame["training"] / 1e15, learning=frame["learning"] / 1e15)
 
 
@@ -72,18 +71,14 @@ def _learning(name: str, scale: int, recipes: Any, patch: int) -> float:
     from sqlib import models
     from sqlib.cost import cost
 
-    passes = {recipe["name"]: recipe for recipe in recipes}
-    if not passes.keys() & {*_BLOCKWISE, *_END_TO_END}:
+    learners = [recipe for recipe in recipes if recipe["name"] in _BLOCKWISE]
+    if not learners:
         return 0.0
     with torch.device("meta"):  # shapes only
         one = cost(models.create(name, scale=scale), (patch * scale, patch * scale))
     body = sum(layer.macs for layer in one.layers if layer.quantized)
     total = 0.0
-    for recipe in recipes:
-        if recipe["name"] in _BLOCKWISE:
-            steps = recipe["iterations"] + recipe.get("activation_iterations", 0)
-            total += 2.0 * body * _BLOCKWISE[recipe["name"]] * steps * recipe["batch"]
-        elif recipe["name"] in _END_TO_END:
-            steps = recipe["iterations"] + recipe.get("weight_iterations", 0)
-            total += 2.0 * one.macs * _END_TO_END[recipe["name"]] * steps * recipe["batch"]
+    for recipe in learners:
+        steps = recipe["iterations"] + recipe.get("activation_iterations", 0)
+        total += 2.0 * body * _BLOCKWISE[recipe["name"]] * steps * recipe["batch"]
     return total

@@ -3,8 +3,8 @@
 Published are 20,000 iterations a block with 32 of 1,024 samples each: hours on a CPU even for a small
 network. The "laptop" schedule has 500 iterations. Its rate for rounding was chosen on crops of training
 images that calibration had not seen; its rates for steps are the published ones times 40, so that steps can
-travel as far. A recipe says which schedule it has, and "custom" as soon as an option that shapes the
-training differs: a short run never passes for the published one.
+travel as far. A recipe says which schedule it has, and "custom" as soon as one of its numbers differs: a
+short run never passes for the published one. The units of rates and errors are another option, `relative`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from sqlib.cli import main
 from sqlib.errors import InputError
 from sqlib.experiments import definitions, scoreboard, work
 from sqlib.experiments.frame import published_frame
@@ -22,8 +23,9 @@ def test_rdn_by_hand():
     six_per_weight = 6 * 22_271_107 * 30_000 * 16 * pixels / 1e15
     assert six_per_weight <= frame.loc["rdn x4", "training"] < 1.1 * six_per_weight
     assert math.isnan(frame.loc["rdn x2", "training"])
-    hours = (frame["training"].fillna(0) + frame["learning"]) * 1e15 / work.RATE / 3600
-    assert frame["hours"].tolist() == pytest.approx(hours.tolist())
+    both = frame.loc["rdn x4", ["training", "learning"]].sum() * 1e15
+    assert frame.loc["rdn x4", "hours"] == pytest.approx(both / work.RATE / 3600)
+    assert math.isnan(frame.loc["rdn x2", "hours"])
 
 
 def test_shipped_networks_need_nothing():
@@ -36,7 +38,14 @@ def test_shipped_networks_need_nothing():
 
 def test_values_that_need_a_gpu_say_where_the_estimate_is():
     rows = published_frame(blanks=False)
-    rows = rows[rows["table"].isin(["dfsq-table2", "dfsq-table3"])]
-    told = rows.apply(scoreboard.needs, axis=1)
-    assert told.str.contains("--profile full --cost").all()
-    assert set(rows["table"]) <= set(definitions.TABLES)
+    told = rows.apply(scoreboard.needs, axis=1).str.contains("--profile full --cost")
+    assert set(rows["table"][told]) == {"dfsq-table2", "dfsq-table3"} <= set(definitions.TABLES)
+    assert told[rows["table"].isin(["dfsq-table2", "dfsq-table3"])].all()
+
+
+def test_the_plan_says_it(capsys):
+    assert main(["plan", "dfsq-table3", "--profile", "full", "--cost"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and "184 cells, no estimate" in said[0]
+    assert "rdn x4" in said[1] and "h of a GPU that does 50 x 10^12 a second (assumed)" in said[1]
+    assert "rdn x2" in said[2] and "no schedule of training" in said[2] and " h " not in said[2]
