@@ -165,12 +165,12 @@ class Moments:
 
     def about(self, bias: Tensor) -> Moments:
         """The moments about x = 0 and y = `bias` (outputs,) or (), for a layer whose bias stays as it is."""
-        about = bias.to(self.outputs).expand_as(self.outputs)
-        y = self.outputs - about
+        end = bias.to(self.outputs).expand_as(self.outputs)
+        y = self.outputs - end
         return Moments(
             self.count,
             torch.zeros_like(self.inputs),
-            about,
+            end,
             *self._shifted(self.gram, self.cross, self.inputs, y, self.count),
         )
 
