@@ -18,7 +18,6 @@ from sqlib.experiments._dfsq import OURS
 from sqlib.experiments.store import Store
 from sqlib.experiments.verification import verify
 
-
 CELLS = len(plan("dfsq-table2", "smoke"))
 
 
