@@ -159,9 +159,11 @@ def needs(row: Mapping[Any, Any]) -> str:
     """What it takes to run a printed value that has no record."""
     parts = []
     if row["metric"] in SCORES:
-        parts.append(f"{row['model']} x{row['scale']} weights trained by this project")
+        weights = f"{row['model']} x{row['scale']} weights"
         if (row["table"], row["model"]) in _stand_ins():
-            parts[-1] += f", a GPU (python -m sqlib plan {row['table']} --profile full --cost)"
+            parts.append(f"{weights}, a GPU (sqlib plan {row['table']} --profile full --cost)")
+        else:
+            parts.append(f"{weights} trained by this project")
     else:
         parts.append(f"the counting of {row['metric']}")
     base = row["method"].split("+")[0].split(" ")[0]
