@@ -8,6 +8,7 @@ more pass fits each layer when it gets there; if they are several, each layer ta
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import reduce
@@ -260,7 +261,7 @@ class _Wanted(_Layers):
         return moments.about(torch.zeros(()) if bias is None else bias)
 
 
-class _Quantized(_Layers):
+class _Quantized(_Layers, ABC):
     """Pass through the quantized network as far as it is fitted; subclasses say what to do on the way.
 
     Attributes
@@ -293,9 +294,9 @@ class _Quantized(_Layers):
         quantizer = self.model.weight_quantizer(key)
         return value if quantizer is None else quantizer(value)  # type: ignore[no-any-return]
 
+    @abstractmethod
     def reach(self, site: Site, key: str, weight: Tensor) -> None:
         """A layer of interest is about to run; its input is there."""
-        raise NotImplementedError
 
     def look(self, site: Site) -> bool:
         """Take the moments of the present call; False if the full-precision pass did not come here."""
