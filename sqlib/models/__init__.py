@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
-from sqlib.models import carn, edsr, elan, rdn, srresnet, swinir
+from sqlib.models import bsrn, carn, edsr, elan, rdn, srresnet, swinir
 from sqlib.models._common import SRNetwork
 from sqlib.models._weights import load_strict, read_state, weights_id
 
@@ -42,6 +42,7 @@ _NETWORKS: dict[str, tuple[_Build, _Rename]] = {
     "srresnet": (srresnet.SRResNet, srresnet.from_official),
     "rdn": (rdn.RDN, rdn.from_official),
     "elan-light": (elan.ELAN, elan.from_official),
+    "bsrn": (bsrn.BSRN, bsrn.from_official),
     "swinir-light": (swinir.SwinIR, swinir.from_official),
     "swinir-small": (partial(swinir.SwinIR, depths=(2, 2)), swinir.from_official),
 }
