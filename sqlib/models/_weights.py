@@ -96,3 +96,38 @@ def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> N
             f"{source} does not fit {label}: {'; '.join(problems[:4])}; check the network's name and scale"
         )
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
+
+
+def matching(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The tensors of ``state`` that ``model`` can start from: same name, same shape, same kind of number.
+
+    Weights of another scale share the body with ``model``, and those of a relative some layers; everything
+    else stays as it was made. Nothing is copied: ``model.load_state_dict(taken, strict=False)`` does that.
+
+    Parameters
+    ----------
+    state : a state dict in ``model``'s own names, as :func:`read_state` and a network's translation of the
+        official names give it.
+    model : the network that is to start.
+
+    Returns
+    -------
+    taken : name -> tensor in ``model``'s dtype; empty where nothing fits.
+    new : names of ``model``, in its order, that ``state`` has nothing for.
+    left : names of ``state``, in its order, that ``model`` has no place for, or one of another shape.
+
+    Raises
+    ------
+    InputError
+        A tensor that would be taken holds NaN or infinite values.
+    """
+    taken = {}
+    for key, own in model.state_dict().items():
+        value = state.get(key)
+        if value is None or value.shape != own.shape or value.is_floating_point() != own.is_floating_point():
+            continue
+        taken[key] = value.to(own.dtype)
+        if not torch.isfinite(taken[key]).all():
+            raise InputError(f"{key} holds NaN or infinite values; nothing can start from it")
+    new = [key for key in model.state_dict() if key not in taken]
+    return taken, new, [key for key in state if key not in taken]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sqlib import models
 from sqlib.errors import DataError, InputError
-from sqlib.models._weights import weights_id
+from sqlib.models._weights import matching, weights_id
 
 
 def official_edsr_state(model: torch.nn.Module, blocks: int) -> dict[str, Tensor]:
@@ -132,3 +132,31 @@ def test_unshipped_weights_say_how_to_get_them() -> None:
         models.pretrained("edsr-baseline", scale=4)
     with pytest.raises(InputError, match="unknown network"):
         models.pretrained("edsr-tiny", scale=4)
+
+
+def test_a_network_starts_from_another_scale() -> None:
+    """The x4 network takes all but its upsampler; what has another shape is left, what is its own is new."""
+    torch.manual_seed(0)
+    x2, x4 = (models.create("edsr-small", scale=scale) for scale in (2, 4))
+    fresh = {key: value.clone() for key, value in x4.state_dict().items()}
+    state = {key: value.half() for key, value in x2.state_dict().items()}
+    state["upsampler.0.weight"] = state["upsampler.0.weight"][:64]
+    taken, new, left = matching(state, x4)
+    # x2's only upsampling step has the shape of x4's first, but here it was cut; the second is x4's alone.
+    assert new == ["upsampler.0.weight", "upsampler.2.weight", "upsampler.2.bias"]
+    assert left == ["upsampler.0.weight"]
+    x4.load_state_dict(taken, strict=False)
+    for key, value in x4.state_dict().items():
+        assert torch.equal(value, fresh[key] if key in new else x2.state_dict()[key].half().float()), key
+
+
+def test_a_start_that_fits_nothing_and_one_that_is_not_finite() -> None:
+    model = models.create("edsr-small", scale=4)
+    taken, new, left = matching({"weight": torch.zeros(2), "head.weight": torch.zeros(3)}, model)
+    assert not taken and new == list(model.state_dict()) and left == ["weight", "head.weight"]
+    # Codes of a quantized file are not values, whatever their shape.
+    codes = {"head.bias": torch.zeros(32, dtype=torch.int8)}
+    assert matching(codes, model)[0] == {} and matching(codes, model)[2] == ["head.bias"]
+    for value in (float("nan"), float("inf"), 1e300):  # the last is beyond float32
+        with pytest.raises(InputError, match=r"head\.bias holds NaN or infinite values; nothing can start"):
+            matching({"head.bias": torch.full((32,), value, dtype=torch.float64)}, model)
