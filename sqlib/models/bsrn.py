@@ -1,8 +1,8 @@
 """BSRN (Li et al., CVPR Workshops 2022): blueprint separable convolutions, distilled step by step.
 
-With 352,400 parameters at x4 it is more accurate than EDSR-baseline with 1,517,571, which makes it the teacher
-of the networks that this project trains. It computes in 0..1 and subtracts no mean. The module names are those
-of the release, so its checkpoints load as they are.
+With 352,400 parameters at x4 it is more accurate than EDSR-baseline with 1,517,571, which makes it the
+teacher of the networks that this project trains. It computes in 0..1 and subtracts no mean. The module names
+are those of the release, so its checkpoints load as they are.
 """
 
 from __future__ import annotations
