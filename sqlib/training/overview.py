@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sqlib import models
@@ -107,7 +108,7 @@ def missing() -> pd.DataFrame:
                 "steps": c.steps,
                 "batch": c.batch,
                 "aim on Set5 (dB)": AIMS.get(c.name),
-                "PFLOP": c.steps * step_flops(c) / 1e15,
+                "PFLOP": training_flops(c) / 1e15,
                 "teacher": c.teacher or "none",
                 "start": c.start or "random",
             }
@@ -117,8 +118,16 @@ def missing() -> pd.DataFrame:
     )
 
 
-def step_flops(config: TrainConfig) -> int:
+def training_flops(config: TrainConfig) -> int:
+    """Floating-point operations of a whole schedule, whose crops may change on the way."""
+    starts = [0, *(step for step, _, _ in config.later), config.steps]
+    return sum((end - start) * step_flops(config, *config.crops_at(start)) for start, end in pairwise(starts))
+
+
+def step_flops(config: TrainConfig, batch: int | None = None, patch: int | None = None) -> int:
     """Floating-point operations of one training step (products, forward and backward), counted by torch.
+
+    Of ``batch`` crops of ``patch`` x ``patch`` low-resolution pixels, by default the first ones' sizes.
 
     Runs on the meta device: shapes only, no arithmetic, so it takes milliseconds and no memory.
     """
@@ -127,7 +136,8 @@ def step_flops(config: TrainConfig) -> int:
 
     with torch.device("meta"):
         model = models.create(config.network, scale=config.scale).train()
-        lr = torch.zeros(config.batch, 3, config.patch, config.patch)
+        patch = patch or config.patch
+        lr = torch.zeros(batch or config.batch, 3, patch, patch)
         counter = FlopCounterMode(display=False)
         with counter:
             model(lr).sum().backward()
