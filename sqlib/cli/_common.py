@@ -88,6 +88,20 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """``--weights`` and whether unchecked ones may be fetched."""
+    parser.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="checkpoint (default: shipped, else $SQLIB_WEIGHTS, else a download)",
+    )
+    parser.add_argument(
+        "--allow-unverified",
+        action="store_true",
+        help="download a third party's checkpoint even where its content was never checked",
+    )
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--data-dir``."""
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
@@ -116,7 +130,7 @@ def network(args: argparse.Namespace, model: str) -> nn.Module:
     if args.weights is not None:
         loaded = models.load(args.weights, model, scale=args.scale)
     else:
-        loaded = models.pretrained(model, scale=args.scale)
+        loaded = models.pretrained(model, scale=args.scale, allow_unverified=args.allow_unverified)
     loaded = loaded.eval()
     if args.recipe is not None:
         from sqlib import quantize_model, recipes

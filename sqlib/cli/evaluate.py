@@ -14,9 +14,7 @@ def add(commands: _common.Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", help="network, such as carn-m")
     parser.add_argument("--scale", type=_common.positive, required=True, metavar="S", help="upscaling factor")
     parser.add_argument("--dataset", required=True, metavar="D", help="dataset, such as set5 or builtin")
-    parser.add_argument(
-        "--weights", metavar="PATH", help="checkpoint (default: the weights that ship with sqlib)"
-    )
+    _common.add_weights(parser)
     parser.add_argument("--protocol", default="default", help="how to score (default: %(default)s)")
     parser.add_argument("--first", type=_common.positive, metavar="N", help="only the first N images")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

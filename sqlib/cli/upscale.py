@@ -14,9 +14,7 @@ def add(commands: _common.Subparsers) -> None:
     parser.add_argument("output", metavar="OUT", help="image file to write; its suffix decides the format")
     parser.add_argument("--scale", type=_common.positive, required=True, metavar="S", help="upscaling factor")
     parser.add_argument("--model", default="edsr-small", help="network (default: %(default)s)")
-    parser.add_argument(
-        "--weights", metavar="PATH", help="checkpoint (default: the weights that ship with sqlib)"
-    )
+    _common.add_weights(parser)
     _common.add_quantization(parser)
     _common.add_common(parser)
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
+from sqlib._download import cache_folder, download, unwritable
 from sqlib.datasets._catalogue import Entry, entry
 from sqlib.datasets._dataset import Dataset, Item
 from sqlib.datasets._layout import find, list_images
@@ -79,16 +80,6 @@ def from_folder(folder: str | PathLike[str], *, name: str | None = None) -> Data
     return Dataset(f"folder:{name or folder.resolve().name}", items, len(items))
 
 
-def cache_folder() -> Path:
-    """``$SQLIB_CACHE``, else the platform's cache folder for sqlib (``~/.cache/sqlib`` on Linux)."""
-    given = os.environ.get("SQLIB_CACHE")
-    if given:
-        return Path(given).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("sqlib"))
-
-
 def _dataset(known: Entry, items: tuple[Item, ...]) -> Dataset:
     return Dataset(known.name, items, known.count, known=known.fingerprints)
 
@@ -149,21 +140,17 @@ def _downloaded(known: Entry, roots: list[Path]) -> Dataset:
 
 def _fetch(url: str, by_hand: str) -> Path:
     """Download and unpack an archive below the cache; the folder appears complete or not at all."""
-    import pooch
-
     cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
     except OSError as error:
-        raise DataError(
-            f"the cache folder {cache} cannot be written ({error.strerror or error}): "
-            f"set SQLIB_CACHE to one that can. {by_hand}"
-        ) from error
+        raise unwritable(cache, error, by_hand) from error
     target = cache / f"{Path(url).name}.unpacked"
     try:
-        archive = pooch.retrieve(url, known_hash=None, path=partial, fname=Path(url).name)
-        _unpack(Path(archive), partial / "files")
+        archive = partial / Path(url).name
+        download(url, archive)
+        _unpack(archive, partial / "files")
         (partial / "files").rename(target)
     except (OSError, InputError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise DataError(f"fetching {url} failed: {error}. {by_hand}") from error

@@ -151,7 +151,7 @@ class Workbench:
                 model = Bilinear(cell.scale)
             elif cell.weights == "pretrained":
                 try:
-                    model = models.pretrained(cell.model, scale=cell.scale)
+                    model = models.pretrained(cell.model, scale=cell.scale, download=False)
                 except DataError as error:
                     raise NotAvailable(f"needs weights: {error}") from error
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from sqlib.errors import DataError, InputError
 from sqlib.models import bsrn, carn, edsr, elan, rdn, srresnet, swinir
+from sqlib.models._catalogue import entry
+from sqlib.models._checkpoints import read_checkpoint
 from sqlib.models._common import SRNetwork
-from sqlib.models._weights import load_strict, read_state, weights_id
+from sqlib.models._layout import OWN, Layout
+from sqlib.models._pretrained import by_hand, download_weights, local_file
+from sqlib.models._weights import load_strict, matching, weights_id
 
 __all__ = [
     "SRNetwork",
@@ -22,6 +27,7 @@ __all__ = [
     "count_parameters",
     "create",
     "load",
+    "matching",
     "names",
     "pretrained",
     "read_state",
@@ -30,21 +36,22 @@ __all__ = [
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 _Build = Callable[[str, int], SRNetwork]
-_Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-# name -> (constructor, translation of the official release's parameter names)
-_NETWORKS: dict[str, tuple[_Build, _Rename]] = {
-    "edsr-baseline": (partial(edsr.EDSR, blocks=16, features=64), edsr.from_official),
-    "edsr-large": (partial(edsr.EDSR, blocks=32, features=256, residual_scale=0.1), edsr.from_official),
-    "edsr-small": (partial(edsr.EDSR, blocks=8, features=32), edsr.from_official),
-    "carn": (carn.CARN, carn.from_official),
-    "carn-single": (lambda name, scale: carn.CARN(name, scale, scales=(scale,)), carn.from_official),
-    "carn-m": (partial(carn.CARN, mobile=True, groups=4), carn.from_official),
-    "srresnet": (srresnet.SRResNet, srresnet.from_official),
-    "rdn": (rdn.RDN, rdn.from_official),
-    "elan-light": (elan.ELAN, elan.from_official),
-    "bsrn": (bsrn.BSRN, bsrn.from_official),
-    "swinir-light": (swinir.SwinIR, swinir.from_official),
-    "swinir-small": (partial(swinir.SwinIR, depths=(2, 2)), swinir.from_official),
+_Official = Callable[..., Layout]
+# name -> (constructor, names of the official release)
+_NETWORKS: dict[str, tuple[_Build, _Official]] = {
+    "edsr-baseline": (partial(edsr.EDSR, blocks=16, features=64), edsr.official),
+    "edsr-large": (partial(edsr.EDSR, blocks=32, features=256, residual_scale=0.1), edsr.official),
+    "edsr-small": (partial(edsr.EDSR, blocks=8, features=32), edsr.official),
+    "edsr-8x64": (partial(edsr.EDSR, blocks=8, features=64), edsr.official),
+    "carn": (carn.CARN, carn.official),
+    "carn-single": (lambda name, scale: carn.CARN(name, scale, scales=(scale,)), carn.official),
+    "carn-m": (partial(carn.CARN, mobile=True, groups=4), carn.official),
+    "srresnet": (srresnet.SRResNet, srresnet.official),
+    "rdn": (rdn.RDN, rdn.official),
+    "elan-light": (elan.ELAN, elan.official),
+    "bsrn": (bsrn.BSRN, bsrn.official),
+    "swinir-light": (swinir.SwinIR, swinir.official),
+    "swinir-small": (partial(swinir.SwinIR, depths=(2, 2)), swinir.official),
 }
 
 
@@ -53,7 +60,7 @@ def names() -> list[str]:
     return list(_NETWORKS)
 
 
-def _entry(name: str) -> tuple[_Build, _Rename]:
+def _network(name: str) -> tuple[_Build, _Official]:
     if name not in _NETWORKS:
         raise InputError(f"unknown network {name!r}; expected one of {', '.join(_NETWORKS)}")
     return _NETWORKS[name]
@@ -72,15 +79,22 @@ def create(name: str, *, scale: int) -> SRNetwork:
     InputError
         Unknown name or scale.
     """
-    return _entry(name)[0](name, scale).eval()
+    return _network(name)[0](name, scale).eval()
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a checkpoint into (state dict on the CPU, metadata of a safetensors header); see :func:`load`."""
+    checkpoint = read_checkpoint(path)
+    return checkpoint.tensors, checkpoint.metadata
 
 
 def load(path: str | Path, name: str | None = None, *, scale: int) -> SRNetwork:
-    """Load a checkpoint by path: ours, or the official layout of EDSR-PyTorch or CARN-pytorch.
+    """Load a checkpoint by path: ours, or in the layout of the network's official release.
 
     Parameters
     ----------
-    path : a ``.safetensors``, ``.pth`` or ``.pt`` file; read without unpickling.
+    path : a ``.safetensors``, ``.pth`` or ``.pt`` file, read without unpickling. What trainings put around a
+        state dict (``params_ema``, ``state_dict``, ``module.``, ...) is taken off.
     name : network's name; may be left out for our own files, which carry it.
     scale : 2, 3 or 4; multi-scale checkpoints (CARN) hold several.
 
@@ -93,18 +107,22 @@ def load(path: str | Path, name: str | None = None, *, scale: int) -> SRNetwork:
     DataError
         No such file.
     InputError
-        Not a checkpoint, or one of another network or scale (strict: every name and shape must fit).
+        Not a checkpoint, or one of another network or scale (strict: every name, shape and kind of number
+        must fit, every value be finite). Tensors are named as they stand in the file.
     """
-    state, metadata = read_state(path)
-    name = name or metadata.get("name")
+    checkpoint = read_checkpoint(path)
+    name = name or checkpoint.metadata.get("name")
     if name is None:
         raise InputError(
             f"{path} does not say which network it belongs to; pass name=, one of {', '.join(names())}"
         )
     model = create(name, scale=scale)
-    if state.keys() != model.state_dict().keys():
-        state = _entry(name)[1](state)
-    load_strict(model, state, str(path))
+    # Of two sets of names the one that the file has more of; some names are in both.
+    layout = max(
+        (OWN, _network(name)[1](checkpoint.tensors, model)),
+        key=lambda each: sum(each.theirs(key) in checkpoint.tensors for key in model.state_dict()),
+    )
+    load_strict(model, checkpoint.tensors, str(path), layout=layout, prefix=checkpoint.prefix)
     model.weights_id = weights_id(model)
     return model
 
@@ -117,38 +135,84 @@ def available() -> dict[str, list[int]]:
     return found
 
 
-def pretrained(name: str, *, scale: int) -> SRNetwork:
-    """A network with the weights that ship with sqlib.
+def pretrained(name: str, *, scale: int, allow_unverified: bool = False, download: bool = True) -> SRNetwork:
+    """A network with weights by name, from the first of these places that has them.
+
+    1. What ships with sqlib (:func:`available`); 2. a file in the folder ``$SQLIB_WEIGHTS``; 3. the user's
+    cache; 4. for third-party checkpoints a download into the cache, whose licence is shown. A file is called
+    as in the catalogue (``sqlib/models/_catalogue.py``), or ``NAME-xS.safetensors``.
+
+    Parameters
+    ----------
+    name : one of :func:`names`
+    scale : 2, 3 or 4
+    allow_unverified : fetch also a file whose content this project has not checked, from its publisher's
+        address. Without it only files with a checksum on record are downloaded.
+    download : whether anything may be downloaded
+
+    Returns
+    -------
+    network in evaluation mode; ``weights_id`` says which weights, ``licence`` whose terms (None for ours).
 
     Raises
     ------
     InputError
-        Unknown name or scale.
+        Unknown name or scale; a file that does not fit, or in the cache another than the one on record.
     DataError
-        Known, but no weights ship for it: the message lists what exists and how to train the rest.
+        Nowhere to be found, or the download failed: the message names the address and where to put the file
+        by hand, what ships, and how to train the rest.
     """
     create(name, scale=scale)
-    path = WEIGHTS_FOLDER / f"{name}-x{scale}.safetensors"
-    if not path.is_file():
-        from sqlib.training.config import CONFIGS
+    path: Path | None = WEIGHTS_FOLDER / f"{name}-x{scale}.safetensors"
+    if path is not None and path.is_file():
+        return load(path, name, scale=scale)
+    known = entry(name, scale)
+    path = local_file(name, scale, known)
+    if path is None:
+        fetchable = known is not None and known.url is not None and (known.sha256 or allow_unverified)
+        if known is None or not fetchable or not download:
+            raise DataError(_nowhere(name, scale))
+        path = download_weights(known, lambda partial: load(partial, name, scale=scale))
+    model = load(path, name, scale=scale)
+    if known is not None and path.name == known.file:
+        model.licence = known.licence
+    return model
 
-        have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales) or "none"
-        train = f" or train it with 'python -m sqlib train {name}-x{scale} --data DIR'"
-        raise DataError(
-            f"no weights ship for {name} x{scale}; shipped: {have}. Load a checkpoint with "
-            f"sqlib.models.load(path, {name!r}, scale={scale})"
-            + (train if f"{name}-x{scale}" in CONFIGS else "; no training configuration exists for it yet")
-        )
-    return load(path, name, scale=scale)
+
+def _nowhere(name: str, scale: int) -> str:
+    from sqlib.training.config import CONFIGS
+
+    have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales) or "none"
+    known = entry(name, scale)
+    third = ""
+    if known is not None:
+        third = f" A third party's file exists: {by_hand(known)}"
+        if known.url is not None:
+            extra = "" if known.sha256 else ", allow_unverified=True"
+            note = "" if known.sha256 else ", whose content this project has not checked"
+            third += f"; sqlib.models.pretrained({name!r}, scale={scale}{extra}) downloads it{note}"
+        third += "."
+    train = f" or train it with 'python -m sqlib train {name}-x{scale} --data DIR'"
+    return (
+        f"no weights ship for {name} x{scale}; shipped: {have}.{third} Load a checkpoint with "
+        f"sqlib.models.load(path, {name!r}, scale={scale})"
+        + (train if f"{name}-x{scale}" in CONFIGS else "; no training configuration exists for it yet")
+    )
 
 
 def card(name: str, *, scale: int) -> Mapping[str, Any]:
-    """The record of how shipped weights were made: data, steps, seed, versions, device, curve, scores."""
+    """The record of how shipped weights were made: data, steps, seed, versions, device, curve, scores.
+
+    Of a third party's checkpoint, what the catalogue knows: file, licence, source, url, sha256.
+    """
     path = WEIGHTS_FOLDER / f"{name}-x{scale}.json"
-    if not path.is_file():
+    if path.is_file():
+        loaded: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return loaded
+    known = entry(name, scale)
+    if known is None:
         raise DataError(f"no weights ship for {name} x{scale}; sqlib.models.available() lists what does")
-    loaded: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
+    return asdict(known)
 
 
 def count_parameters(model: SRNetwork) -> int:

@@ -28,6 +28,8 @@ class SRNetwork(nn.Module):
     """``fnmatch`` patterns over module names that the papers leave in full precision."""
     weights_id: str = "random"
     """SHA-256 of the loaded state dict; ``"random"`` until weights are loaded."""
+    licence: str | None = None
+    """Licence of weights that a third party trained; None for ours."""
 
 
 class RGBMean(nn.Module):

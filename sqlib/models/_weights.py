@@ -1,64 +1,19 @@
-"""Reading and identifying weights: our safetensors, third-party checkpoints by path; nothing is unpickled."""
+"""Weights and networks: identifying them, strict loading, and starts from other networks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sqlib.errors import DataError, InputError
+from sqlib.errors import InputError
+from sqlib.models._layout import OWN, Layout
 
-_WRAPPERS = ("params_ema", "params", "state_dict", "model")
-
-
-def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a checkpoint into (state dict on the CPU, metadata).
-
-    Parameters
-    ----------
-    path : ``.safetensors`` (metadata from its header), ``.pth`` or ``.pt`` (read with ``weights_only=True``).
-        A state dict wrapped in ``params_ema``, ``params``, ``state_dict`` or ``model`` is unwrapped.
-
-    Raises
-    ------
-    DataError
-        The file does not exist.
-    InputError
-        The file is not a checkpoint, or holds anything but tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(
-            f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file"
-        )
-    from safetensors import safe_open
-
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt", device="cpu") as file:
-                # The file object is not a mapping: it has keys() but cannot be iterated.
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return tensors, dict(file.metadata() or {})
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} cannot be read as weights ({reason}); expected a state dict of tensors"
-        ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(
-            f"{path} does not hold a state dict of tensors; expected one, flat or under {_WRAPPERS}"
-        )
-    return {key.removeprefix("module."): value for key, value in state.items()}, {}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def weights_id(model: nn.Module) -> str:
@@ -71,31 +26,59 @@ def weights_id(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_strict(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy ``state`` into ``model``; every name and shape must fit and every value be finite.
+def load_strict(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, *, layout: Layout = OWN, prefix: str = ""
+) -> None:
+    """Copy ``state`` into ``model``; every name, shape and kind of number must fit and every value be finite.
+
+    Parameters
+    ----------
+    model : nn.Module
+    state : names of ``layout`` -> tensors
+    source : what the message calls the file
+    layout : how the names of ``state`` relate to ours
+    prefix : stood in front of every name in the file
 
     Raises
     ------
     InputError
-        Names what is missing, unexpected, misshapen or not finite.
+        Names, as they stand in the file, what is missing, unexpected, misshapen, of another kind or not
+        finite.
     """
     own = model.state_dict()
+    parts: dict[str, list[str]] = {}
+    for key in own:
+        parts.setdefault(layout.theirs(key), []).append(key)
+    unexpected = [key for key in state if key not in parts and not layout.is_constant(key)]
     problems = []
-    for word, keys in (("missing", own.keys() - state.keys()), ("unexpected", state.keys() - own.keys())):
+    missing = [key for key in parts if key not in state]
+    for word, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
-            some = ", ".join(sorted(keys)[:3])
+            some = ", ".join(prefix + key for key in sorted(keys)[:3])
             problems.append(f"{len(keys)} {word} ({some}{', ...' if len(keys) > 3 else ''})")
-    for key in sorted(own.keys() & state.keys()):
-        if own[key].shape != state[key].shape:
-            problems.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
-        elif not torch.isfinite(state[key]).all():
-            problems.append(f"{key} holds NaN or infinite values")
+    loaded = {}
+    for key in sorted(parts.keys() & state.keys()):
+        stacked = [own[part] for part in parts[key]]
+        problem = _problem(state[key], stacked)
+        if problem is not None:
+            problems.append(f"{prefix}{key} {problem}")
+            continue
+        value = state[key].to(stacked[0].dtype)
+        if len(stacked) == 1:
+            loaded[parts[key][0]] = value
+        else:
+            loaded.update(zip(parts[key], value.split([len(part) for part in stacked]), strict=True))
     if problems:
         label = f"{getattr(model, 'name', type(model).__name__)} x{getattr(model, 'scale', '?')}"
         raise InputError(
             f"{source} does not fit {label}: {'; '.join(problems[:4])}; check the network's name and scale"
         )
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=True)
+    if layout.check is not None:
+        try:
+            layout.check(state)
+        except InputError as error:
+            raise InputError(f"{source}: {prefix}{error}") from None
+    model.load_state_dict(loaded, strict=True)
 
 
 def matching(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str], list[str]]:
@@ -119,15 +102,38 @@ def matching(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, T
     Raises
     ------
     InputError
-        A tensor that would be taken holds NaN or infinite values.
+        A tensor that would be taken holds NaN, infinite values, or some beyond ``model``'s dtype.
     """
     taken = {}
     for key, own in model.state_dict().items():
         value = state.get(key)
-        if value is None or value.shape != own.shape or value.is_floating_point() != own.is_floating_point():
+        if value is None or value.shape != own.shape or not _same_kind(value, own):
             continue
+        problem = _problem(value, [own])
+        if problem is not None:
+            raise InputError(f"{key} {problem}; nothing can start from it")
         taken[key] = value.to(own.dtype)
-        if not torch.isfinite(taken[key]).all():
-            raise InputError(f"{key} holds NaN or infinite values; nothing can start from it")
     new = [key for key in model.state_dict() if key not in taken]
     return taken, new, [key for key in state if key not in taken]
+
+
+def _same_kind(value: Tensor, own: Tensor) -> bool:
+    """Whether both are weights, or both are counts."""
+    return value.dtype in (_FLOATS if own.is_floating_point() else _INTEGERS)
+
+
+def _problem(value: Tensor, stacked: list[Tensor]) -> str | None:
+    """Why ``value`` cannot become the tensors ``stacked``, which lie in it along the first axis."""
+    own = stacked[0]
+    expected = own.shape if len(stacked) == 1 else (sum(map(len, stacked)), *own.shape[1:])
+    if value.shape != expected:
+        return f"is {tuple(value.shape)}, expected {tuple(expected)}"
+    if not _same_kind(value, own):
+        wanted = "floating-point weights" if own.is_floating_point() else "integers"
+        codes = " (codes are no weights: restore their values first)" if own.is_floating_point() else ""
+        return f"is {str(value.dtype).removeprefix('torch.')}, expected {wanted}{codes}"
+    if not torch.isfinite(value).all():
+        return "holds NaN or infinite values"
+    if not torch.isfinite(value.to(own.dtype)).all():
+        return f"holds values beyond the range of {str(own.dtype).removeprefix('torch.')}"
+    return None

@@ -7,6 +7,7 @@ are those of the release, so its checkpoints load as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._layout import OWN, Layout
 
 
 class BlueprintConv(nn.Module):
@@ -135,6 +137,6 @@ class BSRN(SRNetwork):
         return cast(Tensor, self.upsampler["upsampleOneStep"](features))
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names are the release's own already."""
-    return state
+def official(names: Iterable[str], network: BSRN | None = None) -> Layout:
+    """The names of the release are ours."""
+    return OWN

@@ -6,12 +6,15 @@ cascade: the same weights see three different activation distributions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sqlib.models._common import RGBMean, SRNetwork, check_scale
+from sqlib.models._layout import Layout, check_mean
 
 WIDTH = 64
 
@@ -134,27 +137,28 @@ class CARN(SRNetwork):
         return self.rgb_mean.add(self.exit(self.upsample[f"x{self.scale}"](features)))
 
 
+def official(names: Iterable[str], network: CARN | None = None) -> Layout:
+    """The names of the CARN-pytorch release (``b1.b1.body.0.weight``).
+
+    Files for several scales hold ``upsample.up2``, ``up3`` and ``up4``, those for one scale ``upsample.up``.
+    """
+    table: dict[str, str | tuple[str, ...]] = {}
+    for i in range(3):
+        outer = f"body.stages.{i}"
+        for j in range(3):
+            for theirs, ours in (("0", "conv1"), ("2", "conv2"), ("4", "pointwise")):
+                table[f"b{i + 1}.b{j + 1}.body.{theirs}"] = f"{outer}.stages.{j}.{ours}"
+            table[f"b{i + 1}.c{j + 1}.body.0"] = f"{outer}.fusions.{j}.conv"
+        table[f"c{i + 1}.body.0"] = f"body.fusions.{i}.conv"
+    known = set(names)
+    if any(name.startswith("upsample.up.body") for name in known):
+        scale = 4 if "upsample.up.body.3.weight" in known else 2
+        table["upsample.up.body"] = f"upsample.x{scale if network is None else network.scale}"
+    else:
+        table |= {f"upsample.up{scale}.body": f"upsample.x{scale}" for scale in (2, 3, 4)}
+    return Layout(table, ("sub_mean.*", "add_mean.*"), partial(check_mean, rgb_range=1.0))
+
+
 def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the CARN-pytorch layout (``b1.b1.body.0.weight``) to ours."""
-    convs = {"0": "conv1", "2": "conv2", "4": "pointwise"}
-    renamed = {}
-    for key, value in state.items():
-        part = key.split(".")
-        if part[0] in ("sub_mean", "add_mean"):
-            continue
-        if part[0] in ("b1", "b2", "b3"):
-            outer = f"body.stages.{int(part[0][1]) - 1}"
-            inner = int(part[1][1]) - 1
-            if part[1][0] == "b":
-                key = ".".join([outer, "stages", str(inner), convs.get(part[3], part[3]), *part[4:]])
-            else:
-                key = ".".join([outer, "fusions", str(inner), "conv", *part[4:]])
-        elif part[0] in ("c1", "c2", "c3"):
-            key = ".".join(["body.fusions", str(int(part[0][1]) - 1), "conv", *part[3:]])
-        elif part[0] == "upsample":
-            step = part[1].removeprefix("up")
-            # x4-only releases have upsample.up.body.*; multi-scale ones upsample.up2, up3, up4.
-            scale = step or ("4" if any(k.startswith("upsample.up.body.3") for k in state) else "2")
-            key = ".".join(["upsample", f"x{scale}", *part[3:]])
-        renamed[key] = value
-    return renamed
+    """Rename a state dict of the CARN-pytorch layout to ours; unknown names pass through."""
+    return official(state).translate(state)

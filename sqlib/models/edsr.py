@@ -6,9 +6,14 @@ activations of its channels on one scale. The body computes in 0..255, as in the
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from functools import partial
+
 from torch import Tensor, nn
 
 from sqlib.models._common import RGBMean, SRNetwork, Upsampler, check_scale
+from sqlib.models._layout import Layout, check_mean
 
 
 class ResidualBlock(nn.Module):
@@ -63,28 +68,27 @@ class EDSR(SRNetwork):
         return self.rgb_mean.add(self.tail(features))
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the EDSR-PyTorch layout to ours; unknown names pass through.
+def official(names: Iterable[str], network: EDSR | None = None) -> Layout:
+    """The names of the EDSR-PyTorch release; its ``body`` ends with the closing convolution.
 
-    Its ``body`` holds the blocks and, last, the closing convolution; its MeanShift layers are constants.
+    ``names`` are those of a file; they give the number of blocks where there is no ``network``.
     """
-    indices = {int(key.split(".")[1]) for key in state if key.startswith("body.")}
-    closing = max(indices, default=-1)
-    renamed = {}
-    for key, value in state.items():
-        part = key.split(".")
-        if part[0] in ("sub_mean", "add_mean"):
-            continue
-        if part[0] == "head":
-            key = ".".join(["head", *part[2:]])
-        elif part[0] == "body" and int(part[1]) == closing:
-            key = ".".join(["body_end", *part[2:]])
-        elif part[0] == "body" and part[2:3] == ["body"]:
-            conv = {"0": "conv1", "2": "conv2"}.get(part[3], part[3])
-            key = ".".join(["blocks", part[1], conv, *part[4:]])
-        elif part[:2] == ["tail", "0"]:
-            key = ".".join(["upsampler", *part[2:]])
-        elif part[:2] == ["tail", "1"]:
-            key = ".".join(["tail", *part[2:]])
-        renamed[key] = value
-    return renamed
+    indices = (int(name.split(".")[1]) for name in names if re.match(r"body\.\d+\.", name))
+    closing = max(indices, default=0) if network is None else len(network.blocks)
+    return Layout(
+        {
+            "head.0": "head",
+            f"body.{closing}": "body_end",
+            "body.*.body.0": "blocks.*.conv1",
+            "body.*.body.2": "blocks.*.conv2",
+            "tail.0": "upsampler",
+            "tail.1": "tail",
+        },
+        ("sub_mean.*", "add_mean.*"),
+        partial(check_mean, rgb_range=255.0),
+    )
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the EDSR-PyTorch layout to ours; unknown names pass through."""
+    return official(state).translate(state)

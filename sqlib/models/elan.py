@@ -16,6 +16,7 @@ statistics: a fixed affine map per channel.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from math import lcm
 from typing import cast
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from sqlib.errors import InputError
 from sqlib.models._common import RGBMean, SRNetwork, check_scale
+from sqlib.models._layout import Layout, check_mean
 
 # Fifths of the channels read the neighbour at (row, column) of the padded 3x3 neighbourhood: right, left,
 # below, above, and the pixel itself.
@@ -35,7 +37,7 @@ def shift(x: Tensor) -> Tensor:
     """Move four fifths of the channels by one pixel, each in another direction, with zeros coming in.
 
     (N, C, H, W) to the same; a remainder of C / 5 stays where it is. ELAN's release writes it as a depth-wise
-    convolution with fixed kernels of a single one (38,880 numbers in ELAN-light, not trained).
+    convolution with fixed kernels of a single one (``mask``; 38,880 numbers in ELAN-light, not trained).
     """
     channels, height, width = x.shape[1:]
     fifth = channels // 5
@@ -247,45 +249,51 @@ def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the ELAN release (``body.0.modules_lfe.lfe_0.conv0...``) to ours.
+def official(names: Iterable[str], network: ELAN | None = None) -> Layout:
+    """The names of the ELAN release (``body.0.modules_lfe.0.lfe.0.weight``).
 
-    Its fixed shift kernels are checked against `shift` and dropped. Unknown names pass through.
+    It keeps the fixed kernels of every shift as ``mask``; they are compared with `shift` and dropped.
+    """
+    table: dict[str, str | tuple[str, ...]] = {}
+    for half in (0, 1):
+        local, attention = f"body.*.modules_lfe.{half}", f"body.*.modules_gmsa.{half}"
+        table |= {
+            f"{local}.lfe.0": f"body.*.local{half + 1}.conv1.conv",
+            f"{local}.lfe.2": f"body.*.local{half + 1}.conv2.conv",
+            f"{attention}.project_inp.0": f"body.*.attention{half + 1}.project_in",
+            f"{attention}.project_inp.1": f"body.*.attention{half + 1}.norm",
+            f"{attention}.project_out": f"body.*.attention{half + 1}.project_out",
+        }
+    return Layout(table, ("sub_mean.*", "add_mean.*", "body.*.mask"), _check_constants)
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the ELAN release to ours; unknown names pass through.
 
     Raises
     ------
     InputError
-        A shift kernel moves channels otherwise than `shift` does.
+        A fixed kernel moves channels otherwise than `shift` does, or the colours are shifted otherwise.
     """
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith(("sub_mean", "add_mean")):
-            continue
-        if key.endswith("shift_conv.weight"):
-            _check_shift(key, value)
-            continue
-        part = key.split(".")
-        if part[:2] == ["head", "0"]:
-            key = ".".join(["head", *part[2:]])
-        elif part[2:3] == ["modules_lfe"]:
-            half, conv = int(part[3].removeprefix("lfe_")) + 1, int(part[4].removeprefix("conv")) + 1
-            key = ".".join(["body", part[1], f"local{half}", f"conv{conv}", "conv", part[-1]])
-        elif part[2:3] == ["modules_gmsa"]:
-            half = int(part[3].removeprefix("gmsa_")) + 1
-            layer = {"project_inp.0": "project_in", "project_inp.1": "norm"}.get(".".join(part[4:6]), part[4])
-            key = ".".join(["body", part[1], f"attention{half}", layer, part[-1]])
-        renamed[key] = value
-    return renamed
+    return official(state).translate(state)
 
 
-def _check_shift(key: str, kernels: Tensor) -> None:
-    """Raise InputError unless the depth-wise ``kernels`` (C, 1, 3, 3) do what `shift` does."""
+def _check_constants(state: Mapping[str, Tensor]) -> None:
+    """Raise InputError unless the fixed tensors of a release's file do what this network does."""
+    check_mean(state, rgb_range=255.0)
+    for key, kernels in state.items():
+        if key.startswith("body.") and key.endswith(".mask") and not _shifts(kernels):
+            raise InputError(
+                f"{key} does not shift fifths of its channels right, left, below, above and not at all; "
+                "expected the fixed kernels of the ELAN release"
+            )
+
+
+def _shifts(kernels: Tensor) -> bool:
+    """Whether the depth-wise ``kernels`` (C, 1, 3, 3) do what `shift` does."""
+    if kernels.dim() != 4 or kernels.shape[1:] != (1, 3, 3):
+        return False
     channels = kernels.shape[0]
     # Images with a single one, at every position, tell this linear map from any other.
     ones = torch.eye(9).reshape(9, 1, 3, 3).expand(9, channels, 3, 3)
-    fits = kernels.shape == (channels, 1, 3, 3)
-    if not fits or not torch.equal(F.conv2d(ones, kernels.float(), padding=1, groups=channels), shift(ones)):
-        raise InputError(
-            f"{key} does not shift fifths of {channels} channels right, left, below, above and not at all; "
-            "expected the fixed kernels of the ELAN release"
-        )
+    return torch.equal(F.conv2d(ones, kernels.float(), padding=1, groups=channels), shift(ones))

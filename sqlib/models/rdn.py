@@ -7,12 +7,15 @@ network computes in 0..255 and subtracts no mean.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._layout import Layout
 
 RGB_RANGE = 255.0
 
@@ -100,29 +103,29 @@ def _upsampler(scale: int, features: int, growth: int) -> nn.Sequential:
     return nn.Sequential(*stages)
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the EDSR-PyTorch layout (``RDBs.0.convs.0.conv.0.weight``) to ours.
+def official(names: Iterable[str], network: RDN | None = None) -> Layout:
+    """The names of the EDSR-PyTorch layout (``RDBs.0.convs.0.conv.0.weight``).
 
-    Its ``UPNet`` holds the upsampler and, last, the closing convolution. Unknown names pass through.
+    Its ``UPNet`` holds the upsampler and, last, the closing convolution. ``names`` are those of a file; they
+    give the number of upsampling steps where there is no ``network``. Its colour shifts were never used.
     """
-    closing = max((int(key.split(".")[1]) for key in state if key.startswith("UPNet.")), default=-1)
-    first = {"SFENet1": "shallow1", "SFENet2": "shallow2"}
-    renamed = {}
-    for key, value in state.items():
-        part = key.split(".")
-        if part[0] in ("sub_mean", "add_mean"):
-            continue
-        if part[0] == "RDBs" and part[2] == "convs":
-            key = ".".join(["blocks", part[1], "convs", part[3], *part[6:]])
-        elif part[0] == "RDBs":
-            key = ".".join(["blocks", part[1], "fusion", *part[3:]])
-        elif part[0] == "GFF":
-            key = ".".join([f"fusion{int(part[1]) + 1}", *part[2:]])
-        elif part[0] == "UPNet" and int(part[1]) == closing:
-            key = ".".join(["tail", *part[2:]])
-        elif part[0] == "UPNet":
-            key = ".".join(["upsampler", *part[1:]])
-        else:
-            key = ".".join([first.get(part[0], part[0]), *part[1:]])
-        renamed[key] = value
-    return renamed
+    indices = (int(name.split(".")[1]) for name in names if re.match(r"UPNet\.\d+\.", name))
+    closing = max(indices, default=0) if network is None else len(network.upsampler)
+    return Layout(
+        {
+            "SFENet1": "shallow1",
+            "SFENet2": "shallow2",
+            "RDBs.*.convs.*.conv.0": "blocks.*.convs.*",
+            "RDBs.*.LFF": "blocks.*.fusion",
+            "GFF.0": "fusion1",
+            "GFF.1": "fusion2",
+            f"UPNet.{closing}": "tail",
+            "UPNet": "upsampler",
+        },
+        ("sub_mean.*", "add_mean.*"),
+    )
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the EDSR-PyTorch layout to ours; unknown names pass through."""
+    return official(state).translate(state)

@@ -10,12 +10,14 @@ fixed affine map per channel. They are buffers and part of the state dict, not o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log2
 from typing import cast
 
 from torch import Tensor, nn
 
 from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._layout import Layout
 
 RGB_RANGE = 255.0
 
@@ -84,27 +86,31 @@ class SRResNet(SRNetwork):
         return cast(Tensor, self.tail(features)) / RGB_RANGE
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the pytorch-SRResNet layout (``residual.0.bn1.weight``) to ours.
+def official(names: Iterable[str], network: SRResNet | None = None) -> Layout:
+    """The names of pytorch-SRResNet (``residual.0.bn1.weight``).
 
     SRResNet has no official PyTorch release; this is the layout of the widely used re-implementation, with
-    PReLU slopes in place of its fixed leaky ones. Unknown names pass through.
+    PReLU slopes in place of its fixed leaky ones. Its upsampler is ``upscale4x``, or so called for the scale.
     """
-    first = {
-        "conv_input": "head",
-        "relu": "head_prelu",
-        "residual": "blocks",
-        "conv_mid": "body_end",
-        "bn_mid": "body_end_norm",
-        "conv_output": "tail",
-    }
-    inner = {"bn1": "norm1", "bn2": "norm2", "relu": "prelu"}
-    renamed = {}
-    for key, value in state.items():
-        part = key.split(".")
-        if part[0] == "residual":
-            part[2:3] = [inner.get(p, p) for p in part[2:3]]
-        if part[0] in ("upscale2x", "upscale3x", "upscale4x"):
-            part[0] = "upsampler"
-        renamed[".".join([first.get(part[0], part[0]), *part[1:]])] = value
-    return renamed
+    first = {name.split(".")[0] for name in names}
+    found = first.intersection(("upscale2x", "upscale3x", "upscale4x"))
+    upscale = found.pop() if len(found) == 1 else f"upscale{4 if network is None else network.scale}x"
+    return Layout(
+        {
+            "conv_input": "head",
+            "relu": "head_prelu",
+            "residual.*.bn1": "blocks.*.norm1",
+            "residual.*.bn2": "blocks.*.norm2",
+            "residual.*.relu": "blocks.*.prelu",
+            "residual": "blocks",
+            "conv_mid": "body_end",
+            "bn_mid": "body_end_norm",
+            upscale: "upsampler",
+            "conv_output": "tail",
+        }
+    )
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the pytorch-SRResNet layout to ours; unknown names pass through."""
+    return official(state).translate(state)

@@ -7,7 +7,7 @@ so that information crosses their borders. Query, key and value are three linear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sqlib.errors import InputError
 from sqlib.models._common import RGBMean, SRNetwork, check_scale
+from sqlib.models._layout import Layout
 
 PADDINGS = ("if-needed", "always")
 
@@ -225,34 +226,27 @@ def _initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the SwinIR release to ours, with qkv split; unknown names pass through.
+def official(names: Iterable[str], network: SwinIR | None = None) -> Layout:
+    """The names of the SwinIR release, which stacks queries, keys and values in one tensor (``attn.qkv``).
 
-    Index tables and masks stored in those files are recomputed, not read.
+    Index tables and masks stored in its files are recomputed, not read.
     """
-    first = {
-        "conv_first": "head",
-        "patch_embed": "embed_norm",
-        "conv_after_body": "body_end",
-        "upsample": "upsampler",
-    }
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if key.endswith(("relative_position_index", "attn_mask")) or key == "mean":
-            continue
-        part = key.split(".")
-        if part[0] == "patch_embed" and part[1] == "norm":
-            part = ["embed_norm", *part[2:]]
-        elif part[0] == "layers" and part[2:4] == ["residual_group", "blocks"]:
-            part = ["groups", part[1], "layers", *part[4:]]
-        elif part[0] == "layers":
-            part = ["groups", *part[1:]]
-        else:
-            part[0] = first.get(part[0], part[0])
-        key = ".".join(part).replace("relative_position_bias_table", "relative_position_bias")
-        if ".qkv." in key and len(value) % 3 == 0:
-            for name, chunk in zip("qkv", value.chunk(3), strict=True):
-                renamed[key.replace(".qkv.", f".{name}.")] = chunk
-        else:
-            renamed[key] = value
-    return renamed
+    layers = "layers.*.residual_group.blocks.*", "groups.*.layers.*"
+    return Layout(
+        {
+            "conv_first": "head",
+            "patch_embed.norm": "embed_norm",
+            f"{layers[0]}.attn.qkv": tuple(f"{layers[1]}.attn.{kind}" for kind in "qkv"),
+            f"{layers[0]}.attn.relative_position_bias_table": f"{layers[1]}.attn.relative_position_bias",
+            layers[0]: layers[1],
+            "layers": "groups",
+            "conv_after_body": "body_end",
+            "upsample": "upsampler",
+        },
+        ("*.relative_position_index", "*.attn_mask", "mean"),
+    )
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a state dict of the SwinIR release to ours; unknown names pass through."""
+    return official(state).translate(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import sqlib
 from sqlib import models
 from sqlib.errors import InputError
-from sqlib.models.elan import ELAN, Block, GroupAttention, reflect_to_multiple, shift
+from sqlib.models.elan import ELAN, Block, GroupAttention, from_official, reflect_to_multiple, shift
 from sqlib.recipes import MinMax
 
 SHIFT_KERNEL = [(1, 2), (1, 0), (2, 1), (0, 1), (1, 1)]  # where each fifth of the channels has its one
@@ -210,19 +211,21 @@ def test_features_must_fit_the_windows() -> None:
 def official_state(model: nn.Module) -> dict[str, Tensor]:
     """Our ELAN-light under the names of the ELAN release, its fixed tensors included."""
     own = model.state_dict()
-    state = {f"{name}_mean.{kind}": torch.zeros(3) for name in ("sub", "add") for kind in ("weight", "bias")}
-    names = {"head.0": "head", "tail.0": "tail.0"}
+    mean = 255 * torch.tensor([0.4488, 0.4371, 0.4040])
+    state = {f"{name}_mean.weight": torch.eye(3).view(3, 3, 1, 1) for name in ("sub", "add")}
+    state |= {"sub_mean.bias": -mean, "add_mean.bias": mean}
+    names = {"head": "head", "tail.0": "tail.0"}
     norms = {}
     for i in range(12):
         for half in (0, 1):
-            for conv, channels in ((0, 60), (1, 120)):
-                theirs = f"body.{i}.modules_lfe.lfe_{half}.conv{conv}.shift_conv"
-                names[f"{theirs}.conv1x1"] = f"body.{i}.local{half + 1}.conv{conv + 1}.conv"
+            for conv, channels in ((0, 60), (2, 120)):
+                theirs = f"body.{i}.modules_lfe.{half}.lfe.{conv}"
+                names[theirs] = f"body.{i}.local{half + 1}.conv{conv // 2 + 1}.conv"
                 kernels = torch.zeros(channels, 1, 3, 3)
                 for fifth, (row, column) in enumerate(SHIFT_KERNEL):
                     kernels[fifth * channels // 5 : (fifth + 1) * channels // 5, 0, row, column] = 1
-                state[f"{theirs}.weight"] = kernels
-            theirs, ours = f"body.{i}.modules_gmsa.gmsa_{half}", f"body.{i}.attention{half + 1}"
+                state[f"{theirs}.mask"] = kernels
+            theirs, ours = f"body.{i}.modules_gmsa.{half}", f"body.{i}.attention{half + 1}"
             names |= {
                 f"{theirs}.project_inp.0": f"{ours}.project_in",
                 f"{theirs}.project_out": f"{ours}.project_out",
@@ -242,23 +245,54 @@ def test_official_layout_loads_and_computes_the_same(tmp_path: Path) -> None:
     model = models.create("elan-light", scale=4)
     assert isinstance(model, ELAN)
     state = official_state(with_statistics(model))
-    kernels = sum(v.numel() for k, v in state.items() if k.endswith("shift_conv.weight"))
+    kernels = sum(v.numel() for k, v in state.items() if k.endswith(".mask"))
     assert kernels == 38_880
     torch.save(state, tmp_path / "elan.pt")
     loaded = models.load(tmp_path / "elan.pt", "elan-light", scale=4)
     x = torch.rand(1, 3, 9, 16)
     with torch.inference_mode():
         assert torch.equal(loaded(x), model(x))
+    translated = from_official(state)
+    assert translated.keys() == model.state_dict().keys()
+    assert all(torch.equal(translated[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_names_of_the_release_are_those_of_a_real_file(weights_dir: Path) -> None:
+    real = torch.load(weights_dir / "elan_light_x4.pth", map_location="cpu", weights_only=True)["params"]
+    expected = official_state(models.create("elan-light", scale=4))
+    assert {k: v.shape for k, v in real.items()} == {k: v.shape for k, v in expected.items()}
+    constants = [k for k in real if k.endswith(".mask") or k.startswith(("sub_mean", "add_mean"))]
+    assert len(constants) == 48 + 4
+    for key in constants:
+        torch.testing.assert_close(real[key], expected[key])
+    model = models.load(weights_dir / "elan_light_x4.pth", "elan-light", scale=4)
+    assert models.count_parameters(model) == 601_488
+    assert torch.equal(
+        model.state_dict()["body.11.local2.conv1.conv.weight"], real["body.11.modules_lfe.1.lfe.0.weight"]
+    )
 
 
 def test_other_shift_kernels_are_refused(tmp_path: Path) -> None:
     """Weights trained with shifts in other directions would load and silently compute something else."""
     state = official_state(models.create("elan-light", scale=4))
-    name = "body.3.modules_lfe.lfe_1.conv0.shift_conv.weight"
-    for other in (state[name].flip(3), state[name][:, :, :, :2], torch.ones(60)):
+    name = "body.3.modules_lfe.1.lfe.0.mask"
+    for other in (state[name].flip(3), state[name][:, :, :, :2], torch.ones(60), torch.tensor(1.0)):
         torch.save({**state, name: other}, tmp_path / "elan.pt")
-        with pytest.raises(InputError, match=r"body\.3\.modules_lfe\.lfe_1.*does not shift"):
+        with pytest.raises(InputError, match=r"body\.3\.modules_lfe\.1\.lfe\.0\.mask does not shift"):
             models.load(tmp_path / "elan.pt", "elan-light", scale=4)
+
+
+@pytest.mark.parametrize("change", [lambda m: m / 255, lambda m: m + 3, torch.neg])
+def test_another_shift_of_colours_is_refused(tmp_path: Path, change: Callable[[Tensor], Tensor]) -> None:
+    """Trained in 0..1, or with another mean: the weights would load and give wrong images."""
+    state = official_state(models.create("elan-light", scale=4))
+    state["sub_mean.bias"] = change(state["sub_mean.bias"])
+    torch.save({"module." + key: value for key, value in state.items()}, tmp_path / "elan.pt")
+    message = (
+        r"elan\.pt: module\.sub_mean shifts colours by \[.*\], expected \[-114\.444, -111\.4605, -103\.02\]"
+    )
+    with pytest.raises(InputError, match=message):
+        models.load(tmp_path / "elan.pt", "elan-light", scale=4)
 
 
 def test_body_layers_and_attention_products_are_quantized() -> None:
