@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sqlib import models
 from sqlib.errors import InputError
-from sqlib.models._weights import read_state
 from sqlib.training.config import TrainConfig
 from sqlib.training.crops import CropPool, load_images
 from sqlib.training.targets import teacher_targets
@@ -72,7 +71,11 @@ def prepare(
         pool = pool.with_teacher(
             teacher_targets(teacher, named, scale=config.scale, device=device), config.teacher_share
         )
-        provenance["teacher"] = {"name": teacher.name, "weights_id": teacher.weights_id}
+        provenance["teacher"] = {
+            "name": teacher.name,
+            "weights_id": teacher.weights_id,
+            "licence": teacher.licence or "this project's own",
+        }
     tensors = None
     if start or config.start:
         source = start or config.start
@@ -90,4 +93,4 @@ def _tensors(source: str) -> Mapping[str, Tensor]:
     name, _, scale = source.rpartition("-x")
     if name in models.names() and scale.isdecimal():
         return models.pretrained(name, scale=int(scale)).state_dict()
-    return read_state(source)[0]
+    return models.read_state(source)[0]

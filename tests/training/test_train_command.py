@@ -55,7 +55,8 @@ def test_a_teacher_enlarges_what_has_no_original(folder: Path, capsys: pytest.Ca
     card = json.loads((folder / "training/edsr-small-x4/edsr-small-x4.json").read_text())
     assert (card["data"]["images"], card["data"]["inputs"]) == (3, 4)
     teacher = models.pretrained("edsr-small", scale=4)
-    assert card["teacher"] == {"name": "edsr-small", "weights_id": teacher.weights_id}
+    said = {"name": "edsr-small", "weights_id": teacher.weights_id, "licence": "this project's own"}
+    assert card["teacher"] == said
     assert card["start"]["from"] == "edsr-small-x2"
     # x2 and x4 share everything but the upsampler.
     assert card["start"]["new"] and all(name.startswith("upsampler.") for name in card["start"]["new"])
