@@ -23,6 +23,7 @@ from sqlib.models._weights import load_strict, matching, weights_id
 __all__ = [
     "SRNetwork",
     "available",
+    "best",
     "card",
     "count_parameters",
     "create",
@@ -133,6 +134,21 @@ def available() -> dict[str, list[int]]:
     for path in sorted(WEIGHTS_FOLDER.glob("*-x[234].safetensors")):
         found.setdefault(path.stem[:-3], []).append(int(path.stem[-1]))
     return found
+
+
+def best(scale: int) -> str:
+    """Name of the network of highest PSNR on Set5 among those that ship for ``scale``.
+
+    Raises
+    ------
+    DataError
+        None ships for that scale; the message lists what does.
+    """
+    found = [name for name, scales in available().items() if scale in scales]
+    if not found:
+        have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales)
+        raise DataError(f"no network ships for scale {scale}; shipped: {have or 'none'}")
+    return max(found, key=lambda name: float(card(name, scale=scale)["scores"]["set5"]["psnr"]))
 
 
 def pretrained(name: str, *, scale: int, allow_unverified: bool = False, download: bool = True) -> SRNetwork:
