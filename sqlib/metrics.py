@@ -276,7 +276,7 @@ def _gaussian_window() -> NDArray[np.float64]:
 def _filter_valid(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian-weighted mean of every window that lies inside the plane: (H - 10, W - 10)."""
     window = _gaussian_window()
-    from scipy.ndimage import correlate1d  # PSNR alone needs NumPy only (training on borrowed machines)
+    from scipy.ndimage import correlate1d
 
     rows = correlate1d(plane, window, axis=0)[_RADIUS:-_RADIUS]
     both: NDArray[np.float64] = correlate1d(rows, window, axis=1)[:, _RADIUS:-_RADIUS]

@@ -26,9 +26,8 @@ _PRINTED = tuple(
     Network(
         "swinir-light",
         scale,
-        f"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x{scale}.pth",
+        "pretrained",
         published="SwinIR-light",
-        profiles=_FULL,
     )
     for scale in (2, 3, 4)
 )

@@ -43,7 +43,7 @@ def outstanding(table: str) -> pd.DataFrame:
 
     from sqlib import models
     from sqlib.training import CONFIGS
-    from sqlib.training.overview import step_flops
+    from sqlib.training.overview import training_flops
 
     available = models.available()
     recipes: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
@@ -58,7 +58,7 @@ def outstanding(table: str) -> pd.DataFrame:
     rows = []
     for (name, scale), found in recipes.items():
         config = CONFIGS.get(f"{name}-x{scale}")
-        training = float("nan") if config is None else config.steps * float(step_flops(config))
+        training = float("nan") if config is None else float(training_flops(config))
         learning = _learning(name, scale, found.values(), patch.get((name, scale), 0))
         rows.append((f"{name} x{scale}", training, learning))
     frame = pd.DataFrame(rows, columns=["network", "training", "learning"])

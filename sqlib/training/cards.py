@@ -15,7 +15,7 @@ from sqlib.training.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from sqlib.training.crops import CropPool
-    from sqlib.training.loop import Run
+    from sqlib.training.run import Run
 
 HALF_TOLERANCE_DB = 0.005
 """Weights ship in half precision when no benchmark's mean PSNR moves by this much."""
@@ -24,13 +24,7 @@ LARGEST_FILE = 4_000_000
 
 
 def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> None:
-    """Write the averaged weights of a finished run as safetensors (float32), and their card as JSON.
-
-    Raises
-    ------
-    ImportError
-        safetensors is not installed.
-    """
+    """Write the averaged weights of a finished run as safetensors (float32), and their card as JSON."""
     from safetensors.torch import save_file
 
     config = run.config
@@ -47,13 +41,14 @@ def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> No
         "config": dataclasses.asdict(config),
         "data": {
             "folders": sorted({Path(name).parent.as_posix() for name in training.names + held_out.names}),
-            "images": len(training.names),
+            "images": sum(hr is not None for hr in training.hr),
+            "inputs": sum(hr is None for hr in training.hr),
             "held_out": held_out.names,
             "sha256": run.data_id,
         },
         "seconds": round(run.seconds, 1),
         "bursts": run.bursts,
-        "carried": run.carried,
+        **run.provenance,
         "sqlib": sqlib.__version__,
         "curve": run.curve,
     }

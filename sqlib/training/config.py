@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Any
 
 from sqlib.errors import InputError
 
@@ -16,13 +17,30 @@ class TrainConfig:
     ----------
     network, scale : as in :func:`sqlib.models.create`
     steps : int
-        Length of the whole schedule; bursts may stop anywhere in it.
+        Length of the whole schedule; a call may stop anywhere in it.
     batch, patch : int
         Crops per step and their side in low-resolution pixels.
     learning_rate, final_learning_rate : float
         Adam; linear warm-up over ``warmup`` steps, then a cosine from the first to the second.
     ema : float
         Decay of the exponential moving average of the weights, which is what ships.
+    later : tuple of (step, batch, patch)
+        From each of these steps on, batch and patch are others.
+    clip : float
+        Largest norm of the gradient; a longer one is scaled down to it. 0: no limit.
+    border : int
+        Low-resolution pixels along the border of a crop that are left out of the loss: there a network sees
+        zeros where the whole image goes on.
+    teacher : str
+        Network whose outputs are targets (:func:`sqlib.training.teacher_targets`), taken at ``scale``; "" for
+        none. Images without an original have this target alone.
+    teacher_share : float
+        The target is ``teacher_share`` x teacher + (1 - ``teacher_share``) x original.
+    start : str
+        Weights to start from, as ``NETWORK-xSCALE`` (of another scale or network): tensors that fit by name
+        and shape are taken, the rest is new. "" for random ones.
+    frozen : int
+        Steps for which the tensors taken from ``start`` stay as they are.
     held_out : int
         Training images kept aside for the printed validation score (never a test image).
     """
@@ -36,12 +54,58 @@ class TrainConfig:
     final_learning_rate: float = 1e-6
     warmup: int = 200
     ema: float = 0.999
+    later: tuple[tuple[int, int, int], ...] = ()
+    clip: float = 0.0
+    border: int = 0
+    teacher: str = ""
+    teacher_share: float = 0.75
+    start: str = ""
+    frozen: int = 0
     held_out: int = 12
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        # A card gives it back as lists.
+        object.__setattr__(self, "later", tuple(tuple(entry) for entry in self.later))
+        wrong = [
+            name
+            for name, valid in (
+                ("steps", self.steps >= 1),
+                ("batch", self.batch >= 1),
+                ("patch", self.patch >= 1),
+                ("learning_rate", self.learning_rate > 0),
+                ("ema", 0 <= self.ema < 1),
+                ("clip", self.clip >= 0),
+                ("border", self.border >= 0 and 2 * self.border < self.patch),
+                ("teacher_share", 0 <= self.teacher_share <= 1),
+                ("frozen", 0 <= self.frozen <= self.steps and (self.start or not self.frozen)),
+                ("held_out", self.held_out >= 1),
+            )
+            if not valid
+        ]
+        if wrong:
+            values = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
+            raise InputError(
+                f"a training configuration cannot have {values}; expected positive sizes and rates, "
+                "shares in 0..1, a border of less than half a patch, and frozen steps only with a start"
+            )
 
     @property
     def name(self) -> str:
         return f"{self.network}-x{self.scale}"
+
+    def crops_at(self, step: int) -> tuple[int, int]:
+        """Batch and patch of 0-based ``step``."""
+        batch, patch = self.batch, self.patch
+        for first, *sizes in self.later:
+            if step >= first:
+                batch, patch = sizes
+        return batch, patch
+
+    @property
+    def largest_patch(self) -> int:
+        """Side, in low-resolution pixels, that every image must have."""
+        return max([self.patch, *(patch for _, _, patch in self.later)])
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of 0-based ``step``: a pure function, so resuming anywhere continues it."""
@@ -52,6 +116,14 @@ class TrainConfig:
         return self.final_learning_rate + 0.5 * span * (1 + cos(pi * min(1.0, progress)))
 
 
+# Targets of BSRN: with some 590 images and hours, the noise of the originals is what limits a network.
+_DISTILLED: dict[str, Any] = dict(
+    batch=16, patch=32, learning_rate=6e-4, warmup=300, clip=1.0, border=3, teacher="bsrn"
+)
+# A patch of whole windows of 8 pixels.
+_SWIN: dict[str, Any] = _DISTILLED | dict(batch=8, learning_rate=1e-3, warmup=500)
+_RDN: dict[str, Any] = _DISTILLED | dict(batch=8, learning_rate=2e-4)
+
 CONFIGS = {
     c.name: c
     for c in (
@@ -61,16 +133,18 @@ CONFIGS = {
         # 2e-3: ahead of 1e-3 on the held-out images after 600 steps; 5e-4 with patches of 32 was behind both.
         TrainConfig("swinir-small", 4, steps=4500, batch=8, patch=24, learning_rate=2e-3),
         TrainConfig("swinir-small", 2, steps=4500, batch=8, patch=24, learning_rate=2e-3),
-        # Sized for bursts of minutes on a data-centre GPU. The steps are estimates until one was at hand:
-        # measure first ('--measure'), then change a length only before the first burst.
-        TrainConfig("edsr-baseline", 4, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
-        TrainConfig("edsr-baseline", 2, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
-        TrainConfig("srresnet", 4, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
-        TrainConfig("swinir-light", 4, steps=40_000, batch=32, learning_rate=5e-4, warmup=1000),
-        TrainConfig("carn-single", 4, steps=60_000, batch=32, learning_rate=4e-4, warmup=500),
+        # Sized for hours on two CPU cores with bf16.
+        TrainConfig("edsr-baseline", 4, steps=12_000, later=((7_200, 8, 48),), **_DISTILLED),
+        TrainConfig("edsr-baseline", 2, steps=12_000, start="edsr-baseline-x4", **_DISTILLED),
+        TrainConfig("swinir-light", 4, steps=40_000, **_SWIN),
+        TrainConfig("swinir-light", 2, steps=16_000, start="swinir-light-x4", **_SWIN),
+        TrainConfig("swinir-light", 3, steps=16_000, start="swinir-light-x4", **_SWIN),
+        TrainConfig("srresnet", 4, steps=20_000, **_DISTILLED),
+        TrainConfig("carn-single", 4, steps=12_000, start="carn-single-x2", frozen=2_500, **_DISTILLED),
+        TrainConfig("rdn", 4, steps=20_000, **_RDN),
+        TrainConfig("rdn", 2, steps=9_000, start="rdn-x4", **_RDN),
         # Windows of 16 pixels: a patch of whole windows.
-        TrainConfig("elan-light", 4, steps=40_000, batch=32, patch=64, learning_rate=4e-4, warmup=1000),
-        TrainConfig("rdn", 4, steps=30_000, batch=16, learning_rate=2e-4, warmup=1000),
+        TrainConfig("elan-light", 4, steps=40_000, **_DISTILLED | {"patch": 64}),
     )
 }
 

@@ -1,10 +1,10 @@
-"""Training images in memory as uint8, and seeded batches of aligned crops."""
+"""Training images in memory, what the network should make of them, and seeded batches of aligned crops."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
+from sqlib.images import read_image
+from sqlib.resize import downscale
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
@@ -22,6 +24,8 @@ def load_images(
     folders: str | Path | Sequence[str | Path], *, smallest: int
 ) -> tuple[list[tuple[str, NDArray[np.uint8]]], list[tuple[str, str]]]:
     """Read every image below one or several folders, in path order.
+
+    An image whose pixels were read before is skipped: held-out images must not come back under another name.
 
     Parameters
     ----------
@@ -39,13 +43,13 @@ def load_images(
     DataError
         A folder is missing, or no image is usable.
     InputError
-        More than a tenth of the files had to be skipped.
+        More than a tenth of the files are unreadable or too small.
     """
-    from sqlib.images import read_image
-
     several = not isinstance(folders, (str, Path))
     roots = [Path(f) for f in folders] if several else [Path(folders)]  # type: ignore[union-attr,arg-type]
     images, skipped, found = [], [], 0
+    seen: dict[str, str] = {}
+    repeated = 0
     for root in roots:
         if not root.is_dir():
             raise DataError(f"training folder {root} does not exist; give a folder of images")
@@ -62,16 +66,26 @@ def load_images(
                 size = f"{image.shape[1]} x {image.shape[0]}"
                 skipped.append((name, f"{size} pixels, smaller than a patch of {smallest} x {smallest}"))
                 continue
+            first = seen.setdefault(_pixels_id(image), name)
+            if first is not name:
+                skipped.append((name, f"the same pixels as {first}"))
+                repeated += 1
+                continue
             images.append((name, image))
     if not images:
         where = ", ".join(map(str, roots))
         raise DataError(
             f"no usable image in {where} ({len(skipped)} of {found} skipped); expected photographs"
         )
-    if len(skipped) > 0.1 * found:
-        shown = "; ".join(f"{name}: {why}" for name, why in skipped[:3])
-        raise InputError(f"{len(skipped)} of {found} training files are unusable ({shown}); clean the folder")
+    if len(skipped) - repeated > 0.1 * found:
+        faults = [f"{name}: {why}" for name, why in skipped if not why.startswith("the same pixels")]
+        shown = "; ".join(faults[:3])
+        raise InputError(f"{len(faults)} of {found} training files are unusable ({shown}); clean the folder")
     return images, skipped
+
+
+def _pixels_id(image: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 class Draw(NamedTuple):
@@ -86,53 +100,95 @@ class Draw(NamedTuple):
 
 @dataclass
 class CropPool:
-    """Images with their low-resolution versions; serves batches that depend on (seed, step) alone.
+    """Low-resolution images with their targets; serves batches that depend on (seed, step) alone.
 
     Because a batch is a pure function of the step, an interrupted training continues the same order on any
     machine with no sampler state to store.
 
-    ``reserved`` says how many of the last images a pack has set aside as held-out; 0 lets :meth:`split` draw
-    them.
+    Attributes
+    ----------
+    names : list of str
+    lr : list of uint8 (h, w, 3)
+        What the network gets.
+    hr : list of uint8 (scale h, scale w, 3) or None
+        The originals; None for an image that has none. Images without one come last.
+    scale, seed : int
+    taught : list of float16 (scale h, scale w, 3) in 0..255
+        What a teacher made of ``lr``; empty when there is no teacher.
+    teacher_share : float
+        Part of the teacher in the target of an image that has an original too.
     """
 
     names: list[str]
-    hr: list[NDArray[np.uint8]]
     lr: list[NDArray[np.uint8]]
+    hr: list[NDArray[np.uint8] | None]
     scale: int
     seed: int
-    reserved: int = 0
+    taught: list[NDArray[np.float16]] = field(default_factory=list)
+    teacher_share: float = 0.0
 
     @classmethod
-    def from_images(cls, images: Sequence[tuple[str, NDArray[np.uint8]]], scale: int, seed: int) -> CropPool:
-        """Cut every image to a multiple of ``scale`` and make its low-resolution version."""
-        from sqlib.resize import downscale  # needs SciPy; packs hold both resolutions and do not
+    def from_images(
+        cls,
+        images: Sequence[tuple[str, NDArray[np.uint8]]],
+        scale: int,
+        seed: int,
+        inputs: Sequence[tuple[str, NDArray[np.uint8]]] = (),
+    ) -> CropPool:
+        """Make a pool of originals and, optionally, of low-resolution images without original.
 
+        Parameters
+        ----------
+        images : (name, uint8 (H, W, 3)) originals; each is cut to a multiple of ``scale`` and reduced
+        scale, seed : int
+        inputs : (name, uint8 (h, w, 3)) low-resolution images; they need a teacher (:meth:`with_teacher`)
+        """
         hr = [
             image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale] for _, image in images
         ]
-        return cls([name for name, _ in images], hr, [downscale(image, scale) for image in hr], scale, seed)
+        names = [name for name, _ in (*images, *inputs)]
+        lr = [*(downscale(image, scale) for image in hr), *(image for _, image in inputs)]
+        return cls(names, lr, [*hr, *(None for _ in inputs)], scale, seed)
+
+    def with_teacher(self, taught: Sequence[NDArray[np.float16]], share: float) -> CropPool:
+        """The same images with a teacher's outputs as targets (:func:`sqlib.training.teacher_targets`)."""
+        if len(taught) != len(self.lr) or not 0 <= share <= 1:
+            raise InputError(
+                f"got {len(taught)} targets and a share of {share!r} for {len(self.lr)} images; expected a "
+                "target for each, and a share in 0..1"
+            )
+        return replace(self, taught=list(taught), teacher_share=share)
 
     def split(self, held_out: int) -> tuple[CropPool, CropPool]:
-        """Split into (training pool, held-out pool): seeded, or as the pack says."""
-        count = len(self.hr)
-        if self.reserved:
-            parts = (list(range(count - self.reserved)), list(range(count - self.reserved, count)))
-        else:
-            order = np.random.default_rng([self.seed, 0xE7A1]).permutation(count)
-            parts = (sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist()))
+        """Split into (training pool, held-out pool), seeded; only images with an original are held out.
 
-        def take(index: list[int]) -> CropPool:
-            names, hr, lr = ([kind[i] for i in index] for kind in (self.names, self.hr, self.lr))
-            return CropPool(names, hr, lr, self.scale, self.seed)  # type: ignore[arg-type]
+        A low-resolution input that equals a held-out original in every pixel leaves the training pool too.
+        """
+        count = sum(image is not None for image in self.hr)
+        order = np.random.default_rng([self.seed, 0xE7A1]).permutation(count)
+        kept_out = sorted(order[:held_out].tolist())
+        forbidden = {_pixels_id(image) for i in kept_out if (image := self.hr[i]) is not None}
+        rest = [i for i in range(count, len(self.lr)) if _pixels_id(self.lr[i]) not in forbidden]
+        return self._take([*sorted(order[held_out:].tolist()), *rest]), self._take(kept_out)
 
-        return take(parts[0]), take(parts[1])
+    def _take(self, index: Sequence[int]) -> CropPool:
+        names, lr, hr = (
+            [self.names[i] for i in index],
+            [self.lr[i] for i in index],
+            [self.hr[i] for i in index],
+        )
+        taught = [self.taught[i] for i in index] if self.taught else []
+        return replace(self, names=names, lr=lr, hr=hr, taught=taught)
 
     def fingerprint(self) -> str:
-        """SHA-256 of names, shapes and pixels."""
+        """SHA-256 of names, shapes and pixels, and of the teacher's targets where there are any."""
         digest = hashlib.sha256()
-        for name, image in zip(self.names, self.hr, strict=True):
+        for name, lr, hr in zip(self.names, self.lr, self.hr, strict=True):
+            image = lr if hr is None else hr
             digest.update(f"{name}{image.shape}".encode())
             digest.update(np.ascontiguousarray(image).tobytes())
+        for target in self.taught:
+            digest.update(np.ascontiguousarray(target[:: target.shape[0] // 8 + 1]).tobytes())
         return digest.hexdigest()
 
     def draw(self, step: int, batch: int, patch: int) -> Draw:
@@ -151,56 +207,31 @@ class CropPool:
         return Draw(*np.array(rows, dtype=np.int64).T)
 
     def batch(self, step: int, batch: int, patch: int) -> tuple[Tensor, Tensor]:
-        """Batch ``step``: uint8 (batch, 3, patch, patch) and (batch, 3, scale patch, scale patch)."""
+        """Batch ``step``: inputs, uint8 (batch, 3, patch, patch), and targets of ``scale`` times the side.
+
+        Targets are uint8 without a teacher, float32 in 0..255 with one.
+        """
+        side = patch * self.scale
         lr = np.empty((batch, patch, patch, 3), np.uint8)
-        hr = np.empty((batch, patch * self.scale, patch * self.scale, 3), np.uint8)
+        target = np.empty((batch, side, side, 3), np.float32 if self.taught else np.uint8)
         for k, (i, top, left, turns, flip) in enumerate(zip(*self.draw(step, batch, patch), strict=True)):
-            for source, out, factor in ((self.lr[i], lr, 1), (self.hr[i], hr, self.scale)):
-                y, x, side = top * factor, left * factor, patch * factor
-                crop = np.rot90(source[y : y + side, x : x + side], turns)
+            y, x = top * self.scale, left * self.scale
+            crops = (
+                (self.lr[i][top : top + patch, left : left + patch], lr),
+                (self._target(i, slice(y, y + side), slice(x, x + side)), target),
+            )
+            for source, out in crops:
+                crop = np.rot90(source, turns)
                 out[k] = crop[:, ::-1] if flip else crop
-        return torch.from_numpy(lr).permute(0, 3, 1, 2), torch.from_numpy(hr).permute(0, 3, 1, 2)
+        return torch.from_numpy(lr).permute(0, 3, 1, 2), torch.from_numpy(target).permute(0, 3, 1, 2)
 
-
-class DeviceCrops:
-    """The same batches as :meth:`CropPool.batch`, gathered on a GPU that keeps every image as uint8.
-
-    Only the positions of the crops travel in each step.
-    """
-
-    def __init__(self, pool: CropPool, device: torch.device) -> None:
-        self.pool, self.device = pool, device
-        self.pixels, self.offsets, self.widths = [], [], []
-        for images in (pool.lr, pool.hr):
-            flat = np.concatenate([np.ascontiguousarray(image).reshape(-1) for image in images])
-            sizes = np.array([image.size for image in images])
-            self.pixels.append(torch.from_numpy(flat).to(device))
-            self.offsets.append(torch.from_numpy(np.cumsum(sizes) - sizes).to(device))
-            self.widths.append(torch.tensor([image.shape[1] for image in images], device=device))
-        self.grids: dict[int, Tensor] = {}
-
-    def _grid(self, side: int) -> Tensor:
-        """int64 (8, 2, side, side): row and column that each of the eight symmetries reads for each pixel."""
-        if side not in self.grids:
-            rows, columns = np.mgrid[:side, :side]
-            maps = []
-            for turns in range(4):
-                turned = [np.rot90(t, turns) for t in (rows, columns)]
-                maps += [np.stack(turned), np.stack([t[:, ::-1] for t in turned])]
-            self.grids[side] = torch.from_numpy(np.stack(maps)).to(self.device)
-        return self.grids[side]
-
-    def batch(self, step: int, batch: int, patch: int) -> tuple[Tensor, Tensor]:
-        """As :meth:`CropPool.batch`, on the device."""
-        draw = torch.from_numpy(np.stack(self.pool.draw(step, batch, patch))).to(self.device)
-        image, top, left, symmetry = draw[0], draw[1], draw[2], 2 * draw[3] + draw[4]
-        out = []
-        for level, factor in ((0, 1), (1, self.pool.scale)):
-            grid = self._grid(patch * factor)[symmetry]
-            row = grid[:, 0] + (top * factor)[:, None, None]
-            column = grid[:, 1] + (left * factor)[:, None, None]
-            first = (row * self.widths[level][image][:, None, None] + column) * 3
-            first = first + self.offsets[level][image][:, None, None]
-            index = first[..., None] + torch.arange(3, device=self.device)
-            out.append(self.pixels[level][index].permute(0, 3, 1, 2))
-        return out[0], out[1]
+    def _target(self, i: int, rows: slice, columns: slice) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """What the network should make of a part of image ``i``."""
+        original = self.hr[i]
+        if not self.taught:
+            assert original is not None  # train() refuses inputs without a teacher
+            return original[rows, columns]
+        taught = self.taught[i][rows, columns].astype(np.float32)
+        if original is None:
+            return taught
+        return self.teacher_share * taught + (1 - self.teacher_share) * original[rows, columns]

@@ -13,18 +13,33 @@ from torch import nn
 
 from sqlib.errors import InputError
 
+CPUINFO = Path("/proc/cpuinfo")
 PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies in bfloat16 itself (AVX512-BF16, AMX, Armv8.6), without emulation.
+
+    Then a step takes about half the time of float32 (``benchmarks/training.py``).
+    """
+    flags: set[str] = set()
+    if CPUINFO.is_file():
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):  # x86, ARM
+                flags = set(line.partition(":")[2].split())
+                break
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Device and speed options of one burst; they may change from burst to burst of one training.
+    """Device and speed options of one call; they may change from call to call of one training.
 
     Parameters
     ----------
     device : "cpu", "cuda" or "cuda:N"
     precision : "fp32", "bf16" (autocast of the forward pass; weights, optimizer and averages stay float32) or
-        "auto": bf16 on CUDA, fp32 on a CPU (most CPUs only emulate bf16)
+        "auto": bf16 on CUDA and on a CPU that has instructions for it (:func:`has_bf16`), else fp32
     compiled : whether ``torch.compile`` is used; on CUDA in the mode that replays CUDA graphs
     """
 
@@ -46,7 +61,7 @@ class Execution:
                 f"device {self.device!r} was asked for but this torch has no CUDA device; use --device cpu"
             )
         if self.precision == "auto":
-            object.__setattr__(self, "precision", "bf16" if kind == "cuda" else "fp32")
+            object.__setattr__(self, "precision", "bf16" if kind == "cuda" or has_bf16() else "fp32")
 
     @property
     def torch_device(self) -> torch.device:
@@ -75,7 +90,7 @@ class Execution:
             torch.cuda.synchronize(self.torch_device)
 
     def describe(self) -> dict[str, Any]:
-        """What a card says about the machine of a burst."""
+        """What a card says about the machine of a call."""
         return {
             "device": torch.cuda.get_device_name(self.torch_device) if self.is_cuda else _processor(),
             "precision": self.precision,
@@ -88,9 +103,8 @@ class Execution:
 
 def _processor() -> str:
     """Model name of the CPU where the system tells, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+    if CPUINFO.is_file():
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sqlib import models
@@ -11,15 +12,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AIMS = {
-    "edsr-baseline-x4": 31.7,
-    "edsr-baseline-x2": 37.6,
+    "edsr-baseline-x4": 31.85,
+    "edsr-baseline-x2": 37.75,
+    "swinir-light-x4": 31.7,
+    "swinir-light-x2": 37.7,
+    "swinir-light-x3": 34.0,
     "srresnet-x4": 31.6,
-    "swinir-light-x4": 31.9,
-    "carn-single-x4": 31.5,
-    "elan-light-x4": 31.8,
-    "rdn-x4": 31.9,
+    "carn-single-x4": 32.0,
+    "rdn-x4": 31.8,
+    "rdn-x2": 37.7,
 }
-"""What we aim at on Set5 (PSNR of luma, dB), set before any training, for the some 590 images at hand."""
+"""What we aim at on Set5 (PSNR of luma, dB), set before the training, for some 590 images and hours."""
 
 
 def _shipped() -> list[tuple[str, int]]:
@@ -41,13 +44,14 @@ def shipped() -> pd.DataFrame:
                 "parameters": card["parameters"],
                 "file (kB)": path.stat().st_size / 1000,
                 "stored as": card["dtype"],
+                "teacher": card.get("teacher", {}).get("name", "none"),
+                "start": card.get("start", {}).get("from", "random"),
                 "images": card["data"]["images"],
                 "steps": card["config"]["steps"],
                 "batch": card["config"]["batch"],
                 "minutes": card["seconds"] / 60,
                 "images/s": last["images_per_second"],
                 "device": f"{last['device']}, {last['threads']} thread{'s' * (last['threads'] != 1)}",
-                "held-out (dB)": card["curve"][-1]["psnr"],
                 "sha256": card["weights_id"][:8],
             }
         )
@@ -77,18 +81,22 @@ def scores() -> pd.DataFrame:
 
 
 def curves() -> pd.DataFrame:
-    """Held-out PSNR (dB) and training L1 (0..255) against the step, for every network that ships."""
+    """PSNR (dB) against the step, for every network that ships; ``on`` says on which images.
+
+    ``l1`` is the mean training loss in 0..255 since the row before, absent where a card does not have it.
+    """
     import pandas as pd
 
     parts = []
     for name, scale in _shipped():
-        part = pd.DataFrame(models.card(name, scale=scale)["curve"])
-        parts.append(part.assign(network=f"{name} x{scale}"))
+        card = models.card(name, scale=scale)
+        part = pd.DataFrame(card["curve"])
+        parts.append(part.assign(network=f"{name} x{scale}", on=card.get("curve_on", "held-out images")))
     return pd.concat(parts, ignore_index=True)
 
 
 def missing() -> pd.DataFrame:
-    """One row per configuration whose weights do not ship: aim, operations, command that trains it."""
+    """One row per configuration whose weights do not ship: aim, operations, where it starts."""
     import pandas as pd
 
     done = {f"{name}-x{scale}" for name, scale in _shipped()}
@@ -100,8 +108,9 @@ def missing() -> pd.DataFrame:
                 "steps": c.steps,
                 "batch": c.batch,
                 "aim on Set5 (dB)": AIMS.get(c.name),
-                "PFLOP": c.steps * step_flops(c) / 1e15,
-                "command": f"python -m sqlib train {c.name} --data DIR --device cuda",
+                "PFLOP": training_flops(c) / 1e15,
+                "teacher": c.teacher or "none",
+                "start": c.start or "random",
             }
             for c in CONFIGS.values()
             if c.name not in done
@@ -109,8 +118,16 @@ def missing() -> pd.DataFrame:
     )
 
 
-def step_flops(config: TrainConfig) -> int:
+def training_flops(config: TrainConfig) -> int:
+    """Floating-point operations of a whole schedule, whose crops may change on the way."""
+    starts = [0, *(step for step, _, _ in config.later), config.steps]
+    return sum((end - start) * step_flops(config, *config.crops_at(start)) for start, end in pairwise(starts))
+
+
+def step_flops(config: TrainConfig, batch: int | None = None, patch: int | None = None) -> int:
     """Floating-point operations of one training step (products, forward and backward), counted by torch.
+
+    Of ``batch`` crops of ``patch`` x ``patch`` low-resolution pixels, by default the first ones' sizes.
 
     Runs on the meta device: shapes only, no arithmetic, so it takes milliseconds and no memory.
     """
@@ -119,7 +136,8 @@ def step_flops(config: TrainConfig) -> int:
 
     with torch.device("meta"):
         model = models.create(config.network, scale=config.scale).train()
-        lr = torch.zeros(config.batch, 3, config.patch, config.patch)
+        patch = patch or config.patch
+        lr = torch.zeros(batch or config.batch, 3, patch, patch)
         counter = FlopCounterMode(display=False)
         with counter:
             model(lr).sum().backward()

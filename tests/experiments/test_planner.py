@@ -10,9 +10,10 @@ from sqlib.experiments.planner import estimate, groups, parse_shard, plan, shard
 
 def test_laptop_plan_of_dfsq_table2():
     cells = plan("dfsq-table2", "laptop")
-    # Four sets, three networks; FP, five methods at four bit-widths and one at two
-    assert len(cells) == 4 * 3 * (1 + 5 * 4 + 2) and len({c.id for c in cells}) == len(cells)
-    assert {(c.model, c.scale) for c in cells} == {("carn-m", 4), ("edsr-small", 4), ("edsr-small", 2)}
+    # Four sets, five networks; FP, five methods at four bit-widths and one at two
+    assert len(cells) == 4 * 5 * (1 + 5 * 4 + 2) and len({c.id for c in cells}) == len(cells)
+    edsr = {(name, scale) for name in ("edsr-small", "edsr-baseline") for scale in (4, 2)}
+    assert {(c.model, c.scale) for c in cells} == {("carn-m", 4), *edsr}
     rows = [(c.method, c.bits) for c in cells if c.model == "carn-m" and c.dataset == "b100"]
     assert rows[:5] == [("FP", "32"), *[("MinMax", b) for b in ("8", "6", "4", "3")]]
     full = [cell for cell in cells if cell.method == "FP"]

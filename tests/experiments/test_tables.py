@@ -74,6 +74,15 @@ def test_published_drop_is_from_the_same_network_scale_and_dataset(packaged, tmp
     assert pd.isna(frame.loc["dfsq-table2/EDSR/x2/FP/32/Set5/psnr_y", "published_drop"])
 
 
+def test_a_table_without_full_precision_takes_that_of_its_network(packaged, tmp_path):
+    """DFSQ's Table 1 prints no FP row; its network is Table 2's."""
+    frame = scoreboard.scoreboard_frame(tmp_path / "none").set_index("id")
+    row = frame.loc["dfsq-table1/EDSR/x4/normalization only/4/Set5/psnr_y"]
+    assert row["published_drop"] == pytest.approx(
+        frame.loc["dfsq-table2/EDSR/x4/FP/32/Set5/psnr_y", "value"] - 31.543
+    )
+
+
 def test_needs_name_weights_recipe_and_images(packaged, tmp_path):
     reasons = scoreboard.scoreboard_frame(tmp_path / "none").set_index("id")["reason"]
     assert "EDSR x2 weights" in reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"]

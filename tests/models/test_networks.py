@@ -19,6 +19,8 @@ from sqlib.models.carn import CARN
         ("edsr-large", 2, 40_729_603),
         ("edsr-large", 3, 43_680_003),
         ("edsr-large", 4, 43_089_923),
+        ("bsrn", 2, 331_628),
+        ("bsrn", 4, 352_400),
         ("carn", 4, 1_591_939),
         # The released CARN-M file holds 414,811 numbers: these and two fixed colour shifts of 12.
         ("carn-m", 4, 414_811 - 24),
@@ -32,7 +34,7 @@ def test_carn_for_one_scale_has_its_published_size() -> None:
     assert models.count_parameters(CARN("carn", 4, scales=(4,))) == 1_111_875
 
 
-@pytest.mark.parametrize("name", ["edsr-baseline", "edsr-small", "carn", "carn-m", "carn-single"])
+@pytest.mark.parametrize("name", ["edsr-baseline", "edsr-small", "carn", "carn-m", "carn-single", "bsrn"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_output_is_scale_times_larger(name: str, scale: int) -> None:
     model = models.create(name, scale=scale)

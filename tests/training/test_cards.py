@@ -35,6 +35,7 @@ def test_half_precision_ships_only_where_no_score_minds(
     assert card["scores"]["set5"]["n"] == 5 and abs(card["half_change_db"]["set5"]) < 0.005
     assert shipped.with_suffix(".json").is_file()
     assert sorted(p.name for p in trained.parent.iterdir()) == [
+        ".lock",
         "checkpoint.pt",
         "edsr-small-x2.json",
         "edsr-small-x2.safetensors",

@@ -8,16 +8,27 @@ import pytest
 import torch
 
 from sqlib.errors import InputError
-from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, measure, train
-from sqlib.training.crops import DeviceCrops
-from sqlib.training.loop import Run
+from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, execution, train
+from sqlib.training.run import Run
 
 
-def test_batches_gathered_on_a_device_equal_those_cut_on_the_cpu(pool: CropPool) -> None:
-    device = DeviceCrops(pool, torch.device("cpu"))
-    for step in range(20):
-        for a, b in zip(pool.batch(step, 5, 9), device.batch(step, 5, 9), strict=True):
-            assert a.shape == b.shape and torch.equal(a, b)
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", "bf16"),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", "bf16"),
+        ("Features\t: fp asimd i8mm bf16\n", "bf16"),
+        ("flags\t\t: fpu avx2 avx512f\n", "fp32"),
+        ("", "fp32"),
+    ],
+)
+def test_the_precision_asks_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, precision: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}")
+    monkeypatch.setattr(execution, "CPUINFO", tmp_path / "cpuinfo")
+    assert Execution("cpu").precision == precision
+    assert Execution("cpu", "fp32").precision == "fp32"
 
 
 def test_bf16_trains_close_to_fp32_and_is_recorded(tmp_path: Path, pool: CropPool, tiny: TrainConfig) -> None:
@@ -49,12 +60,6 @@ def test_compiled_runs_the_compiled_network(
     before = run.model.head.weight.detach().clone()
     run.advance(pool)
     assert calls == ["default"] and not torch.equal(before, run.model.head.weight)
-
-
-def test_measure_says_what_it_measured(pool: CropPool, tiny: TrainConfig) -> None:
-    lines = measure(tiny, pool, seconds=0.01)
-    assert [line.split(":")[0] for line in lines] == ["edsr-small-x2 cpu fp32", "edsr-small-x2 cpu bf16"]
-    assert all("images/s" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -8,31 +8,35 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sqlib import models
 from sqlib.training import CropPool, TrainConfig, checkpoint, train
 
-# A separate process trains the same pool from a pack, one checkpoint a step.
+# A separate process trains on the same images, one checkpoint a step.
 CHILD = """
 import sys
 import torch
 torch.set_num_threads(1)
-from sqlib.training import TrainConfig, read_pack, train
+from sqlib.training import CropPool, TrainConfig, load_images, train
 config = TrainConfig("edsr-small", 2, steps=40, batch=2, patch=8, warmup=2, held_out=1)
-pool = read_pack(sys.argv[1], scale=2, smallest=16)
+pool = CropPool.from_images(load_images(sys.argv[1], smallest=16)[0], 2, seed=1)
 train(config, pool, sys.argv[2], every=1, log=lambda line: print(line, flush=True))
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
-def test_killed_at_any_moment_it_resumes_to_the_same_weights(tmp_path: Path, pool: CropPool) -> None:
+def test_killed_at_any_moment_it_resumes_to_the_same_weights(
+    tmp_path: Path, pool: CropPool, photos: list[tuple[str, np.ndarray]]
+) -> None:
     import torch
 
-    from sqlib.training import read_pack, write_pack
-
-    write_pack(tmp_path / "pack", pool, held_out=1, side=24)
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "pack"), str(tmp_path / "killed")]
+    for name, image in photos:
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / name)
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "images"), str(tmp_path / "killed")]
     kills, reached = 0, []
     while True:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -53,9 +57,8 @@ def test_killed_at_any_moment_it_resumes_to_the_same_weights(tmp_path: Path, poo
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # bit for bit needs the same number of threads
     try:
-        again = read_pack(tmp_path / "pack", scale=2, smallest=16)
-        assert train(config, again, tmp_path / "killed", log=lambda _line: None)
-        assert train(config, again, tmp_path / "whole", every=1, log=lambda _line: None)
+        assert train(config, pool, tmp_path / "killed", log=lambda _line: None)
+        assert train(config, pool, tmp_path / "whole", every=1, log=lambda _line: None)
     finally:
         torch.set_num_threads(threads)
     whole, killed = (

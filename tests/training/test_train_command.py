@@ -1,13 +1,15 @@
-"""``python -m sqlib train``: pack, train, carry, continue; wrong arguments."""
+"""``python -m sqlib train``: train, continue, from a teacher, from other weights; wrong arguments."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sqlib import models
 from sqlib.cli import main
 from sqlib.training import TrainConfig
 from sqlib.training.config import CONFIGS
@@ -16,7 +18,13 @@ from sqlib.training.config import CONFIGS
 @pytest.fixture
 def folder(tmp_path: Path, photos: list[tuple[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny = TrainConfig("edsr-small", 2, steps=6, batch=2, patch=8, warmup=2, held_out=1)
+    taught = TrainConfig(
+        "edsr-small", 4, steps=3, batch=2, patch=8, border=1, held_out=1, teacher="edsr-small",
+        start="edsr-small-x2",
+    )  # fmt: skip
     monkeypatch.setitem(CONFIGS, tiny.name, tiny)
+    monkeypatch.setitem(CONFIGS, taught.name, taught)
+    monkeypatch.setenv("SQLIB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "images" / "set").mkdir(parents=True)
     for name, image in photos:
         Image.fromarray(image).save(tmp_path / "images" / name)
@@ -24,17 +32,35 @@ def folder(tmp_path: Path, photos: list[tuple[str, np.ndarray]], monkeypatch: py
     return tmp_path
 
 
-def test_pack_train_carry_continue(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "edsr-small-x2", "--data", "images", "--pack", "x2.pack"]) == 0
-    assert "crops and 1 held-out" in capsys.readouterr().out
-    assert main(["train", "edsr-small-x2", "--data", "x2.pack", "--minutes", "0.00001"]) == 0
+def test_train_and_continue(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "edsr-small-x2", "--data", "images", "--minutes", "0.00001"]) == 0
     assert "the same command continues from training/edsr-small-x2" in capsys.readouterr().out
-    assert main(["train", "edsr-small-x2", "--data", "x2.pack", "--carry", "weights"]) == 0
-    assert "step 0 of 6" in capsys.readouterr().out
-    assert main(["train", "edsr-small-x2", "--data", "x2.pack", "--resume", "weights"]) == 0
+    assert main(["train", "edsr-small-x2", "--data", "images"]) == 0
     out = capsys.readouterr().out
-    assert "continuing at step 0 of 6" in out and "done: weights/edsr-small-x2.safetensors" in out
-    assert (folder / "weights" / "edsr-small-x2.json").is_file()
+    assert "continuing at step 0 of 6" in out and "done: training/edsr-small-x2/edsr-small-x2.safe" in out
+    assert (folder / "training" / "edsr-small-x2" / "edsr-small-x2.json").is_file()
+
+
+def test_a_teacher_enlarges_what_has_no_original(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped x4 network teaches; real photographs, since noise is what no network enlarges."""
+    from sqlib import datasets
+
+    for i, item in enumerate(list(datasets.load("builtin").pairs(4))[:4]):
+        Image.fromarray(item.hr[:64, : 64 + 4 * i]).save(folder / "images" / "set" / f"{i}.png")
+        (folder / "small").mkdir(exist_ok=True)
+        Image.fromarray(item.lr[:16, : 16 + i]).save(folder / "small" / f"{i}.png")
+    (folder / "images" / "set" / "4.png").unlink()
+    assert main(["train", "edsr-small-x4", "--data", "images", "--inputs", "small"]) == 0
+    assert "8 images, 0 skipped" in capsys.readouterr().out
+    card = json.loads((folder / "training/edsr-small-x4/edsr-small-x4.json").read_text())
+    assert (card["data"]["images"], card["data"]["inputs"]) == (3, 4)
+    teacher = models.pretrained("edsr-small", scale=4)
+    said = {"name": "edsr-small", "weights_id": teacher.weights_id, "licence": "this project's own"}
+    assert card["teacher"] == said
+    assert card["start"]["from"] == "edsr-small-x2"
+    # x2 and x4 share everything but the upsampler.
+    assert card["start"]["new"] and all(name.startswith("upsampler.") for name in card["start"]["new"])
+    assert len(list((folder / "cache" / "teacher").glob("*.npy"))) == 8
 
 
 def test_several_folders_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,19 +70,28 @@ def test_several_folders_are_told_apart(folder: Path, capsys: pytest.CaptureFixt
     assert "6 images, 0 skipped" in capsys.readouterr().out
 
 
-def test_measure_prints_a_line_a_variant(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "edsr-small-x2", "--data", "images", "--measure"]) == 0
-    assert capsys.readouterr().out.count("images/s") == 2
+def test_an_image_counts_once_however_often_it_is_given(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a held-out image would be trained on under its other name."""
+    (folder / "copy").mkdir()
+    image = Image.open(folder / "images" / "set" / "0.png")
+    image.save(folder / "copy" / "renamed.bmp")
+    arguments = ["train", "edsr-small-x2", "--data", "images", "images", "copy", "--minutes", "0.00001"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "5 images, 6 skipped" in printed.out
+    assert "skipped copy/renamed.bmp: the same pixels as images/set/0.png" in printed.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["--data", "absent"], 1, "does not exist"),
-        (["--data", "images", "images/set/0.png"], 2, "give one pack, or folders"),
-        (["--data", "images/set/0.png"], 1, "no crop pack"),
-        (["--data", "images", "--carry", "out"], 1, "no checkpoint of edsr-small-x2"),
-        (["--data", "images", "--pack", "a", "--measure"], 2, "not allowed with"),
+        (["--data", "images/set/0.png"], 1, "does not exist"),
+        (["--data", "images", "--inputs", "images"], 1, "has no teacher"),
+        (["--data", "images", "--start", "absent.pth"], 1, "absent.pth does not exist"),
+        (["--data", "images", "--start", "swinir-small-x2"], 1, "none of the"),
         (["--data", "images", "--precision", "fp8"], 2, "invalid choice"),
     ],
 )

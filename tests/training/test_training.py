@@ -98,7 +98,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_state(
     train(TINY, pool, tmp_path, minutes=0, log=lambda _line: None)
     good = (tmp_path / "checkpoint.pt").read_bytes()
     monkeypatch.setattr(
-        "sqlib.training.loop.functional.l1_loss", lambda a, b: (a - b).abs().mean() * float("nan")
+        "sqlib.training.run.functional.l1_loss", lambda a, b: (a - b).abs().mean() * float("nan")
     )
     with pytest.raises(InputError, match="loss became nan at step 0"):
         train(TINY, pool, tmp_path, log=lambda _line: None)
@@ -121,10 +121,12 @@ def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match=r"No space left on device.*The one before it is kept"):
         train(TINY, pool, tmp_path, every=1, log=lambda _line: None)
     assert (tmp_path / "checkpoint.pt").read_bytes() == good
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint.pt"]
+    with pytest.raises(DataError, match="Nothing is kept so far"):  # at once, not after `every` steps
+        train(TINY, pool, tmp_path / "new", minutes=0, log=lambda _line: None)
 
 
 def test_folders_that_cannot_train(tmp_path: Path) -> None:

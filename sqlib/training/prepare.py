@@ -1,0 +1,96 @@
+"""From folders to what a training needs: images, the teacher's targets, weights to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sqlib import models
+from sqlib.errors import InputError
+from sqlib.training.config import TrainConfig
+from sqlib.training.crops import CropPool, load_images
+from sqlib.training.targets import teacher_targets
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What :func:`sqlib.training.train` takes beside a configuration and a folder.
+
+    Attributes
+    ----------
+    pool : images and targets
+    start : tensors to start from, or None
+    provenance : where teacher and start come from, for the card
+    skipped : (name, reason) of image files that are not used
+    """
+
+    pool: CropPool
+    start: Mapping[str, Tensor] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    skipped: Sequence[tuple[str, str]] = ()
+
+
+def prepare(
+    config: TrainConfig,
+    data: Sequence[str | Path],
+    inputs: Sequence[str | Path] = (),
+    *,
+    start: str | None = None,
+    device: str = "cpu",
+) -> Prepared:
+    """Read the images of ``config``, let its teacher enlarge them, and find the weights to start from.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    data : folders of original images, searched deep
+    inputs : folders of low-resolution images without original; they need a teacher
+    start : instead of ``config.start``: ``NETWORK-xSCALE``, or a path of weights
+    device : where the teacher runs
+
+    Raises
+    ------
+    DataError
+        A folder, the teacher's weights or those to start from are missing; the cache cannot be written.
+    InputError
+        Unusable images, inputs without a teacher, a teacher that is none.
+    """
+    if inputs and not config.teacher:
+        raise InputError(f"{config.name} has no teacher: images without an original have no target")
+    images, skipped = load_images(_one_or_many(data), smallest=config.largest_patch * config.scale)
+    extra, more = load_images(_one_or_many(inputs), smallest=config.largest_patch) if inputs else ([], [])
+    pool = CropPool.from_images(images, config.scale, config.seed, extra)
+    provenance: dict[str, Any] = {}
+    if config.teacher:
+        teacher = models.pretrained(config.teacher, scale=config.scale)
+        named = list(zip(pool.names, pool.lr, strict=True))
+        pool = pool.with_teacher(
+            teacher_targets(teacher, named, scale=config.scale, device=device), config.teacher_share
+        )
+        provenance["teacher"] = {
+            "name": teacher.name,
+            "weights_id": teacher.weights_id,
+            "licence": teacher.licence or "this project's own",
+        }
+    tensors = None
+    if start or config.start:
+        source = start or config.start
+        tensors = _tensors(source)
+        provenance["start"] = {"from": Path(source).name}
+    return Prepared(pool, tensors, provenance, [*skipped, *more])
+
+
+def _one_or_many(folders: Sequence[str | Path]) -> str | Path | Sequence[str | Path]:
+    return folders[0] if len(folders) == 1 else folders
+
+
+def _tensors(source: str) -> Mapping[str, Tensor]:
+    """The tensors of ``NETWORK-xSCALE`` or of a file."""
+    name, _, scale = source.rpartition("-x")
+    if name in models.names() and scale.isdecimal():
+        return models.pretrained(name, scale=int(scale)).state_dict()
+    return models.read_state(source)[0]

@@ -1,0 +1,154 @@
+"""Starting from other weights, holding them still, leaving the border out; ending early."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from sqlib import models
+from sqlib.errors import InputError
+from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, train
+from sqlib.training.run import Run
+
+
+def quiet(_line: str) -> None:
+    """Log nothing."""
+
+
+def test_tensors_that_fit_are_taken_and_the_rest_is_new(tiny: TrainConfig) -> None:
+    start = models.pretrained("edsr-small", scale=4).state_dict()
+    run = Run(tiny, "", Execution(), start)
+    assert torch.equal(run.model.state_dict()["blocks.3.conv1.weight"], start["blocks.3.conv1.weight"])
+    assert torch.equal(run.average.state_dict()["head.weight"], start["head.weight"])
+    torch.manual_seed(tiny.seed)
+    fresh = models.create("edsr-small", scale=2).state_dict()
+    # x4 has two stages in its upsampler, x2 one: the first fits by name and shape.
+    assert run.provenance["start"]["new"] == sorted(set(fresh) - set(run.taken)) == []
+    with pytest.raises(InputError, match="none of the 1 tensors to start from fits edsr-small-x2"):
+        Run(tiny, "", Execution(), {"head.weight": torch.zeros(1, 3, 3, 3)})
+    with pytest.raises(InputError, match="none of the"):  # one bias that fits by chance is no start
+        Run(tiny, "", Execution(), {"head.bias": torch.zeros(32)})
+
+
+def test_what_was_taken_stays_until_it_thaws(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, start="edsr-small-x4", frozen=4, clip=1.0)
+    start = {
+        k: v for k, v in models.pretrained("edsr-small", scale=4).state_dict().items() if "upsampler" not in k
+    }
+    run = Run(config, pool.fingerprint(), Execution(), start)
+    training, _ = pool.split(1)
+    for step in range(6):
+        before = {k: v.clone() for k, v in run.model.state_dict().items()}
+        run.advance(training)
+        moved = {k for k, v in run.model.state_dict().items() if not torch.equal(v, before[k])}
+        assert moved == (set(before) - set(start) if step < 4 else set(before))
+    # The same through train(), interrupted while frozen.
+    assert not train(config, pool, tmp_path, minutes=0, execution=Execution(), start=start, log=quiet)
+    assert train(config, pool, tmp_path, log=quiet)
+    ended = models.load(tmp_path / "edsr-small-x2.safetensors", scale=2).state_dict()
+    assert all(torch.equal(ended[k], v) for k, v in run.average.state_dict().items())
+
+
+def test_the_border_is_left_out_of_the_loss(tiny: TrainConfig, pool: CropPool) -> None:
+    """A target that is wrong at the border only: with border=2 (4 pixels at x2) the gradient is the same."""
+    gradients = {}
+    for border in (0, 2):
+        for spoilt in (False, True):
+            run = Run(dataclasses.replace(tiny, border=border), "", Execution("cpu", "fp32"))
+            lr, hr = pool.batch(0, 2, 8)
+            hr = hr.clone()
+            if spoilt:
+                hr[..., :4, :] = hr[..., -4:, :] = 0
+            run._batch = lambda _pool, lr=lr, hr=hr: (lr, hr)  # type: ignore[method-assign]
+            run.advance(pool)
+            gradients[border, spoilt] = run.model.tail.weight.grad.clone()
+    assert torch.equal(gradients[2, False], gradients[2, True])
+    assert not torch.equal(gradients[0, False], gradients[0, True])
+
+
+def test_later_crops_have_other_sizes(tiny: TrainConfig, pool: CropPool) -> None:
+    config = dataclasses.replace(tiny, later=((3, 1, 12), (5, 3, 4)))
+    assert [config.crops_at(step) for step in range(6)] == [(2, 8)] * 3 + [(1, 12)] * 2 + [(3, 4)]
+    assert config.largest_patch == 12
+    run = Run(config, "", Execution())
+    for step in range(6):
+        batch, patch = config.crops_at(step)
+        assert run._batch(pool)[0].shape == (batch, 3, patch, patch)
+        run.step += 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"batch": 0},
+        {"border": 4},
+        {"border": -1},
+        {"teacher_share": 1.5},
+        {"frozen": 2},
+        {"ema": 1.0},
+        {"learning_rate": 0.0},
+        {"clip": -1.0},
+        {"held_out": 0},
+    ],
+)
+def test_impossible_configurations(tiny: TrainConfig, options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="a training configuration cannot have"):
+        dataclasses.replace(tiny, **options)
+
+
+def test_targets_and_configuration_must_agree(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has teacher='bsrn', but the images come without a teacher's"):
+        train(dataclasses.replace(tiny, teacher="bsrn"), pool, tmp_path)
+    photo = ("b", np.zeros((20, 20, 3), np.uint8))
+    mixed = CropPool.from_images([("a", np.zeros((40, 40, 3), np.uint8))] * 2, 2, 1, inputs=[photo])
+    with pytest.raises(InputError, match="some have no original"):
+        train(tiny, mixed, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_keeps_the_step_at_hand(
+    tiny: TrainConfig, pool: CropPool, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the first validation, and bit for bit what an undisturbed one has."""
+    advance, said = Run.advance, []
+
+    def interrupted(self: Run, training: CropPool) -> torch.Tensor:
+        loss = advance(self, training)
+        if self.step == 3:
+            os.kill(os.getpid(), number)
+        return loss
+
+    monkeypatch.setattr(Run, "advance", interrupted)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, pool, tmp_path / "cut", log=said.append)
+    assert "interrupted; step 3 of 6 is in" in said[-1]
+    assert checkpoint.read(tmp_path / "cut" / "checkpoint.pt")["step"] == 3
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    monkeypatch.setattr(Run, "advance", advance)
+    assert train(tiny, pool, tmp_path / "cut", log=quiet)
+    assert train(tiny, pool, tmp_path / "whole", log=quiet)
+    whole, cut = (models.load(tmp_path / n / "edsr-small-x2.safetensors", scale=2) for n in ("whole", "cut"))
+    assert whole.weights_id == cut.weights_id
+
+
+def test_one_training_a_folder(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"):
+        with pytest.raises(InputError, match="another training runs in"):
+            train(tiny, pool, tmp_path)
+        assert not (tmp_path / "checkpoint.pt").exists()
+    # Outside the main thread there are no signals to catch; the training runs all the same.
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(train(tiny, pool, tmp_path, log=quiet)))
+    thread.start()
+    thread.join()
+    assert done == [True]
