@@ -50,7 +50,9 @@ def prefixed(prefix: str) -> dict[str, Tensor]:
 
 def scripted() -> bytes:
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(nn.Conv2d(3, 3, 1), torch.rand(1, 3, 4, 4)), buffer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but such files are about
+        torch.jit.save(torch.jit.trace(nn.Conv2d(3, 3, 1), torch.rand(1, 3, 4, 4)), buffer)
     return buffer.getvalue()
 
 

@@ -179,7 +179,7 @@ def test_failed_download_leaves_nothing_and_says_what_to_do(
     with pytest.raises(DataError, match=message) as caught:
         models.pretrained(NAME, scale=SCALE, allow_unverified=not verified)
     text = str(caught.value)
-    assert text.startswith(f"fetching {server.url} failed: ")
+    assert text.startswith(f"no weights ship for edsr-small x3, and fetching {server.url} failed: ")
     assert f"save {server.url} as {cache / FILE}" in text and "SQLIB_WEIGHTS" in text
     assert "object at 0x" not in text and ".partial" not in text and "\n" not in text
     assert list(cache.iterdir()) == []
@@ -197,8 +197,8 @@ def test_offline(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DataError) as caught:
         models.pretrained(NAME, scale=SCALE)
     assert str(caught.value) == (
-        f"fetching {url} failed: no connection (Connection refused). By hand: save {url} as "
-        f"{cache / FILE}, or under that name in a folder that SQLIB_WEIGHTS names (licence MIT)"
+        f"no weights ship for edsr-small x3, and fetching {url} failed: no connection (Connection refused). "
+        f"By hand: save {url} as {cache / FILE}, or under that name in a folder that SQLIB_WEIGHTS names (licence MIT)"
     )
     assert list(cache.iterdir()) == []
     (cache / FILE).write_bytes(GOOD)  # as the message says
