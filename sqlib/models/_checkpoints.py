@@ -86,19 +86,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(
             f"weights are loaded by path, got {type(path).__name__}: write it to a file"
         ) from None
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the path of a .safetensors, .pth or .pt file in it")
-    if not path.is_file():
-        raise DataError(
-            f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file"
-        )
+    wanted = "give the path of a .safetensors, .pth or .pt file"
     try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise DataError(f"weights file {path} {what}; {wanted}")
         other = what_else(path)
         if other is not None:
             raise InputError(f"{path} cannot be read as weights: it is {other}")
         value, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"weights file {path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"weights file {path} cannot be read: {error.strerror}; {wanted}") from error
     tensors, prefix = _unprefixed(_state(value, path), path)
     for key, tensor in tensors.items():
         kind = _unusual(tensor)

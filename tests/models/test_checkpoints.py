@@ -363,10 +363,10 @@ def test_only_paths_are_loaded(value: Any) -> None:
 
 
 def test_folders_and_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        DataError, match=r"is a folder; give the path of a \.safetensors, \.pth or \.pt file in it"
-    ):
+    with pytest.raises(DataError, match=r"is a folder; give the path of a \.safetensors, \.pth or \.pt file"):
         models.load(tmp_path, NAME, scale=SCALE)
+    with pytest.raises(DataError, match="cannot be read: File name too long; give the path"):
+        models.load("w" * 5000, NAME, scale=SCALE)
     (tmp_path / "weights.pth").write_bytes(GOOD)
 
     def denied(self: Path, mode: str) -> None:

@@ -198,7 +198,8 @@ def test_offline(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
         models.pretrained(NAME, scale=SCALE)
     assert str(caught.value) == (
         f"no weights ship for edsr-small x3, and fetching {url} failed: no connection (Connection refused). "
-        f"By hand: save {url} as {cache / FILE}, or under that name in a folder that SQLIB_WEIGHTS names (licence MIT)"
+        f"By hand: save {url} as {cache / FILE}, or under that name in a folder that SQLIB_WEIGHTS names "
+        "(licence MIT)"
     )
     assert list(cache.iterdir()) == []
     (cache / FILE).write_bytes(GOOD)  # as the message says
