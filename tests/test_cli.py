@@ -112,7 +112,7 @@ def test_usage_errors(args, words, capsys):
     ("args", "words"),
     [
         (("evaluate", "edsr-small", "--scale", "7", "--dataset", "builtin"), "scale 7"),
-        (("evaluate", "carn-m", "--scale", "4", "--dataset", "builtin"), "no weights ship for carn-m x4"),
+        (("evaluate", "rdn", "--scale", "4", "--dataset", "builtin"), "no weights ship for rdn x4"),
         ((*EVALUATE, "--weights", "nowhere.pth"), "nowhere.pth"),
         ((*EVALUATE, "--first", "1000"), "1000"),
         (("upscale", "nowhere.png", "b.png", "--scale", "4"), "nowhere.png"),

@@ -20,6 +20,7 @@ KNOWN = {
     "RDN": ("blocks.*", 1),
     "CARN": ("body.stages.*.stages.*", 1),
     "ELAN": ("body.*", 1),
+    "BSRN": ("B?", 1),
 }
 
 

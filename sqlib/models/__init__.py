@@ -188,7 +188,10 @@ def pretrained(name: str, *, scale: int, allow_unverified: bool = False, downloa
         fetchable = known is not None and known.url is not None and (known.sha256 or allow_unverified)
         if known is None or not fetchable or not download:
             raise DataError(_nowhere(name, scale))
-        path = download_weights(known, lambda partial: load(partial, name, scale=scale))
+        try:
+            path = download_weights(known, lambda partial: load(partial, name, scale=scale))
+        except DataError as error:
+            raise DataError(f"no weights ship for {name} x{scale}, and {error}") from error
     model = load(path, name, scale=scale)
     if known is not None and path.name == known.file:
         model.licence = known.licence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import warnings
 import zipfile
@@ -83,23 +84,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path = Path(path)
     except TypeError:
         raise InputError(
-            f"weights are loaded by path, got a {type(path).__name__}: write it to a file"
+            f"weights are loaded by path, got {type(path).__name__}: write it to a file"
         ) from None
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the path of a .safetensors, .pth or .pt file in it")
-    if not path.is_file():
-        raise DataError(
-            f"weights file {path} does not exist; give the path of a .safetensors, .pth or .pt file"
-        )
-    other = what_else(path)
-    if other is not None:
-        raise InputError(f"{path} cannot be read as weights: it is {other}")
-    metadata: dict[str, str] = {}
-    if _is_safetensors(path):
-        value, metadata = _read_safetensors(path)
-    else:
-        value = _read_torch(path)
-    tensors, prefix = _unprefixed(_state(value, path))
+    wanted = "give the path of a .safetensors, .pth or .pt file"
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise DataError(f"weights file {path} {what}; {wanted}")
+        other = what_else(path)
+        if other is not None:
+            raise InputError(f"{path} cannot be read as weights: it is {other}")
+        value, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"weights file {path} cannot be read: {error.strerror}; {wanted}") from error
+    tensors, prefix = _unprefixed(_state(value, path), path)
     for key, tensor in tensors.items():
         kind = _unusual(tensor)
         if kind is not None:
@@ -120,15 +120,19 @@ def what_else(path: Path) -> str | None:
         return f"a Git-LFS pointer of {size} bytes: run 'git lfs pull', or download the file itself"
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         return "a web page (HTML): download the file that the page is about"
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _what_zip(path)
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name if ":" in name else f"{name}; expected a state dict of tensors"
-    if all(byte >= 32 or byte in b"\t\n\r" for byte in head):
-        return f"a text file that begins with {head.decode(errors='replace')[:40]!r}: download it again"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return None
+    if all(character.isprintable() or character in "\t\n\r" for character in text):
+        return f"a text file that begins with {text[:40]!r}: download it again"
     return None
 
 
@@ -145,6 +149,8 @@ def _what_zip(path: Path) -> str | None:
         return None
     if any(name.endswith(("serialized_exported_program.json", "models/model.json")) for name in names):
         return "a program of torch.export: save the state dict of the network that it was made from"
+    if names and all(name.endswith(".npy") for name in names):
+        return "an archive of NumPy arrays; expected a state dict of tensors"
     some = f"holding {', '.join(names[:3])}" if names else "holding nothing"
     return f"a zip archive {some}: unpack it and give the path of the weights inside"
 
@@ -175,14 +181,17 @@ def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about versions and storages: nothing that a user could change
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # given a path, PyTorch goes by its suffix
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # damaged bytes make the unpickler fail in any way
         # PyTorch's text is left out: it advises to switch off safe loading, in colours.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
             reason = (
                 f"it is damaged or cut off ({path.stat().st_size} bytes), or was not written by torch.save: "
-                "copy or download it again"
+                "copy, download or save it again"
             )
         else:
             reason = (
@@ -193,40 +202,39 @@ def _read_torch(path: Path) -> Any:
 
 
 def _is_state(value: object) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items())
+    )
+
+
+def _holds_state(value: object, depth: int = _DEPTH) -> bool:
+    """Whether there is a state dict somewhere inside; the tensors of an optimizer are none."""
+    if not isinstance(value, Mapping) or "param_groups" in value or depth == 0:
+        return False
+    return _is_state(value) or any(_holds_state(entry, depth - 1) for entry in value.values())
 
 
 def _state(value: Any, path: Path) -> Mapping[str, Tensor]:
-    """The state dict in what a file holds."""
+    """The state dict in what a file holds: where several entries have one, that with a known name."""
     for _ in range(_DEPTH):
-        if not isinstance(value, Mapping) or _is_state(value):
+        if _is_state(value):
+            return value  # type: ignore[no-any-return]
+        if not isinstance(value, Mapping) or "param_groups" in value:
             break
-        inner = _inner(value, path)
-        if inner is None:
+        inner = [key for key, entry in value.items() if _holds_state(entry)]
+        known = [wrapper for wrapper in _WRAPPERS if wrapper in inner]
+        if len(inner) > 1 and not known:
+            some = ", ".join(map(str, inner[:4]))
+            raise InputError(f"{path} holds several state dicts ({some}); save the network's alone")
+        if not inner:
             break
-        value = inner
-    if _is_state(value) and all(isinstance(key, str) for key in value):
-        return value  # type: ignore[no-any-return]
+        value = value[(known or inner)[0]]
     raise InputError(
         f"{path} does not hold a state dict of tensors: it holds {_named(value)}; "
         "save model.state_dict() alone"
     )
-
-
-def _inner(value: Mapping[Any, Any], path: Path) -> Mapping[Any, Any] | None:
-    """The entry of a dictionary that holds the network, by name or as the only one that could."""
-    states = [key for key, v in value.items() if _is_state(v)]
-    for wrapper in _WRAPPERS:
-        if wrapper in states:
-            return value[wrapper]  # type: ignore[no-any-return]
-    for wrapper in _WRAPPERS:
-        if isinstance(value.get(wrapper), Mapping) and value[wrapper]:
-            return value[wrapper]  # type: ignore[no-any-return]
-    if len(states) > 1:
-        raise InputError(
-            f"{path} holds several state dicts ({', '.join(map(str, states[:4]))}); save the network's alone"
-        )
-    return value[states[0]] if states else None
 
 
 def _named(value: Any) -> str:
@@ -242,12 +250,14 @@ def _named(value: Any) -> str:
     for key, entry in value.items():
         if not isinstance(key, str):
             return f"entries without a name ({key!r}: {type(entry).__name__})"
+        if isinstance(entry, Mapping):
+            return f"{key!r}, a dictionary without weights"
         if not isinstance(entry, Tensor):
             return f"{key!r}, which is a {type(entry).__name__} and no tensor"
-    return "dictionaries within dictionaries"
+    return "wrappers in wrappers"
 
 
-def _unprefixed(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def _unprefixed(state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], str]:
     """Names without what wrappers of modules put in front of them, and what that was."""
     tensors, prefix = dict(state), ""
     while True:
@@ -257,8 +267,12 @@ def _unprefixed(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
             return tensors, prefix
         inside = {key: v for key, v in tensors.items() if key.startswith(f"{wrapper}.")}
         # Beside a wrapped network there may be other modules, and counters; any other tensor is one too many.
-        if any("." not in key and v.numel() > 1 for key, v in tensors.items() if key not in inside):
-            return tensors, prefix
+        loose = [key for key, v in tensors.items() if "." not in key and v.numel() > 1]
+        if loose:
+            some = ", ".join(prefix + key for key in loose[:3])
+            raise InputError(
+                f"{path}: {some} unexpected beside '{prefix}{wrapper}.'; save the network's state dict alone"
+            )
         tensors = {key.removeprefix(f"{wrapper}."): v for key, v in inside.items()}
         prefix += f"{wrapper}."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log2
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +64,9 @@ class Upsampler(nn.Sequential):
         super().__init__(*stages)
 
 
-def check_scale(name: str, scale: int, allowed: Sequence[int] = (2, 3, 4)) -> int:
+def check_scale(name: str, scale: object, allowed: Sequence[int] = (2, 3, 4)) -> int:
     """Return ``scale`` when the network exists at it, else raise InputError."""
-    if scale not in allowed:
+    if not isinstance(scale, Integral) or scale not in allowed:
         raise InputError(
             f"{name} got scale {scale!r}; it exists for {', '.join(f'x{s}' for s in allowed)}: choose one"
         )

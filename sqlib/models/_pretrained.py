@@ -79,7 +79,7 @@ def download_weights(known: Entry, check: Callable[[Path], object]) -> Path:
         known.url,
         target,
         check=check if sha256 is None else lambda path: check_sha256(path, sha256),
-        by_hand=f"Or put it there by hand: {by_hand(known)}",
+        by_hand=f"By hand: {by_hand(known)}",
     )
     pooch.get_logger().info(
         "%s: licence %s, from %s; see their terms before you pass it on", target, known.licence, known.source

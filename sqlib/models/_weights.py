@@ -50,28 +50,32 @@ def load_strict(
     for key in own:
         parts.setdefault(layout.theirs(key), []).append(key)
     unexpected = [key for key in state if key not in parts and not layout.is_constant(key)]
-    problems = []
     missing = [key for key in parts if key not in state]
+    problems = []
     for word, keys in (("missing", missing), ("unexpected", unexpected)):
         if keys:
             some = ", ".join(prefix + key for key in sorted(keys)[:3])
             problems.append(f"{len(keys)} {word} ({some}{', ...' if len(keys) > 3 else ''})")
+    faults: dict[str, list[str]] = {}
     loaded = {}
     for key in sorted(parts.keys() & state.keys()):
         stacked = [own[part] for part in parts[key]]
         problem = _problem(state[key], stacked)
         if problem is not None:
-            problems.append(f"{prefix}{key} {problem}")
+            faults.setdefault(problem, []).append(key)
             continue
         value = state[key].to(stacked[0].dtype)
         if len(stacked) == 1:
             loaded[parts[key][0]] = value
         else:
             loaded.update(zip(parts[key], value.split([len(part) for part in stacked]), strict=True))
+    for problem, keys in faults.items():
+        problems.append(f"{prefix}{keys[0]} {problem}" + (f" (and {len(keys) - 1} more)" * (len(keys) > 1)))
     if problems:
         label = f"{getattr(model, 'name', type(model).__name__)} x{getattr(model, 'scale', '?')}"
         raise InputError(
-            f"{source} does not fit {label}: {'; '.join(problems[:4])}; check the network's name and scale"
+            f"{source} does not fit {label}: {'; '.join(problems[:4])}; check the network's name and scale, "
+            "and how the file was saved"
         )
     if layout.check is not None:
         try:
@@ -129,9 +133,8 @@ def _problem(value: Tensor, stacked: list[Tensor]) -> str | None:
     if value.shape != expected:
         return f"is {tuple(value.shape)}, expected {tuple(expected)}"
     if not _same_kind(value, own):
-        wanted = "floating-point weights" if own.is_floating_point() else "integers"
-        codes = " (codes are no weights: restore their values first)" if own.is_floating_point() else ""
-        return f"is {str(value.dtype).removeprefix('torch.')}, expected {wanted}{codes}"
+        wanted = "weights in 16-, 32- or 64-bit floats" if own.is_floating_point() else "integers"
+        return f"is {str(value.dtype).removeprefix('torch.')}, expected {wanted}"
     if not torch.isfinite(value).all():
         return "holds NaN or infinite values"
     if not torch.isfinite(value.to(own.dtype)).all():

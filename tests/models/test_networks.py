@@ -69,7 +69,7 @@ def test_edsr_computes_in_0_to_255() -> None:
     torch.testing.assert_close(seen[0][0, :, 0, 0], expected)
 
 
-@pytest.mark.parametrize("scale", [0, 1, 5, 2.5, "four"])
+@pytest.mark.parametrize("scale", [0, 1, 5, 2.5, 4.0, True, None, [4], "four"])
 def test_wrong_scale_is_refused(scale: object) -> None:
     with pytest.raises(InputError, match="exists for x2, x3, x4"):
         models.create("edsr-small", scale=scale)  # type: ignore[arg-type]

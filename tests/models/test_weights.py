@@ -125,7 +125,8 @@ def test_shipped_weights_load_and_match_their_cards() -> None:
             json.dumps(dict(card))
 
 
-def test_unshipped_weights_say_how_to_get_them() -> None:
+def test_unshipped_weights_say_how_to_get_them(no_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SQLIB_WEIGHTS", raising=False)
     with pytest.raises(DataError, match=r"no weights ship for edsr-large x4; shipped: .*no training config"):
         models.pretrained("edsr-large", scale=4)
     with pytest.raises(DataError, match=r"python -m sqlib train edsr-baseline-x4 --data DIR"):

@@ -1,0 +1,390 @@
+"""Weights by name: where they are looked for, and downloads from a server that may misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pooch
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sqlib import models
+from sqlib.cli import main
+from sqlib.errors import DataError, InputError
+from sqlib.models import _catalogue
+from sqlib.models._catalogue import ENTRIES, Entry
+from sqlib.models._weights import weights_id
+
+NAME, SCALE, FILE = "edsr-small", 3, "small_x3.pth"  # a small network at a scale that does not ship
+_Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
+
+
+def checkpoint(seed: int = 0) -> bytes:
+    """A file of our small network."""
+    torch.manual_seed(seed)
+    buffer = io.BytesIO()
+    torch.save({"params": models.create(NAME, scale=SCALE).state_dict()}, buffer)
+    return buffer.getvalue()
+
+
+GOOD = checkpoint()
+SHA256 = hashlib.sha256(GOOD).hexdigest()
+
+
+class Server:
+    """Answers every request with ``answer``; counts them."""
+
+    def __init__(self) -> None:
+        self.answer: _Answer = sends(GOOD)
+        self.requests = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests += 1
+                outer.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                """Keep test output clean."""
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/raw/0123/{FILE}"
+
+
+def sends(body: bytes, *, length: int | None = None, kind: str = "application/octet-stream") -> _Answer:
+    """An answer with ``body``; ``length`` is what its header claims, 0 for no claim."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        if length != 0:
+            handler.send_header("Content-Length", str(len(body) if length is None else length))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    thread = threading.Thread(target=running.http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def cache(no_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of downloaded weights, which does not exist yet; no SQLIB_WEIGHTS."""
+    monkeypatch.delenv("SQLIB_WEIGHTS", raising=False)
+    return no_data / "weights"
+
+
+@pytest.fixture
+def known(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """The catalogue's entry of our small network, at the server's address."""
+    entry = Entry(NAME, (SCALE,), FILE, "MIT", "https://example.org/small", server.url, SHA256)
+    monkeypatch.setattr(_catalogue, "ENTRIES", (entry,))
+    return entry
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, entry: Entry, **changes: object) -> None:
+    monkeypatch.setattr(_catalogue, "ENTRIES", (replace(entry, **changes),))  # type: ignore[arg-type]
+
+
+def good_id() -> str:
+    torch.manual_seed(0)
+    return weights_id(models.create(NAME, scale=SCALE))
+
+
+def test_right_file_is_downloaded_once_and_its_licence_shown(
+    known: Entry, server: Server, cache: Path
+) -> None:
+    shown = io.StringIO()
+    handler = logging.StreamHandler(shown)
+    pooch.get_logger().addHandler(handler)
+    try:
+        model = models.pretrained(NAME, scale=SCALE)
+        again = models.pretrained(NAME, scale=SCALE)
+    finally:
+        pooch.get_logger().removeHandler(handler)
+    assert model.weights_id == again.weights_id == good_id()
+    assert model.licence == again.licence == "MIT"
+    assert [path.name for path in cache.iterdir()] == [FILE]
+    assert (cache / FILE).read_bytes() == GOOD
+    assert server.requests == 1
+    assert shown.getvalue().count("licence MIT, from https://example.org/small") == 1
+    assert models.card(NAME, scale=SCALE)["sha256"] == SHA256
+
+
+def broken(handler: http.server.BaseHTTPRequestHandler) -> None:
+    sends(GOOD[: len(GOOD) // 2], length=len(GOOD))(handler)
+
+
+def missing(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.send_error(404)
+
+
+def failing(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.send_error(503)
+
+
+PAGE = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+FAULTS = {
+    "another file": (sends(checkpoint(1)), f"the answer is not the file on record .*expected {SHA256}"),
+    "web page": (sends(PAGE, kind="text/html"), r"the answer is a web page \(HTML\)"),
+    "pointer": (sends(POINTER), "the answer is a Git-LFS pointer of 63 bytes: run 'git lfs pull'"),
+    "empty": (sends(b""), "the answer is empty"),
+    "text": (sends(b'{"message": "rate limit"}'), "the answer is a text file that begins with"),
+    "cut off": (broken, "the connection broke off before the end of the file"),
+    "cut off without a length": (sends(GOOD[:-500], length=0), "damaged or cut off"),
+    "absent": (missing, "the server answered 404"),
+    "unavailable": (failing, "the server answered 503"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("verified", [True, False], ids=["verified", "unverified"])
+def test_failed_download_leaves_nothing_and_says_what_to_do(
+    known: Entry, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str, verified: bool
+) -> None:
+    answer, message = FAULTS[fault]
+    if not verified:
+        listed(monkeypatch, known, sha256=None)
+        message = message.replace("the answer is", "the answer cannot be read as weights: it is")
+        if fault == "another file":
+            state = {"head.weight": torch.zeros(3)}
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            answer, message = sends(buffer.getvalue()), "the answer does not fit edsr-small x3"
+    server.answer = answer
+    with pytest.raises(DataError, match=message) as caught:
+        models.pretrained(NAME, scale=SCALE, allow_unverified=not verified)
+    text = str(caught.value)
+    assert text.startswith(f"no weights ship for edsr-small x3, and fetching {server.url} failed: ")
+    assert f"save {server.url} as {cache / FILE}" in text and "SQLIB_WEIGHTS" in text
+    assert "object at 0x" not in text and ".partial" not in text and "\n" not in text
+    assert list(cache.iterdir()) == []
+    server.answer = sends(GOOD)
+    model = models.pretrained(NAME, scale=SCALE, allow_unverified=not verified)
+    assert model.weights_id == good_id()
+
+
+def test_offline(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/{FILE}"
+    listed(monkeypatch, known, url=url)
+    with pytest.raises(DataError) as caught:
+        models.pretrained(NAME, scale=SCALE)
+    assert str(caught.value) == (
+        f"no weights ship for edsr-small x3, and fetching {url} failed: no connection (Connection refused). "
+        f"By hand: save {url} as {cache / FILE}, or under that name in a folder that SQLIB_WEIGHTS names "
+        "(licence MIT)"
+    )
+    assert list(cache.iterdir()) == []
+    (cache / FILE).write_bytes(GOOD)  # as the message says
+    assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
+
+
+def test_unwritable_cache(known: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("a file where the folder should be")
+    monkeypatch.setenv("SQLIB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(
+        DataError, match=r"cannot be written .*set SQLIB_CACHE to one that can.*By hand: save"
+    ):
+        models.pretrained(NAME, scale=SCALE)
+
+
+def test_full_disk(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, url: str, output_file: str, pooch: object) -> None:
+        Path(output_file).write_bytes(GOOD[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", full)
+    with pytest.raises(DataError, match=r"failed: No space left on device\. By hand: save"):
+        models.pretrained(NAME, scale=SCALE)
+    assert list(cache.iterdir()) == []
+
+
+CHILD = """
+import sys
+from sqlib import models
+from sqlib.models import _catalogue
+url, sha256 = sys.argv[1:]
+entry = _catalogue.Entry("edsr-small", (3,), "small_x3.pth", "MIT", "https://example.org/small", url, sha256)
+_catalogue.ENTRIES = (entry,)
+print(models.pretrained("edsr-small", scale=3).weights_id)
+"""
+
+
+def child(known: Entry) -> subprocess.Popen[str]:
+    assert known.url is not None and known.sha256 is not None
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, known.url, known.sha256],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_at_once(known: Entry, server: Server, cache: Path) -> None:
+    both = threading.Barrier(2)
+
+    def together(handler: http.server.BaseHTTPRequestHandler) -> None:
+        both.wait(timeout=120)  # neither gets an answer before the other has asked
+        sends(GOOD)(handler)
+
+    server.answer = together
+    children = [child(known), child(known)]
+    for process in children:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out.strip()) == (0, good_id()), err
+    assert server.requests == 2
+    assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_interrupted_download_leaves_nothing(known: Entry, server: Server, cache: Path) -> None:
+    half, stop = threading.Event(), threading.Event()
+
+    def stalling(handler: http.server.BaseHTTPRequestHandler) -> None:
+        broken(handler)
+        handler.wfile.flush()
+        half.set()
+        stop.wait(timeout=120)
+
+    server.answer = stalling
+    process = child(known)
+    assert half.wait(timeout=120)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    stop.set()
+    assert process.returncode != 0 and "KeyboardInterrupt" in err
+    assert list(cache.iterdir()) == []
+    server.answer = sends(GOOD)
+    assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
+
+
+def test_unverified_addresses_are_fetched_on_demand_only(
+    known: Entry, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(monkeypatch, known, sha256=None)
+    with pytest.raises(
+        DataError, match=r"pretrained\('edsr-small', scale=3, allow_unverified=True\) downloads"
+    ):
+        models.pretrained(NAME, scale=SCALE)
+    assert server.requests == 0
+    assert models.pretrained(NAME, scale=SCALE, allow_unverified=True).weights_id == good_id()
+    assert models.pretrained(NAME, scale=SCALE).licence == "MIT"  # from the cache
+    assert server.requests == 1
+
+
+def test_nothing_is_downloaded_where_that_is_forbidden(known: Entry, server: Server) -> None:
+    with pytest.raises(DataError, match=r"A third party's file exists: save http://.* as .*small_x3\.pth"):
+        models.pretrained(NAME, scale=SCALE, download=False, allow_unverified=True)
+    assert server.requests == 0
+
+
+def test_places_in_order(known: Entry, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    cache.mkdir(parents=True)
+    (cache / FILE).write_bytes(GOOD)
+    monkeypatch.setenv("SQLIB_WEIGHTS", str(folder))
+    assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
+    # A file of that name in the user's folder is used before, but said to be another one.
+    (folder / FILE).write_bytes(checkpoint(1))
+    with pytest.warns(
+        UserWarning, match=r"mine/small_x3\.pth is not the file on record .*expect other scores"
+    ):
+        other = models.pretrained(NAME, scale=SCALE)
+    torch.manual_seed(1)
+    assert other.weights_id == weights_id(models.create(NAME, scale=SCALE))
+    # What ships comes before everything, whatever lies in the folders.
+    shipped = models.card("edsr-small", scale=4)["weights_id"]
+    save_file(models.create("edsr-small", scale=4).state_dict(), folder / "edsr-small-x4.safetensors")
+    assert models.pretrained("edsr-small", scale=4).weights_id == shipped
+
+
+def test_weights_trained_here_are_found_by_their_own_name(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLIB_WEIGHTS", str(tmp_path))
+    model = models.create(NAME, scale=SCALE)
+    save_file(model.state_dict(), tmp_path / "edsr-small-x3.safetensors")
+    found = models.pretrained(NAME, scale=SCALE)
+    assert (found.weights_id, found.licence) == (weights_id(model), None)
+
+
+def test_another_file_in_the_cache_is_refused(known: Entry, server: Server, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / FILE).write_bytes(GOOD[:-1])
+    with pytest.raises(InputError, match=r"small_x3\.pth is .*cut off.*Delete it to fetch it again"):
+        models.pretrained(NAME, scale=SCALE)
+    assert (cache / FILE).read_bytes() == GOOD[:-1] and server.requests == 0
+
+
+def test_command_line_goes_the_same_way(
+    known: Entry, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed(monkeypatch, known, sha256=None)
+    args = ["evaluate", NAME, "--scale", "3", "--dataset", "builtin", "--first", "1", "--json"]
+    assert main(args) == 1
+    assert f"save {server.url} as" in capsys.readouterr().err
+    assert main([*args, "--allow-unverified"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 1
+
+
+def test_catalogue() -> None:
+    """Complete addresses, one file a network and scale, and nothing fetched unasked without a checksum."""
+    seen = set()
+    for known in ENTRIES:
+        assert known.name in models.names() and set(known.scales) <= {2, 3, 4}
+        assert known.licence and known.source.startswith("https://github.com/")
+        assert known.sha256 is None or (len(known.sha256) == 64 and int(known.sha256, 16))
+        if known.url is None:
+            assert known.sha256 is not None and "converted from" in known.source
+        elif known.sha256 is not None:
+            assert len(known.url.split("/raw/")[1].split("/")[0]) == 40, "pinned to a commit"
+        for scale in known.scales:
+            assert (known.name, scale) not in seen
+            seen.add((known.name, scale))
+            assert dict(models.card(known.name, scale=scale))["licence"]
+    verified = {(k.name, s) for k in ENTRIES if k.url and k.sha256 for s in k.scales}
+    assert verified == {
+        ("elan-light", 4),
+        *(("carn-m", s) for s in (2, 3, 4)),
+        *(("bsrn", s) for s in (2, 3, 4)),
+    }
+
+
+def test_checksums_are_those_of_the_files_at_hand(weights_dir: Path) -> None:
+    held = [known for known in ENTRIES if known.sha256 and (weights_dir / known.file).is_file()]
+    if not held:
+        pytest.skip("none of the catalogue's files is in SQLIB_WEIGHTS")
+    for known in held:
+        assert hashlib.sha256((weights_dir / known.file).read_bytes()).hexdigest() == known.sha256
+
+
+def test_a_folder_that_does_not_exist(known: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQLIB_WEIGHTS", os.path.join("no", "such", "folder"))
+    assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
