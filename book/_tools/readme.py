@@ -14,6 +14,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 #: how a network of ours is introduced to a reader who has not seen the book
 NETWORKS = {
     "carn-m": "CARN-M (third-party weights)",
+    "edsr-baseline": "EDSR-baseline (trained by this project)",
     "edsr-small": "EDSR-small (trained by this project)",
 }
 SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}

@@ -17,7 +17,7 @@ def main() -> None:
     from sqlib import datasets, evaluate, images, metrics, models, plots, quantize_model, recipes
 
     plots.use_style()
-    network = models.pretrained("edsr-small", scale=4)
+    network = models.pretrained(models.best(4), scale=4)
     photos = datasets.load("builtin")
     pair = photos.pair(photos.names.index(PHOTO), 4)
     crops = datasets.calibration("builtin", n=16, scale=4, seed=0)
