@@ -237,9 +237,7 @@ class Store:
         for path in self._files():
             try:
                 if path != self.file(path.stem) or not _KEY.fullmatch(path.stem):
-                    raise RecordError(
-                        f"record {path} is not named as records are, ab/ab...json"
-                    )
+                    raise RecordError(f"record {path} is not named as records are, ab/ab...json")
                 records.append(self.read(path.stem))
             except KeyError:
                 unreadable.append(Unreadable(path, "is a link that leads nowhere"))
