@@ -22,3 +22,7 @@ class DataError(SqlibError, FileNotFoundError):
 
 class RecordError(SqlibError, RuntimeError):
     """A stored record that is damaged or disagrees with what was asked for."""
+
+
+class StoreError(SqlibError, OSError):
+    """A store of records that cannot be written: a full disk, a quota, a folder without permission."""

@@ -74,6 +74,18 @@ def known(kind: str, name: str, names: Iterable[str]) -> str:
     return name
 
 
+def check_store(folder: str | None) -> None:
+    """A usage error for ``--store`` of a command that only reads, unless it names a folder."""
+    from pathlib import Path
+
+    if folder is None:
+        return
+    if not folder or not Path(folder).exists():
+        raise UsageError(f"store {folder!r} does not exist; give the folder that reproduce wrote to")
+    if not Path(folder).is_dir():
+        raise UsageError(f"store {folder!r} is not a folder; give the folder that reproduce wrote to")
+
+
 def add_quantization(parser: argparse.ArgumentParser) -> None:
     """``--recipe``, ``--bits`` and the calibration they need."""
     parser.add_argument("--recipe", help="quantize with this recipe, such as minmax")

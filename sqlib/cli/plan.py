@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     _common.known("profile", args.profile, definitions.PROFILES)
     if args.table is not None:
         _common.known("table", args.table, definitions.TABLES)
+    _common.check_store(args.store)
     tables = [args.table] if args.table else list(definitions.TABLES)
     cells = {name: plan(name, args.profile) for name in tables}
     records = shown_records(args.store) if args.cost else {}

@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> None:
 
     _common.known("table", args.table, definitions.TABLES)
     _common.known("profile", args.profile, definitions.PROFILES)
+    if args.store == "":
+        raise _common.UsageError("store '' is no folder; name one, or leave --store out")
     if args.shard is not None:
         try:
             parse_shard(args.shard)

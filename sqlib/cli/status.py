@@ -28,11 +28,14 @@ def run(args: argparse.Namespace) -> None:
     _common.known("profile", args.profile, kept)
     if args.table is not None:
         _common.known("table", args.table, definitions.TABLES)
+    _common.check_store(args.store)
     state = status(args.profile, table=args.table, store=args.store)
     if args.json:
         _common.print_json(state)
         return
-    print(f"your store: {state['store']}")
+    print(f"your store: {state['store']}{'' if state['exists'] else ' (no such folder yet)'}")
+    if state["unreadable"]:
+        print(f"records that cannot be read and are ignored: {len(state['unreadable'])}")
     for table in state["tables"]:
         print(
             f"{table['table']} ({args.profile}): {table['cells']} cells, {table['own']} in your store, "

@@ -27,15 +27,12 @@ def add(commands: _common.Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Verify and print; fails when nothing was verified or anything differs."""
-    from pathlib import Path
-
+    """Verify and print; fails when nothing was verified, anything differs or a record cannot be read."""
     from sqlib.experiments.compute import Workbench
     from sqlib.experiments.store import Store
     from sqlib.experiments.verification import verify
 
-    if args.store is not None and not Path(args.store).is_dir():
-        raise _common.UsageError(f"store {args.store!r} does not exist")
+    _common.check_store(args.store)
     _common.check_device(args.device)
     with _common.quiet_stdout(args.json):
         result = verify(
@@ -54,14 +51,20 @@ def run(args: argparse.Namespace) -> None:
                 "differ": [{"cell": cell, "reason": reason} for cell, reason in result.differ],
                 "skipped": [{"cell": cell, "reason": reason} for cell, reason in result.skipped],
                 "not_reached": result.not_reached,
+                "unreadable": [{"path": str(item.path), "reason": item.reason} for item in result.unreadable],
             }
         )
     else:
         print(result)
         for reason in dict.fromkeys(reason for _, reason in result.skipped):
             print(f"skipped: {reason}", file=sys.stderr)
+    for item in result.unreadable:
+        print(f"unreadable: {item}", file=sys.stderr)
     if result.differ:
         cell, reason = result.differ[0]
         raise _common.Failure(f"{len(result.differ)} records differ, first {cell}: {reason}")
+    if result.unreadable:
+        total = result.readable + len(result.unreadable)
+        raise _common.Failure(f"{len(result.unreadable)} of {total} records cannot be read")
     if not result.verified:
         raise _common.Failure("nothing was verified" if result.n else "there are no records to verify")

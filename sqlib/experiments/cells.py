@@ -93,9 +93,12 @@ class Cell:
         if set(data) - known:
             raise RecordError(f"cell has unknown fields {sorted(set(data) - known)}; known: {sorted(known)}")
         values = dict(data)
-        if values.get("calibration") is not None:
-            values["calibration"] = CalibrationSpec(**values["calibration"])
-        return cls(**values)
+        try:
+            if values.get("calibration") is not None:
+                values["calibration"] = CalibrationSpec(**values["calibration"])
+            return cls(**values)
+        except TypeError as error:  # a field is missing, or the calibration has one that we do not know
+            raise RecordError(f"cell cannot be read: {error}") from error
 
     @cached_property
     def id(self) -> str:

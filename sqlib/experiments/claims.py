@@ -38,8 +38,10 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
         if descriptor is not None:
             # Removed before the lock is dropped: whoever waited on this file sees that it is gone
             # (`_flock` compares inodes) and starts over on a new one.
+            # Where it cannot be removed (a disk that became read-only) it may stay: the lock is not the file.
             if fcntl is not None:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
             os.close(descriptor)
             if fcntl is None:
                 path.unlink(missing_ok=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlib.experiments import definitions
 from sqlib.experiments.compute import weights_folder
+from sqlib.experiments.frame import published_frame
 from sqlib.experiments.planner import plan
-from sqlib.experiments.scoreboard import scoreboard_counts, scoreboard_frame, shown_records
-from sqlib.experiments.store import Store, default_store
+from sqlib.experiments.scoreboard import judged, scoreboard_counts, shown_records
+from sqlib.experiments.store import Record, Store, default_store, packaged_store
 
 
 @dataclass
@@ -28,11 +29,8 @@ class TableStatus:
         return self.own + self.packaged + len(self.missing)
 
 
-def table_status(
-    profile: str, *, table: str | None = None, store: str | os.PathLike[str] | None = None
-) -> list[TableStatus]:
-    """How much of each table (or one) the reader's store and the packaged records hold."""
-    records = shown_records(store)
+def table_status(profile: str, records: dict[str, Record], *, table: str | None = None) -> list[TableStatus]:
+    """How much of each table (or one) these `records` hold, as `shown_records` gives them."""
     result = []
     for name in definitions.TABLES if table is None else (definitions.table(table).name,):
         status = TableStatus(name, profile)
@@ -55,13 +53,21 @@ def table_status(
 def status(
     profile: str = "laptop", *, table: str | None = None, store: str | os.PathLike[str] | None = None
 ) -> dict[str, Any]:
-    """Everything ``python -m sqlib status`` shows, as one JSON object."""
-    counts = scoreboard_counts(scoreboard_frame(store))
+    """Everything ``python -m sqlib status`` shows, as one JSON object.
+
+    ``unreadable`` lists the records, own and packaged, that cannot be read; all else is as if they were not.
+    """
+    records = shown_records(store)
+    counts = scoreboard_counts(judged(published_frame(blanks=False), records))
     if table is not None:
         counts = counts.loc[[name for name in counts.index if name in (table, "total")]]
+    own = Store(store if store is not None else default_store())
+    unreadable = [item for layer in (own, packaged_store()) for item in layer.survey()[1]]
     return {
-        "store": str(Store(store if store is not None else default_store()).path),
+        "store": str(own.path),
+        "exists": own.path.is_dir(),
         "profile": profile,
+        "unreadable": [{"path": str(item.path), "reason": item.reason} for item in unreadable],
         "tables": [
             {
                 "table": item.table,
@@ -70,7 +76,7 @@ def status(
                 "packaged": item.packaged,
                 "missing": item.missing,
             }
-            for item in table_status(profile, table=table, store=store)
+            for item in table_status(profile, records, table=table)
         ],
         "scoreboard": {
             str(name): {str(key): int(value) for key, value in row.items()} for name, row in counts.iterrows()

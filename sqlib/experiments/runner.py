@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sqlib.errors import InputError
+from sqlib.errors import InputError, StoreError
 from sqlib.experiments.cells import Cell, ResolvedCell
 from sqlib.experiments.compute import NotAvailable
 from sqlib.experiments.planner import groups
@@ -70,7 +70,7 @@ def run(
     A cell is claimed before it is computed, so several runners on one store divide the work; a cell held by
     another runner is left for last and then waited for, and taken over if that runner died. Every record is
     on disk before the next cell starts: a killed run loses the cell in flight and nothing else. A cell that
-    raises is reported as failed and does not stop the others.
+    raises is reported as failed and does not stop the others; a record that cannot be written does.
 
     Parameters
     ----------
@@ -86,7 +86,10 @@ def run(
     Raises
     ------
     InputError
-        The store cannot be written, or ``jobs < 1``.
+        The store cannot be written from the start, or ``jobs < 1``.
+    StoreError
+        A record cannot be written (a full disk, for example): the others would be lost like it, so the run
+        stops, worker processes included, and keeps what is written.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected 1 or more")
@@ -120,7 +123,9 @@ def _first_pass(
     from joblib import Parallel, delayed
 
     tasks = (delayed(_run_group)(group, store, bench, profile) for group in groups(cells))
-    for outcomes in Parallel(n_jobs=jobs, batch_size=1, return_as="generator")(tasks):
+    # One group a worker and none waiting in line: where a record cannot be written, no other group is begun.
+    parallel = Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="n_jobs", return_as="generator")
+    for outcomes in parallel(tasks):
         yield from outcomes
 
 
@@ -139,11 +144,16 @@ def run_cell(cell: Cell, store: Store, bench: Bench, profile: str, *, wait: bool
             if not mine:
                 return Outcome(cell, "busy", "another runner holds it")
             # The runner that held the claim a moment ago may have finished it.
-            if store.usable(key, claimed=True) is not None:
+            if store.usable(key) is not None:
                 return Outcome(cell, "present")
             record = store.write(key, {**bench.compute(resolved), "profile": profile})
     except NotAvailable as error:
         return Outcome(cell, "skipped", str(error))
+    except StoreError as error:
+        raise StoreError(
+            f"{cell.label} is lost: {error}. Stopped; what was written is kept. Make room, or give another "
+            "folder with --store or $SQLIB_STORE, and run the same again"
+        ) from error
     except Exception as error:
         # One bad cell (an image too small, no memory) must not cost the others; the summary and the exit
         # status report it.

@@ -1,21 +1,27 @@
 """The store: one JSON record per computed cell, content-addressed, written atomically.
 
 Layout: ``<store>/<key[:2]>/<key>.json``, locks in ``<store>/.locks``, half-written files in ``<store>/.tmp``,
-records that failed their checksum in ``<store>/.damaged``. A reader therefore never sees half a record.
+records that could not be read and were computed again in ``<store>/.damaged``. A reader therefore never sees
+half a record, and one that it cannot read is set aside: ignored, named, counted, and left for inspection.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
+import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from sqlib.errors import InputError, RecordError
+from sqlib.errors import InputError, RecordError, StoreError
 from sqlib.experiments.cells import Cell, jsonable, sha256
 from sqlib.experiments.claims import claim
+from sqlib.experiments.fields import check_fields
 
 #: Version of the record layout; records of another version are not read.
 FORMAT = 1
@@ -52,17 +58,35 @@ def unseal(text: str, *, source: str) -> Record:
         Not JSON, not a record, truncated, altered, or of another format.
     """
     try:
-        record = json.loads(text)
-    except ValueError as error:
+        record = json.loads(text, parse_constant=_refuse_constant)
+        if not isinstance(record, dict) or "checksum" not in record:
+            raise RecordError(f"record {source} is damaged: it has no checksum")
+        if record.get("format") != FORMAT:
+            raise RecordError(
+                f"record {source} has format {record.get('format')!r}, this sqlib reads {FORMAT}"
+            )
+        body = {name: value for name, value in record.items() if name != "checksum"}
+        found = sha256(body)
+    except (ValueError, RecursionError) as error:  # numbers beyond a float and endless brackets, too
         raise RecordError(f"record {source} is damaged: not complete JSON ({error})") from error
-    if not isinstance(record, dict) or "checksum" not in record:
-        raise RecordError(f"record {source} is damaged: it has no checksum")
-    body = {name: value for name, value in record.items() if name != "checksum"}
-    if sha256(body) != record["checksum"]:
+    if found != record["checksum"]:
         raise RecordError(f"record {source} is damaged: its content does not fit its checksum")
-    if record.get("format") != FORMAT:
-        raise RecordError(f"record {source} has format {record.get('format')!r}, this sqlib reads {FORMAT}")
     return record
+
+
+def _refuse_constant(token: str) -> NoReturn:
+    raise ValueError(f"{token} is no JSON value")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What lies where records lie and cannot be read as one, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
 
 
 class Store:
@@ -84,8 +108,11 @@ class Store:
             for name in (".locks", ".tmp"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             probe = self.path / ".tmp" / f"probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            try:
+                # As large as a record is: a full disk still makes an empty file.
+                probe.write_bytes(bytes(1 << 16))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(
                 f"store {str(self.path)!r} cannot be written ({error.strerror or error}); "
@@ -101,88 +128,154 @@ class Store:
         return self.file(key).is_file()
 
     def read(self, key: str) -> Record:
-        """The record of ``key``; KeyError where there is none, RecordError where it is damaged."""
+        """The record of ``key``; KeyError where there is none, RecordError where it cannot be read."""
         path = self.file(key)
         try:
+            if path.exists() and not path.is_file():  # a folder, or a pipe that would keep us waiting
+                raise RecordError(f"record {path} is damaged: it is not a file")
             text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             raise KeyError(key) from None
+        except OSError as error:
+            raise RecordError(f"record {path} cannot be read: {error.strerror or error}") from error
         record = unseal(text, source=str(path))
         if record.get("key") != key:
             raise RecordError(f"record {path} is damaged: it belongs to key {record.get('key')!r}")
+        try:
+            check_fields(record)
+        except RecordError as error:
+            raise RecordError(f"record {path} is of no use: {error}") from error
         return record
 
-    def usable(self, key: str, *, claimed: bool = False) -> Record | None:
-        """The record of ``key``, or None where there is none or it is damaged.
-
-        The holder of the claim (``claimed=True``) also moves a damaged one to ``.damaged``, so that it is
-        computed again; nobody else may, because it could be a fresh record by then.
-        """
+    def usable(self, key: str) -> Record | None:
+        """The record of ``key``, or None where there is none or it cannot be read."""
         try:
             return self.read(key)
-        except KeyError:
-            return None
-        except RecordError as error:
-            if claimed:
-                self.set_aside(key, str(error))
+        except (KeyError, RecordError):
             return None
 
     def set_aside(self, key: str, reason: str) -> Path:
-        """Move a damaged record out of the way, keeping it for inspection, and warn."""
-        import warnings
-
+        """Move a record that cannot be read out of the way, keeping it for inspection, and warn."""
         folder = self.path / ".damaged"
         folder.mkdir(exist_ok=True)
         target = folder / f"{key}-{len(list(folder.glob(f'{key}-*')))}.json"
         os.replace(self.file(key), target)
-        warnings.warn(f"{reason}; moved to {target}, the cell is computed again", stacklevel=3)
+        warnings.warn(f"{reason}; moved to {target}, the cell was computed again", stacklevel=3)
         return target
 
     def write(self, key: str, content: Mapping[str, Any]) -> Record:
         """Seal ``content`` and store it under ``key`` in one step: readers see all of it or nothing.
 
         The caller holds the claim on ``key``, so the temporary file of a killed predecessor is overwritten.
+        What lies there and cannot be read is moved to ``.damaged`` once the new record is complete.
+
+        Raises
+        ------
+        StoreError
+            The disk is full, or the store cannot be written for another reason.
         """
         record = seal({**content, "key": key})
         target = self.file(key)
         temporary = self.path / ".tmp" / f"{key}.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(record, stream, indent=1, sort_keys=True, allow_nan=False)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+                    json.dump(record, stream, indent=1, sort_keys=True, allow_nan=False)
+                    stream.write("\n")
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                self._make_way(key)
+                os.replace(temporary, target)
+            except OSError:
+                with contextlib.suppress(OSError):  # half a record only takes room; the error says why
+                    temporary.unlink()
+                raise
+            _sync_folder(target.parent)
         return record
 
-    def claim(self, key: str, *, wait: bool = False) -> contextlib.AbstractContextManager[bool]:
-        """Context manager yielding whether this process alone may compute ``key``."""
-        return claim(self.path / ".locks" / f"{key}.lock", wait=wait)
+    def _make_way(self, key: str) -> None:
+        try:
+            self.read(key)
+        except KeyError:
+            return
+        except RecordError as error:
+            self.set_aside(key, str(error))
+
+    @contextlib.contextmanager
+    def claim(self, key: str, *, wait: bool = False) -> Iterator[bool]:
+        """Context manager yielding whether this process alone may compute ``key``.
+
+        Raises
+        ------
+        StoreError
+            The lock cannot be made.
+        """
+        path = self.path / ".locks" / f"{key}.lock"
+        with contextlib.ExitStack() as held:
+            with _writing(path):
+                mine = held.enter_context(claim(path, wait=wait))
+            yield mine
 
     def keys(self) -> list[str]:
-        """Keys of all records, sorted."""
-        return sorted(path.stem for path in self.path.glob("[0-9a-f][0-9a-f]/*.json"))
+        """Keys of all records, sorted; whether they can be read is not looked at."""
+        return [path.stem for path in self._files() if path == self.file(path.stem)]
 
-    def records(self) -> Iterator[Record]:
-        """All sound records in key order; damaged ones are reported by a warning and left where they are."""
-        import warnings
+    def _files(self) -> list[Path]:
+        """Files that are records by their name or by their folder, sorted by name."""
+        found = [*self.path.glob("*.json"), *self.path.glob("[!.]*/*.json")]
+        kept = (f for f in found if _KEY.fullmatch(f.stem) or _FOLDER.fullmatch(f.parent.name))
+        return sorted(kept, key=lambda path: (path.stem, path))
 
-        for key in self.keys():
+    def survey(self) -> tuple[list[Record], list[Unreadable]]:
+        """All records in key order, and what lies among them and cannot be read."""
+        records, unreadable = [], []
+        for folder in (self.path, *sorted(self.path.glob("[0-9a-f][0-9a-f]"))):
+            if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+                unreadable.append(Unreadable(folder, "is a folder that may not be read"))
+        for path in self._files():
             try:
-                yield self.read(key)
+                if path != self.file(path.stem) or not _KEY.fullmatch(path.stem):
+                    raise RecordError(f"record {path} is not named as records are, ab/ab...json")
+                records.append(self.read(path.stem))
+            except KeyError:
+                unreadable.append(Unreadable(path, "is a link that leads nowhere"))
             except RecordError as error:
-                warnings.warn(f"{error}; ignored", stacklevel=2)
+                unreadable.append(Unreadable(path, str(error).removeprefix(f"record {path} ")))
+        return records, unreadable
+
+    def records(self) -> list[Record]:
+        """All sound records in key order; each other one is named by a warning and left where it is."""
+        records, unreadable = self.survey()
+        for number, item in enumerate(unreadable, 1):
+            count = f"{number} of {len(unreadable)} in {self.path} that cannot be read"
+            warnings.warn(f"{item}; ignored ({count})", stacklevel=2)
+        return records
+
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; systems that cannot open a folder do not need it."""
+    """Make the rename itself durable; systems that cannot open or sync a folder do not need it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlib.errors import InputError, SqlibError
+from sqlib.errors import InputError
 from sqlib.experiments import provenance
 from sqlib.experiments.cells import Cell
 from sqlib.experiments.compute import NotAvailable, Workbench
 from sqlib.experiments.progress import Progress
 from sqlib.experiments.runner import Bench
-from sqlib.experiments.store import Record, Store, packaged_store
+from sqlib.experiments.store import Record, Store, Unreadable, packaged_store
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,18 @@ OTHER_QUANTIZED = Tolerance(1e-2, 2e-4)
 
 @dataclass
 class Verification:
-    """Labels of the sampled cells by what became of them; ``differ`` and ``skipped`` with the reason."""
+    """Labels of the sampled cells by what became of them; ``differ`` and ``skipped`` with the reason.
+
+    ``readable`` counts the records that the sample was drawn from, ``unreadable`` holds what lies among them
+    and cannot be read, which fails the verification whatever the sample.
+    """
 
     verified: list[str] = field(default_factory=list)
     differ: list[tuple[str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     not_reached: list[str] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    readable: int = 0
 
     @property
     def n(self) -> int:
@@ -52,8 +58,8 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Something was verified and nothing differs."""
-        return bool(self.verified) and not self.differ
+        """Something was verified, nothing differs, and every record can be read."""
+        return bool(self.verified) and not self.differ and not self.unreadable
 
     def __str__(self) -> str:
         text = f"verified {len(self.verified)} of {self.n}"
@@ -64,7 +70,11 @@ class Verification:
             parts.append(f"{len(self.skipped)} skipped: weights or data absent")
         if self.not_reached:
             parts.append(f"{len(self.not_reached)} not reached in time")
-        return f"{text} ({', '.join(parts)})" if parts else text
+        text = f"{text} ({', '.join(parts)})" if parts else text
+        if self.unreadable:
+            total = self.readable + len(self.unreadable)
+            text += f"; {len(self.unreadable)} of {total} records cannot be read"
+        return text
 
 
 def tolerance(record: Record) -> Tolerance:
@@ -95,16 +105,18 @@ def verify(
     seed
         Of the draw.
     store
-        Default: the packaged records.
+        Default: the packaged records. Those that cannot be read are never drawn; they are listed, and then
+        nothing is ``ok``.
     """
     if sample < 1:
         raise InputError(f"sample is {sample}, expected 1 or more")
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"max_seconds is {max_seconds}, expected more than 0")
-    records = sorted((store or packaged_store()).records(), key=lambda record: str(record["key"]))
+    records, unreadable = (store or packaged_store()).survey()
+    records.sort(key=lambda record: str(record["key"]))
     drawn = random.Random(seed).sample(records, min(sample, len(records)))
     bench = bench or Workbench()
-    result = Verification()
+    result = Verification(unreadable=unreadable, readable=len(records))
     start = time.monotonic()
     with Progress(len(drawn), enabled=progress) as shown:
         for record in drawn:
@@ -131,8 +143,9 @@ def _check(record: Record, cell: Cell, bench: Bench, result: Verification) -> st
     except NotAvailable as error:
         result.skipped.append((cell.label, str(error)))
         return f"skipped: {error}"
-    except SqlibError as error:
-        result.differ.append((cell.label, str(error)))
+    except Exception as error:
+        # As in a run: a record of something that this sqlib cannot compute must not cost the others.
+        result.differ.append((cell.label, f"{type(error).__name__}: {error}"))
         return f"failed: {error}"
     difference = compare(record, again, tolerance(record))
     if difference:

@@ -31,9 +31,15 @@ class FakeBench:
     """Computes a cell by sleeping; writes one line per start to ``log``, so that tests can count."""
 
     def __init__(
-        self, log: Path, *, seconds: float = 0.0, absent: tuple[str, ...] = (), broken: tuple[str, ...] = ()
+        self,
+        log: Path,
+        *,
+        seconds: float = 0.0,
+        absent: tuple[str, ...] = (),
+        broken: tuple[str, ...] = (),
+        slow: tuple[str, ...] | None = None,
     ) -> None:
-        self.log, self.seconds, self.absent, self.broken = log, seconds, absent, broken
+        self.log, self.seconds, self.absent, self.broken, self.slow = log, seconds, absent, broken, slow
 
     def resolve(self, cell: Cell) -> ResolvedCell:
         if cell.dataset in self.absent:
@@ -45,7 +51,8 @@ class FakeBench:
             stream.write(f"{os.getpid()} {resolved.planned.dataset}\n")
         if resolved.planned.dataset in self.broken:
             raise ValueError("this one cannot be computed")
-        time.sleep(self.seconds)
+        if self.slow is None or resolved.planned.dataset in self.slow:
+            time.sleep(self.seconds)
         return content(resolved)
 
     def computed(self) -> list[str]:
