@@ -29,6 +29,15 @@ def to_uint8(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.rint(np.clip(image, 0, 255)).astype(np.uint8)
 
 
+def from_16_bits(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """``round(value / 257)`` of integers in 0..65535: white is white, and steps are even."""
+    values = np.asarray(values)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise InputError("samples outside 0..65535, expected 1, 8 or 16 bits")
+    # 257 is odd, so there are no ties
+    return ((2 * values.astype(np.int64) + 257) // 514).astype(np.uint8)
+
+
 def as_rgb(image: NDArray[np.uint8], what: str = "image") -> NDArray[np.uint8]:
     """Check that ``image`` is a non-empty uint8 array (H, W, 3) and return it as an array."""
     image = np.asarray(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sqlib import metrics
+from sqlib._device import usable_device
 from sqlib.datasets import Pair
 from sqlib.errors import InputError
 from sqlib.images import as_rgb
 from sqlib.metrics import DEFAULT, Protocol
 
 __all__ = ["Scores", "evaluate", "super_resolve"]
+
+
+_IMPLAUSIBLE = 16.0  # no picture in 0..1; networks that diverge or compute in 0..255 get there
 
 
 class ImagePairs(Interface):
@@ -69,7 +74,7 @@ def super_resolve(
     Parameters
     ----------
     model : network with input (1, 3, h, w) in [0, 1]; moved to ``device``, used in evaluation mode, and
-        left in the mode it was in
+        left in the mode it was in. It gets the input in its own dtype (half and bfloat16 networks too)
     lr : uint8 (h, w, 3)
     device : "cpu", "cuda", ...
 
@@ -123,7 +128,7 @@ def evaluate(
     with _ready(model, device) as where:
         for pair in _progress(dataset.pairs(scale), len(dataset), dataset.name, progress):
             try:
-                sr = _run(model, pair.lr, where)
+                sr = _run(model, as_rgb(pair.lr, "the low-resolution image"), where)
                 scores = {
                     "psnr": metrics.psnr(sr, pair.hr, rules, scale=scale),
                     "ssim": metrics.ssim(sr, pair.hr, rules, scale=scale),
@@ -146,12 +151,15 @@ def evaluate(
 @contextmanager
 def _ready(model: nn.Module, device: str | torch.device) -> Iterator[torch.device]:
     """Model on ``device`` and in evaluation mode; modes (module by module) are put back at the end."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+    where = usable_device(device)
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise InputError("the network's tensors are on the device 'meta', without values: load weights first")
     try:
-        where = torch.device(device)
         model.to(where)
-    # torch: RuntimeError for an unknown or absent device, AssertionError for a build without CUDA
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:  # most often the memory of a GPU
+        raise InputError(f"the network does not fit {where}: {str(error).splitlines()[0]}") from error
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -164,7 +172,7 @@ def _ready(model: nn.Module, device: str | torch.device) -> Iterator[torch.devic
 def _run(model: nn.Module, lr: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
     x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
     with torch.inference_mode():
-        out = model(x.to(device))
+        out = model(x.to(device, _dtype(model)))
     if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != (1, 3):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise InputError(f"the network returned {shape} for one image; expected (1, 3, H, W)")
@@ -173,11 +181,27 @@ def _run(model: nn.Module, lr: NDArray[np.uint8], device: torch.device) -> NDArr
         raise InputError(
             f"the network returned {tuple(out.shape[2:])} pixels for {lr.shape[:2]}; expected x{scale}"
         )
+    if not out.is_floating_point():
+        raise InputError(f"the network returned {out.dtype}; expected floating point, white 1.0")
+    out = out.float()
     bad = int((~torch.isfinite(out)).sum())
     if bad:
         raise InputError(f"the network returned {bad} NaN or infinite values: check its weights")
-    image: NDArray[np.float32] = (out[0].float() * 255).permute(1, 2, 0).cpu().numpy()
+    largest = float(out.max())
+    if largest > _IMPLAUSIBLE:
+        warnings.warn(
+            f"the network returned values up to {largest:.4g} where white is 1.0: does it compute in 0..255? "
+            "Wrap it so that it takes and gives 0..1",
+            stacklevel=3,
+        )
+    image: NDArray[np.float32] = (out[0] * 255).permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(image)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """What the network computes in: that of its first floating-point tensor (half and bfloat16 too)."""
+    tensors = (*model.parameters(), *model.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 
 def _progress(pairs: Iterator[Pair], total: int, name: str, show: bool) -> Iterator[Pair]:

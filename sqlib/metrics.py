@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from math import ceil, exp, inf, log10
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib._levels import as_levels, check_ranges
 from sqlib._pixels import to_uint8
 from sqlib.errors import InputError
 
@@ -69,12 +71,14 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for color in (self.color, self.ssim_color or self.color):
-            if color != "RGB" and color not in _LUMA:
+            if color not in ("RGB", *_LUMA):
                 raise InputError(
                     f"unknown colour plane {color!r}; expected one of {', '.join(('RGB', *_LUMA))}"
                 )
         if self.rounding not in _ROUNDINGS:
             raise InputError(f"unknown rounding {self.rounding!r}; expected one of {', '.join(_ROUNDINGS)}")
+        if not isinstance(self.luma_rounding, bool):
+            raise InputError(f"luma_rounding is {self.luma_rounding!r}; expected True or False")
         if self.crop not in ("scale", "scale+6") and (
             isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0
         ):
@@ -96,7 +100,8 @@ class Protocol:
             return self.crop
         if scale is None:
             raise InputError(f"protocol {self.id} crops by the scale: pass scale=")
-        if not scale >= 1:
+        given: Any = scale
+        if isinstance(given, bool) or not isinstance(given, Real) or not 1 <= float(given) < inf:
             raise InputError(f"scale is {scale!r}; expected a number of at least 1")
         return ceil(scale) + (6 if self.crop == "scale+6" else 0)
 
@@ -150,7 +155,7 @@ def protocol(name: str | Protocol) -> Protocol:
     """The preset called ``name``; a :class:`Protocol` is passed through."""
     if isinstance(name, Protocol):
         return name
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
@@ -244,9 +249,11 @@ def _planes(
     sr: NDArray[Any], hr: NDArray[Any], rules: Protocol, color: str, scale: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both images rounded, cropped and converted as the protocol says: float64 (H, W, 1 or 3)."""
-    sr, hr = np.asarray(sr), np.asarray(hr)
+    sr, hr = as_levels(sr), as_levels(hr)
     if sr.shape != hr.shape or sr.ndim != 3 or sr.shape[2] != 3:
-        raise InputError(f"expected two images of one shape (H, W, 3), got {sr.shape} and {hr.shape}")
+        advice = "; move the channels last" if sr.ndim == 3 and sr.shape == hr.shape and len(sr) == 3 else ""
+        raise InputError(f"expected two images of one shape (H, W, 3), got {sr.shape} and {hr.shape}{advice}")
+    check_ranges(sr, hr)
     border = rules.border(scale)
     if min(sr.shape[:2]) <= 2 * border:
         raise InputError(

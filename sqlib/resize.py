@@ -12,7 +12,9 @@ the matrix of its rows and the matrix of its columns. The matrices depend on the
 from __future__ import annotations
 
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,10 @@ from scipy.sparse import csr_array
 from sqlib.errors import InputError
 
 __all__ = ["crop_to_multiple", "downscale", "imresize"]
+
+# Beyond these an array would take tens of gigabytes: the factor is a slip.
+_MOST_PIXELS = 2**31
+_MOST_WEIGHTS = 2**28
 
 Planes = NDArray[np.float64]  # (H, W, C)
 
@@ -94,13 +100,14 @@ def imresize(
     Raises
     ------
     InputError
-        Neither or both of ``scale`` and ``size``, a non-positive factor, an empty or wrongly shaped image.
+        Neither or both of ``scale`` and ``size``, a factor that is not a positive finite number, a size that
+        is not two positive integers, an empty or wrongly shaped image, a result out of all proportion.
 
     Notes
     -----
     O(H W C taps) with ``taps = 4 max(1, 1/scale) + 2``; 512 x 512 x 3 by 1/4 takes a few milliseconds.
     """
-    image = np.asarray(image)
+    image = _array(image, "imresize")
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise InputError(
             f"imresize got an array of shape {image.shape}; expected (H, W) or (H, W, C), not empty"
@@ -111,16 +118,19 @@ def imresize(
         raise InputError("imresize needs exactly one of scale= and size=")
     height, width = image.shape[:2]
     if size is None:
-        assert scale is not None
-        if not (np.isfinite(scale) and scale > 0):
-            raise InputError(f"imresize got scale {scale}; expected a positive finite number")
+        scale, slack = _factor(scale)
         # 1e-9: (1/3) * 300 is 100.00000000000001 in some orders of evaluation and must give 100 rows.
-        size = (ceil(height * scale - 1e-9), ceil(width * scale - 1e-9))
-        factors = (float(scale), float(scale))
+        size = (max(ceil(height * scale * slack - 1e-9), 1), max(ceil(width * scale * slack - 1e-9), 1))
+        factors = (scale, scale)
     else:
-        if min(size) < 1:
-            raise InputError(f"imresize got size {size}; expected two positive integers")
+        size = _size(size)
         factors = (size[0] / height, size[1] / width)
+    taps = [max(1.0, 1 / factor) * 4 * length for factor, length in zip(factors, size)]
+    if size[0] * size[1] > _MOST_PIXELS or max(taps) > _MOST_WEIGHTS:
+        raise InputError(
+            f"imresize by {factors[0]:.4g} and {factors[1]:.4g} to {size[0]} x {size[1]} pixels is out of "
+            "proportion: expected a moderate factor"
+        )
 
     planes = image.astype(np.float64).reshape(height, width, -1)
     is_uint8 = image.dtype == np.uint8
@@ -132,6 +142,45 @@ def imresize(
             planes = _round_to_uint8(planes)
     out = planes.reshape(*planes.shape[:2], *image.shape[2:])
     return np.ascontiguousarray(out, dtype=image.dtype)
+
+
+def _factor(scale: Any) -> tuple[float, float]:
+    """A positive finite factor, and what to multiply lengths by before they are rounded up.
+
+    1/3 of 300 rows is 100 rows, though the nearest float32 to 1/3 is a little more than 1/3.
+    """
+    if getattr(scale, "ndim", None) == 0 and not isinstance(scale, np.generic):
+        scale = scale.item()  # an array or tensor that holds one number
+    plain = isinstance(scale, Real) and not isinstance(scale, (bool, np.bool_))
+    try:
+        value = float(scale) if plain else 0.0
+    except OverflowError:  # an integer beyond floating point
+        value = inf
+    if not 0 < value < inf:
+        raise InputError(f"imresize got scale {scale!r}; expected a positive finite number")
+    if value > _MOST_PIXELS:  # the product with a length must stay a number
+        raise InputError(f"imresize got scale {scale!r}, out of proportion: expected a moderate factor")
+    coarse = isinstance(scale, (np.float16, np.float32))
+    return value, 1 - float(np.finfo(type(scale)).eps) if coarse else 1.0
+
+
+def _size(size: Any) -> tuple[int, int]:
+    """Two positive integers, of Python or NumPy."""
+    given = list(size) if isinstance(size, (tuple, list, np.ndarray)) else []
+    whole = [isinstance(v, (int, np.integer)) and not isinstance(v, bool) and v >= 1 for v in given]
+    if len(given) != 2 or not all(whole):
+        raise InputError(f"imresize got size {size!r}; expected two positive integers")
+    return int(given[0]), int(given[1])
+
+
+def _array(image: Any, what: str) -> NDArray[Any]:
+    if isinstance(image, np.ma.MaskedArray):
+        raise InputError(f"{what} got a masked array; fill the masked pixels first")
+    try:
+        return np.asarray(image)
+    # Ragged lists; tensors on another device, with gradients or in bfloat16.
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what} got {type(image).__name__}, expected an array: {error}") from error
 
 
 def downscale(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -170,7 +219,8 @@ def crop_to_multiple(image: NDArray[np.uint8], multiple: int) -> NDArray[np.uint
     """
     if not isinstance(multiple, (int, np.integer)) or isinstance(multiple, bool) or multiple < 1:
         raise InputError(f"the scale is {multiple!r}; expected an integer of at least 1")
-    image = np.asarray(image)
+    multiple = int(multiple)  # small NumPy integers overflow
+    image = _array(image, "crop_to_multiple")
     if image.ndim not in (2, 3):
         raise InputError(f"expected an image (H, W) or (H, W, C), got an array of shape {image.shape}")
     height, width = (image.shape[0] // multiple * multiple, image.shape[1] // multiple * multiple)

@@ -164,6 +164,95 @@ def test_input_that_is_not_an_image() -> None:
         super_resolve(Nearest(2), np.zeros((5, 6), np.uint8))
 
 
+class Shuffled(nn.Module):
+    """A small network of convolutions, so that number types matter."""
+
+    scale = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, 12, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return repeated + 0.05 * self.shuffle(self.last(torch.relu(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "levels"), [(torch.float16, 0.2), (torch.bfloat16, 1.6), (torch.float64, 1e-4)]
+)
+def test_networks_in_other_precisions(photo: np.ndarray, dtype: torch.dtype, levels: float) -> None:
+    """They are fed in their own precision and score as float32 does, up to what that precision rounds."""
+    model = Shuffled()
+    expected, score = super_resolve(model, photo), evaluate(model, small(), scale=2)
+    out = super_resolve(model.to(dtype), photo)
+    assert out.dtype == np.float32
+    assert 0 < np.abs(out - expected).max() < levels
+    assert evaluate(model, small(), scale=2).psnr == pytest.approx(score.psnr, abs=0.02)
+    assert next(model.parameters()).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_quantized_networks_in_half_precision(photo: np.ndarray, dtype: torch.dtype) -> None:
+    from sqlib import quantize_model, recipes
+
+    x = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
+    model = quantize_model(Shuffled().to(dtype), recipes.MinMax(bits=8), [x.to(dtype)], skip=[])
+    single = quantize_model(Shuffled(), recipes.MinMax(bits=8), [x], skip=[])
+    assert np.abs(super_resolve(model, photo) - super_resolve(single, photo)).max() < 3
+    assert evaluate(model, small(), scale=2).psnr == pytest.approx(
+        evaluate(single, small(), scale=2).psnr, abs=0.1
+    )
+
+
+@pytest.mark.parametrize("device", ["meta", "mps:7", "hip", "xla", "mkldnn", "hpu", "", "CPU", None, 2.5])
+def test_devices_that_compute_nothing_here(device: object) -> None:
+    with pytest.raises(InputError, match="cannot be used") as refused:
+        super_resolve(Nearest(2), np.zeros((4, 4, 3), np.uint8), device=device)  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
+
+
+def test_network_without_values() -> None:
+    with pytest.raises(InputError, match="on the device 'meta', without values"):
+        super_resolve(Nearest(2).to("meta"), np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(InputError, match=r"expected a torch\.nn\.Module"):
+        super_resolve(lambda x: x, np.zeros((4, 4, 3), np.uint8))  # type: ignore[arg-type]
+
+
+def test_a_network_in_gray_levels_is_named(photo: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match=r"values up to \d+ where white is 1\.0.*0\.\.255") as seen:
+        super_resolve(Nearest(2, gain=255.0), photo)
+    assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match="white is 1.0"):
+        evaluate(Nearest(2, gain=255.0), small(), scale=2)
+
+
+def test_pairs_that_are_not_in_gray_levels(photo: np.ndarray) -> None:
+    class Unit:
+        name = "unit"
+
+        def __len__(self) -> int:
+            return 1
+
+        def pairs(self, scale: int):
+            yield datasets.Pair("a", photo[::2, ::2] / 255, photo / 255)  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match=r"unit, a: the low-resolution image: expected .*uint8.*to_uint8"):
+        evaluate(Nearest(2), Unit(), scale=2)
+
+
+def test_integer_outputs_are_refused() -> None:
+    class Levels(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 255).to(torch.uint8)
+
+    with pytest.raises(InputError, match=r"returned torch\.uint8; expected floating point"):
+        super_resolve(Levels(), np.zeros((4, 4, 3), np.uint8))
+
+
 CARN_M = {2: (37.678, 33.303), 3: (34.058, 30.102), 4: (31.883, 28.417)}
 
 

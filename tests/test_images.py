@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sqlib._pixels import from_16_bits
 from sqlib.errors import DataError, InputError
 from sqlib.images import EXTENSIONS, as_rgb, read_image, to_uint8, write_image
 
@@ -205,9 +206,7 @@ def test_to_uint8_refuses_non_finite(value: float) -> None:
 
 @given(st.integers(0, 65535))
 def test_sixteen_to_eight_bits_is_the_nearest(value: int) -> None:
-    from sqlib.images import _from_16_bits
-
-    assert abs(int(_from_16_bits(np.array([value]))[0]) * 257 - value) <= 128
+    assert abs(int(from_16_bits(np.array([value]))[0]) * 257 - value) <= 128
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from math import inf, log10
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -256,3 +258,91 @@ def test_smaller_than_the_crop_or_the_window() -> None:
     assert psnr(almost, almost, scale=4) == inf
     with pytest.raises(InputError, match="at least 11 x 11 pixels, 10 x 22 are left"):
         ssim(almost, almost, scale=4)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1)])
+def test_two_images_with_white_at_one_are_an_error(photo, metric, dtype, low: int, high: int) -> None:
+    hr = (photo / 255 * (high - low) + low).astype(dtype)
+    sr = hr + dtype(0.03) * np.sin(np.arange(hr.size)).reshape(hr.shape).astype(dtype)
+    with pytest.raises(InputError, match=rf"0\.\.255, got two images in {sr.min():.4g}\.\.{sr.max():.4g}"):
+        metric(sr, hr, scale=4)
+    with pytest.raises(InputError, match="multiply both by 255"):
+        metric(hr, hr, scale=4)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_one_image_with_white_at_one_is_a_warning(photo: np.ndarray, metric) -> None:
+    unit = (photo / 255).astype(np.float32)
+    for pair in ((unit, photo), (photo, unit), (unit, photo.astype(np.float32))):
+        with pytest.warns(UserWarning, match=r"images lie in .*0\.\.") as seen:
+            metric(*pair, scale=4)
+        assert len(seen) == 1 and seen[0].filename == __file__
+
+
+def test_the_same_image_in_any_number_type_has_the_same_score(photo: np.ndarray) -> None:
+    sr = np.clip(np.rint(noisy(photo)), 0, 255).astype(np.uint8)
+    expected = psnr(sr, photo, scale=4), ssim(sr, photo, scale=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype in (np.float16, np.float32, np.float64, np.int16, np.uint16, np.int64):
+            for pair in ((sr.astype(dtype), photo), (sr, photo.astype(dtype))):
+                assert (psnr(*pair, scale=4), ssim(*pair, scale=4)) == expected
+
+
+def test_dark_images_are_scored_without_a_word(photo: np.ndarray) -> None:
+    """A black patch, and what networks make of it, is no image in 0..1."""
+    black = np.zeros((24, 24, 3), np.uint8)
+    near = np.full((24, 24, 3), 0.3, np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert psnr(near, black, scale=2) == inf  # rounds to black
+        assert psnr(near, black, Protocol(rounding="none", color="RGB"), scale=2) == pytest.approx(
+            10 * log10(255**2 / 0.09), abs=1e-4
+        )
+        assert psnr(black.astype(np.float32), photo[:24, :24], scale=2) < 20
+        assert psnr(black.astype(np.float32), black.astype(np.float64), scale=2) == inf
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.full((24, 24, 3), 40000, np.uint16), r"uint16 in 40000\.\.40000: divide 16-bit samples by 257"),
+        (np.full((24, 24, 3), -900, np.int16), r"int16 in -900\.\.-900"),
+        (np.ones((24, 24, 3), bool), "dtype bool"),
+        (np.ones((24, 24, 3), complex), "dtype complex128"),
+        (np.full((24, 24, 3), None), "dtype object"),
+        (None, "dtype object"),
+        ("photo.png", "dtype <U9"),
+        ([[1, 2], [3]], "as a NumPy array"),
+        (torch.zeros(24, 24, 3, requires_grad=True), "as a NumPy array"),
+        (np.zeros((3, 24, 24), np.uint8), "got"),
+        (np.zeros((1, 24, 24, 3), np.uint8), "got"),
+    ],
+)
+def test_what_is_no_image(image: object, message: str) -> None:
+    good = np.zeros((24, 24, 3), np.uint8)
+    for metric in (psnr, ssim):
+        for pair in ((image, good), (good, image)):
+            with pytest.raises(InputError, match=message):
+                metric(*pair, scale=2)  # type: ignore[arg-type]
+
+
+def test_channels_first_are_named() -> None:
+    with pytest.raises(InputError, match="move the channels last"):
+        psnr(np.zeros((3, 24, 24), np.uint8), np.zeros((3, 24, 24), np.uint8), scale=2)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), inf, "4", True, 0.5, -2, [4], 4j])
+def test_bad_scales(photo: np.ndarray, scale: object) -> None:
+    with pytest.raises(InputError, match="scale is "):
+        psnr(photo, photo, scale=scale)  # type: ignore[arg-type]
+
+
+def test_odd_protocols(photo: np.ndarray) -> None:
+    for fields in ({"color": ["RGB"]}, {"color": None}, {"crop": 1.5}, {"luma_rounding": "no"}):
+        with pytest.raises(InputError):
+            Protocol(**fields)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="unknown protocol"):
+        psnr(photo, photo, ["default"], scale=2)  # type: ignore[arg-type]

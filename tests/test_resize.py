@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -165,3 +168,86 @@ def test_bad_arrays_and_sizes() -> None:
         imresize(good, size=(0, 4))
     with pytest.raises(InputError, match="expected uint8"):
         downscale(np.zeros((8, 8, 3), np.float32), 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [np.float32(0.5), np.float64(0.5), Fraction(1, 2), np.array(0.5), torch.tensor(0.5)],
+    ids=lambda scale: type(scale).__name__,
+)
+def test_a_factor_may_be_any_real_number(photo: np.ndarray, scale) -> None:
+    assert np.array_equal(imresize(photo, scale), imresize(photo, 0.5))
+    assert np.array_equal(imresize(photo, np.int8(2)), imresize(photo, 2.0))
+
+
+def test_a_third_in_single_precision_gives_a_third_of_the_rows() -> None:
+    for kind in (np.float32, np.float16):
+        for parts in (2, 3, 4, 6, 7):
+            assert imresize(np.zeros((420, 420)), kind(1 / parts)).shape == (420 // parts, 420 // parts)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        True,
+        np.True_,
+        "0.5",
+        b"1",
+        0.5j,
+        [2],
+        (0.5, 0.5),
+        np.array([0.5, 0.5]),
+        np.array("x"),
+        Decimal("0.5"),
+        {},
+        10**400,
+        -(10**400),
+    ],
+    ids=repr,
+)
+def test_what_is_no_factor(scale) -> None:
+    with pytest.raises(InputError, match="positive finite number"):
+        imresize(np.zeros((8, 8), np.uint8), scale)
+
+
+@pytest.mark.parametrize("scale", [1e308, 2**70, 1e9, 1e6, 1e-9, 1e-12, 1e-300])
+def test_factors_out_of_proportion(scale: float) -> None:
+    with pytest.raises(InputError, match="out of proportion"):
+        imresize(np.zeros((8, 12), np.uint8), scale)
+
+
+def test_a_tiny_factor_leaves_one_pixel(photo: np.ndarray) -> None:
+    for image in (photo, photo / 255):
+        one = imresize(image, 1e-4)
+        assert one.shape == (1, 1, 3)
+        np.testing.assert_allclose(one[0, 0], image.mean((0, 1)), atol=1.01 if image is photo else 1e-3)
+
+
+def test_sizes(photo: np.ndarray) -> None:
+    expected = imresize(photo, size=(40, 30))
+    for size in ([40, 30], np.array([40, 30]), (np.uint8(40), np.int64(30))):
+        assert np.array_equal(imresize(photo, size=size), expected)  # type: ignore[arg-type]
+    for bad in ((40.0, 30), (True, 30), ("40", "30"), (40,), (40, 30, 3), 40, "44", {40, 30}, (np.nan, 30)):
+        with pytest.raises(InputError, match="two positive integers"):
+            imresize(photo, size=bad)  # type: ignore[arg-type]
+    for huge in ((10**9, 4), (10**20, 1), (50000, 50000)):
+        with pytest.raises(InputError, match="out of proportion"):
+            imresize(photo, size=huge)
+
+
+def test_what_is_no_array() -> None:
+    for image in ([[1.0, 2], [3]], torch.zeros(8, 8, requires_grad=True), torch.zeros(8, 8).bfloat16()):
+        for resize in (lambda x: imresize(x, 0.5), lambda x: downscale(x, 2)):
+            with pytest.raises(InputError, match="expected an array"):
+                resize(image)
+    with pytest.raises(InputError, match="masked"):
+        imresize(np.ma.masked_less(np.arange(64.0).reshape(8, 8), 9), 0.5)
+    for dtype in (bool, complex, object, np.int16, "M8[s]"):
+        with pytest.raises(InputError, match="expected uint8 or floating point"):
+            imresize(np.zeros((8, 8), dtype), 0.5)
+
+
+def test_small_numpy_integers_do_not_overflow() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (600, 405, 3), dtype=np.uint8)
+    assert np.array_equal(crop_to_multiple(image, np.uint8(200)), image[:, :400])
+    assert np.array_equal(downscale(image, np.uint8(200)), downscale(image, 200))

@@ -163,13 +163,13 @@ def calibration(args: argparse.Namespace) -> Calibration:
 
 def check_device(name: str) -> None:
     """A usage error for a device that torch does not know or that is not here."""
-    import torch
+    from sqlib._device import usable_device
+    from sqlib.errors import InputError
 
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used: {reason}") from None
+        usable_device(name)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 @contextlib.contextmanager

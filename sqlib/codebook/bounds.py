@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from sqlib._checks import check_bits
 from sqlib.errors import InputError
 
-_MAX_SPAN = float(np.finfo(np.float32).max)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Grid(NamedTuple):
@@ -67,7 +67,14 @@ class Bounds:
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", check_bits(self.bits))
         for name in ("lower", "upper", "error"):
-            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64))
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        axis: Any = self.axis
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, (int, np.integer))):
+            raise InputError(f"Bounds: axis={axis!r}, expected an integer, or None for one range")
+        for name in ("integer_zero", "exact"):
+            flag: Any = getattr(self, name)
+            if not isinstance(flag, (bool, np.bool_)):
+                raise InputError(f"Bounds: {name}={flag!r}, expected True or False")
         expected = 0 if self.axis is None else 1
         if self.lower.ndim != expected or self.lower.shape != self.upper.shape:
             raise InputError(
@@ -76,12 +83,12 @@ class Bounds:
             )
         with np.errstate(invalid="ignore", over="ignore"):
             span = self.upper - self.lower
-            fits = bool(np.all((span >= 0) & (span <= _MAX_SPAN)))
+            held = (self.lower >= -_LARGEST) & (self.upper <= _LARGEST) & (span >= 0) & (span <= _LARGEST)
+            fits = bool(np.all(held))
         if not fits:
             raise InputError(
                 f"Bounds: lower={self.lower.tolist()} and upper={self.upper.tolist()}; expected finite "
-                "numbers "
-                "with lower <= upper and a difference that float32 can hold"
+                "numbers with lower <= upper that float32 can hold, and their difference too"
             )
 
     @property
@@ -100,8 +107,34 @@ class Bounds:
         A range without extent (or one whose scale underflows in `dtype`) gets scale 1 and top 0: every
         value maps to `lower`, with no division by zero.
         """
-        kind = np.dtype(dtype)
+        kind = _KINDS.get(dtype) if isinstance(dtype, type) else None
+        if kind is None:
+            kind = _floating(dtype)
         return grid_constants(self.lower, self.upper, self.bits, self.integer_zero, kind)
+
+
+_KINDS: dict[type, np.dtype[Any]] = {kind: np.dtype(kind) for kind in (np.float32, np.float64, np.float16)}
+
+
+def _floating(dtype: Any) -> np.dtype[Any]:
+    try:
+        kind = np.dtype(dtype)
+    except TypeError as error:
+        raise InputError(f"dtype={dtype!r}: expected numpy.float32 or numpy.float64") from error
+    if kind.type not in _KINDS:
+        raise InputError(f"dtype={dtype!r}: expected numpy.float32 or numpy.float64")
+    return kind
+
+
+def _numbers(name: str, value: Any) -> NDArray[np.float64]:
+    """A copy in float64; strings, complex numbers and objects are no bounds."""
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"Bounds: {name} is {type(value).__name__}, expected numbers: {error}") from error
+    if array.dtype.kind not in "uif":
+        raise InputError(f"Bounds: {name} has dtype {array.dtype}, expected real numbers")
+    return array.astype(np.float64, copy=False)
 
 
 def grid_constants(

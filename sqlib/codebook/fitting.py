@@ -12,11 +12,12 @@ from sqlib.codebook._search import Search
 from sqlib.codebook.bounds import Bounds, grid_constants
 from sqlib.codebook.density import BINS, clip_density, clip_or_default
 from sqlib.codebook.dobi import search_dobi
-from sqlib.codebook.histogram import Histogram
+from sqlib.codebook.histogram import Histogram, real_array
 from sqlib.codebook.mse import search_mse
 from sqlib.codebook.oracle import TINY, flat, smallest_largest
 from sqlib.errors import InputError
 
+_LARGEST = float(np.finfo(np.float32).max)
 METHODS = ("minmax", "percentile", "density", "dobi", "mse")
 
 
@@ -108,20 +109,25 @@ def fit_bounds(
     bits = check_bits(bits)
     if method not in METHODS:
         raise InputError(f"fit_bounds: method={method!r}, expected one of {', '.join(METHODS)}")
-    if not isinstance(one_sided, bool):
-        raise InputError(f"one_sided={one_sided!r}: expected True or False")
-    snapped = method in ("minmax", "percentile") if integer_zero is None else bool(integer_zero)
+    one_sided = _flag("one_sided", one_sided)
+    if integer_zero is None:
+        snapped = method in ("minmax", "percentile")
+    else:
+        snapped = _flag("integer_zero", integer_zero)
     options = _Options(
         bits,
         method,
         check_percentile(percentile),
-        clip_or_default(check_clip(clip), bits),
-        check_steps(steps),
+        clip_or_default(check_clip(float(clip) if isinstance(clip, np.floating) else clip), bits),
+        check_steps(_integer("steps", steps, "an integer from 1 to 1000")),
         one_sided,
         check_variant(variant),
         snapped,
-        threads,
+        _integer("threads", threads, "an integer of at least 1"),
     )
+    if options.threads < 1:
+        raise InputError(f"threads={threads!r}: expected an integer of at least 1")
+    axis = None if axis is None else _integer("axis", axis, "an integer, or None for one range")
     if isinstance(values, Histogram):
         if axis is not None:
             raise InputError("fit_bounds: axis must be None for a Histogram (fit one histogram per channel)")
@@ -137,20 +143,39 @@ def fit_bounds(
     return Bounds(lower, upper, bits, error, name, axis, snapped, exact)
 
 
+def _flag(name: str, value: Any) -> bool:
+    """True or False, NumPy's too; nothing else is taken for one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name}={value!r}: expected True or False")
+    return bool(value)
+
+
+def _integer(name: str, value: Any, expected: str) -> int:
+    """An integer, NumPy's too; True is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name}={value!r}: expected {expected}")
+    return int(value)
+
+
 def _rows(values: Any, axis: int | None) -> list[NDArray[np.floating]]:
     """The data of each range as a contiguous array (n,)."""
-    x = np.asarray(values)
+    x = real_array(values, "fit_bounds")
     if x.dtype.kind not in "fiu" or x.size == 0:
         raise InputError(f"fit_bounds: {x.size} values of dtype {x.dtype}, expected at least one real number")
     if axis is None:
         return [flat(x)]
-    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim:
+    if not -x.ndim <= axis < x.ndim:
         raise InputError(f"fit_bounds: axis={axis!r} for values of shape {x.shape}")
     return [flat(row) for row in np.moveaxis(x, axis, 0)]
 
 
 def _fit(values: NDArray[np.floating] | Histogram, o: _Options) -> _Fit:
     first, last = (values.lower, values.upper) if isinstance(values, Histogram) else smallest_largest(values)
+    if not last - first <= _LARGEST:
+        raise InputError(
+            f"fit_bounds: the values reach from {first:g} to {last:g}, more than float32 can hold; "
+            "rescale them"
+        )
     searched = o.method in ("dobi", "mse")
     if searched and last - first > TINY:
         search = Search(values, (first, last), o.bits, o.integer_zero, o.threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sqlib.errors import InputError
 
 BINS = 8192
+_MOST = 2**26  # half a gigabyte of counts
 
 
 class Histogram:
@@ -32,10 +34,13 @@ class Histogram:
     """
 
     def __init__(self, lower: float, upper: float, bins: int = BINS) -> None:
-        if not (math.isfinite(lower) and math.isfinite(upper) and lower <= upper) or bins < 1:
+        if not (_is_number(lower) and _is_number(upper) and lower <= upper):
             raise InputError(
-                f"Histogram: lower={lower}, upper={upper}, bins={bins}; expected finite lower <= upper"
+                f"Histogram: lower={lower!r}, upper={upper!r}, bins={bins!r}; expected finite lower <= upper"
             )
+        count: Any = bins
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= _MOST:
+            raise InputError(f"Histogram: bins={bins!r}; expected an integer from 1 to {_MOST}")
         self.lower, self.upper = float(lower), float(upper)
         self.counts: NDArray[np.int64] = np.zeros(bins, np.int64)
         self.count = 0
@@ -57,7 +62,9 @@ class Histogram:
         """Add an array of finite real numbers of any shape; O(n)."""
         from sqlib.kernels.histogram import add_histogram
 
-        x = np.asarray(values)
+        x = real_array(values, "Histogram.add")
+        if x.dtype.kind not in "fiub":
+            raise InputError(f"Histogram.add: {x.size} values of dtype {x.dtype}, expected real numbers")
         if x.dtype not in (np.float32, np.float64):
             x = x.astype(np.float64 if x.dtype.kind in "iu" else np.float32)
         if x.size == 0:
@@ -81,6 +88,8 @@ class Histogram:
         """
         if self.count == 0:
             raise InputError("Histogram.percentile: the histogram is empty; add at least one value")
+        if not (_is_number(q) and 0 <= q <= 100):
+            raise InputError(f"Histogram.percentile: q={q!r}; expected a number from 0 to 100")
         position = q / 100.0 * (self.count - 1)
         below = math.floor(position)
         first, second = self._order_statistic(below), self._order_statistic(min(below + 1, self.count - 1))
@@ -96,3 +105,19 @@ class Histogram:
         before = int(cumulative[b - 1]) if b else 0
         inside = (rank - before + 0.5) / int(self.counts[b])
         return self.lower + (b + inside) * self.width
+
+
+def _is_number(value: Any) -> bool:
+    """Real and finite, of Python or NumPy; True is none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def real_array(values: Any, what: str) -> NDArray[Any]:
+    """The values as an array; InputError for what NumPy cannot read, and for masks, which it would drop."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError(f"{what}: a masked array; pass values.compressed(), or fill the masked values")
+    try:
+        return np.asarray(values)
+    # Ragged lists; tensors on another device, with gradients or in bfloat16.
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what}: {type(values).__name__} cannot be read as an array: {error}") from error

@@ -1,0 +1,178 @@
+"""Bytes of an image file to uint8 RGB, and what that leaves out; `sqlib.images.read_image` has the rules."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from sqlib._pixels import from_16_bits
+from sqlib._tiff import is_tiff, read_deep
+from sqlib.errors import InputError
+
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_EIGHT_BIT_MODES = (*_ALPHA_MODES, "1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_DEEP_GRAY_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_GRAY_ALPHA, _PNG_RGBA = 4, 6
+_SWAPPED = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+_EXTRA_SAMPLES = 338  # the TIFF tag
+_GAMMA = 1 / 2.2
+
+
+def decode(data: bytes) -> tuple[NDArray[np.uint8], list[str]]:
+    """The image, uint8 (H, W, 3), and notes: one phrase for each thing in the file that it does not show.
+
+    Raises
+    ------
+    InputError
+        The content is understood and has no right value as an 8-bit RGB image, or is too large.
+    Exception
+        Whatever Pillow raises for damage, of many kinds.
+    """
+    if is_tiff(data):
+        deep = read_deep(data)
+        if deep is not None:
+            notes = [*_frames(deep.frames), *(["transparency dropped"] if deep.transparent else [])]
+            return deep.rgb, [*notes, *_profile(deep.profile), *_dark(deep.largest)]
+    with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as opened:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit itself is an error
+        notes = _frames(getattr(opened, "n_frames", 1))
+        low_byte = _low_byte_of_deep_colour(opened, data)
+        _refuse_other_deep_colour(opened, data)
+        opened.load()
+        image: Image.Image = ImageOps.exif_transpose(opened)
+        notes += [*_transparency(image), *_profile(image.info.get("icc_profile")), *_gamma(image)]
+        notes += _extra_channels(opened)
+        if _is_deep_gray_alpha_png(data):
+            samples = _deep_gray_alpha(data)
+        elif image.mode in _DEEP_GRAY_MODES:
+            samples = np.asarray(image.convert("I"), dtype=np.int64)
+        elif image.mode in _EIGHT_BIT_MODES:
+            # RGBA -> RGB in Pillow drops alpha and leaves the colours alone, except for premultiplied modes.
+            rgb = np.array(image.convert("RGB"), dtype=np.uint8)
+            if low_byte is None:
+                return rgb, notes
+            samples = rgb.astype(np.int64) * 256 + low_byte
+        else:
+            raise InputError(f"samples of mode {image.mode!r}, expected 1, 8 or 16 bits of gray or colour")
+    rgb = from_16_bits(samples)
+    if rgb.ndim == 2:
+        rgb = np.repeat(rgb[:, :, None], 3, axis=2)
+    return rgb, [*notes, *_dark(int(samples.max()))]
+
+
+def _frames(count: int) -> list[str]:
+    return [f"{count - 1} of {count} frames dropped (the first is read)"] if count > 1 else []
+
+
+def _transparency(image: Image.Image) -> list[str]:
+    if image.mode in _DEEP_GRAY_MODES:
+        return ["transparency dropped"] if "transparency" in image.info else []
+    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+        return []
+    if image.mode == "La":
+        image = image.convert("LA")
+    least = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return ["transparency dropped"] if least < 255 else []  # type: ignore[operator]  # one band: two numbers
+
+
+def _extra_channels(image: Image.Image) -> list[str]:
+    """Channels of a TIFF that are neither colour nor alpha."""
+    extra = getattr(image, "tag_v2", {}).get(_EXTRA_SAMPLES, ())
+    count = len(extra) - (image.mode in _ALPHA_MODES)
+    return [f"{count} extra channel{'s' * (count > 1)} dropped"] if count > 0 else []
+
+
+def _profile(icc: bytes | None) -> list[str]:
+    """Colours under another profile than sRGB look different from what the numbers say."""
+    if not icc:
+        return []
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(icc))).strip()
+    except (OSError, ImageCms.PyCMSError, ImportError):  # damaged; or a Pillow without LittleCMS
+        name = "unreadable"
+    return [] if "srgb" in name.lower() else [f"colour profile {name!r} ignored (taken as sRGB)"]
+
+
+def _gamma(image: Image.Image) -> list[str]:
+    gamma = image.info.get("gamma")
+    if not isinstance(gamma, float) or gamma <= 0 or "srgb" in image.info or "icc_profile" in image.info:
+        return []
+    return [] if abs(gamma - _GAMMA) < 0.01 else [f"gamma entry {gamma:g} ignored (taken as sRGB)"]
+
+
+def _dark(largest: int) -> list[str]:
+    if not 0 < largest <= 255:
+        return []
+    return [
+        f"its 16-bit samples reach {largest} of 65535, nearly black: if 255 is meant as white, save it as "
+        "8 bits"
+    ]
+
+
+def _low_byte_of_deep_colour(image: Image.Image, data: bytes) -> NDArray[np.uint8] | None:
+    """Low bytes (H, W, 3) of a 16-bit colour PNG, None for all others.
+
+    Pillow has no 16-bit colour mode and keeps the high byte of each sample. Decoding a second time with the
+    byte order declared the other way round makes it keep the low byte.
+    """
+    tiles = list(getattr(image, "tile", []))
+    if image.format != "PNG" or not any(_rawmode(tile) in _SWAPPED for tile in tiles):
+        return None
+    with Image.open(io.BytesIO(data)) as second:
+        # setattr: the list holds named tuples in new releases of Pillow and plain ones in old releases.
+        setattr(second, "tile", [(*tile[:3], _with_rawmode(tile[3])) for tile in tiles])  # noqa: B010
+        return np.array(ImageOps.exif_transpose(second).convert("RGB"), dtype=np.uint8)
+
+
+def _refuse_other_deep_colour(image: Image.Image, data: bytes) -> None:
+    """Formats of which Pillow would keep the high byte only, or give samples of unknown scale."""
+    if image.format in ("PNG", "PPM") or is_tiff(data):
+        return  # read right: here, by Pillow, by tifffile
+    tiles = list(getattr(image, "tile", []))
+    deep = any("16" in str(tile[0]) or "16" in str(_rawmode(tile)) for tile in tiles)
+    if image.format == "JPEG2000":
+        deep = _jpeg2000_bits(data) > 8
+    if deep:
+        raise InputError(f"{image.format} of more than 8 bits a sample; save it as PNG")
+
+
+def _jpeg2000_bits(data: bytes) -> int:
+    """Bits of the first component by the SIZ marker, which begins every codestream; 0 without one."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    depth = data[start + 42 : start + 43] if start >= 0 else b""
+    return (depth[0] & 0x7F) + 1 if depth else 0
+
+
+def _rawmode(tile: tuple[object, ...]) -> str | None:
+    args = tile[3]
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else None
+
+
+def _with_rawmode(args: object) -> object:
+    if isinstance(args, tuple):
+        return (_SWAPPED.get(args[0], args[0]), *args[1:])
+    return _SWAPPED.get(args, args) if isinstance(args, str) else args
+
+
+def _is_deep_gray_alpha_png(data: bytes) -> bool:
+    """16-bit gray with alpha: sample depth 16 and colour type 4 in the header chunk."""
+    return (
+        data[:8] == _PNG_SIGNATURE and data[12:16] == b"IHDR" and data[24:26] == bytes([16, _PNG_GRAY_ALPHA])
+    )
+
+
+def _deep_gray_alpha(data: bytes) -> NDArray[np.int64]:
+    """A 16-bit gray+alpha pixel is four bytes, as an 8-bit RGBA pixel: declare it so, then join the bytes."""
+    header = data[12:24] + bytes([8, _PNG_RGBA]) + data[26:29]
+    relabelled = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    with Image.open(io.BytesIO(relabelled)) as image:
+        pixels = np.asarray(ImageOps.exif_transpose(image), dtype=np.int64)
+    return pixels[:, :, 0] * 256 + pixels[:, :, 1]

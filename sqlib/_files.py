@@ -1,0 +1,101 @@
+"""Where a result may be written, and writing it at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+from sqlib.errors import DataError, InputError
+
+
+def check_output(
+    path: str | PathLike[str], *, inputs: Iterable[str | PathLike[str]] = (), overwrite: bool = False
+) -> None:
+    """Refuse, before anything is computed, a place where a result must not or cannot be written.
+
+    Parameters
+    ----------
+    path : file to be written
+    inputs : files that are read; none is ever overwritten, under whatever name (links, other spellings)
+    overwrite : whether another file that is already there may be replaced
+
+    Raises
+    ------
+    InputError
+        The place is an input, exists without ``overwrite``, is a folder, is no regular file, is
+        write-protected, or its folder does not exist or is write-protected.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"the folder of {str(path)!r} does not exist")
+    for source in inputs:
+        if _same(path, Path(source)):
+            raise InputError(f"{str(path)!r} would overwrite the input {str(source)!r}: write elsewhere")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder, expected a file to write")
+    if not overwrite and os.path.lexists(path):
+        raise InputError(f"{str(path)!r} exists; write elsewhere, or overwrite it on purpose with --force")
+    _check_replaceable(path)
+    folder = path.resolve().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"the folder {str(folder)!r} cannot be written: its permissions forbid it")
+
+
+def write_atomically(path: str | PathLike[str], data: bytes) -> None:
+    """Write a file beside its place, then rename it: complete or not there, whatever interrupts.
+
+    A link is followed, so that the file it points to gets the content; an existing file keeps its
+    permissions.
+
+    Raises
+    ------
+    InputError
+        The file exists and is write-protected, or is no regular file.
+    DataError
+        The folder does not exist, cannot be written or is full.
+    """
+    path = Path(path)
+    _check_replaceable(path)
+    partial = None
+    try:
+        place = path.resolve()
+        # A name of its own: nobody's file is overwritten, and two writers do not meet.
+        partial = place.with_name(f".{secrets.token_hex(8)}.partial")
+        with open(partial, "xb") as file:
+            file.write(data)
+        if place.exists():
+            shutil.copymode(place, partial)
+        partial.replace(place)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"cannot write {path}: {reason or error}") from error
+    finally:
+        if partial is not None:
+            with contextlib.suppress(OSError):  # after the renaming there is none
+                partial.unlink()
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file; compares the files, so case, links and ``..`` do not matter."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing there yet
+        return
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{str(path)!r} is not a regular file; give the name of an image file to write")
+    # The bits, not os.access: renaming over the file would succeed whatever they say, and root may all.
+    if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(f"{str(path)!r} is write-protected; remove it first or write elsewhere")
