@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sqlib._calibrate import arguments
+from sqlib._batches import arguments
 from sqlib._ops import Operand
 from sqlib._sites import Handler, Site, Tracer
 
