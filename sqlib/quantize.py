@@ -105,7 +105,7 @@ def quantize_model(
 
 @contextmanager
 def _ordinary_tensors(model: nn.Module) -> Iterator[None]:
-    """No inference mode, whose tensors are of no use outside, and no autocast, which would round statistics."""
+    """No inference mode, whose tensors are of no use outside; no autocast, which would round statistics."""
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
