@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sqlib import _ops, _skip
+from sqlib._batches import arguments, described, tensors
 from sqlib._ops import Operand
 from sqlib._sites import Site, Tracer
 from sqlib._weights import Names, sqnr_db
@@ -19,55 +20,6 @@ if TYPE_CHECKING:
     from sqlib.quantize import QuantizedModel
 
 COMPUTED = "(computed)"
-
-
-def batches(calibration: Any, network: nn.Module) -> Sequence[Any] | Iterable[Any]:
-    """Check the calibration data and make it iterable more than once.
-
-    A single tensor counts as one batch; a generator is read into a list, anything else is iterated in each
-    pass.
-    """
-    expected = (
-        "an iterable of input tensors (N, C, H, W), of tuples of tensors for several inputs, or of "
-        "dictionaries "
-        "of keyword arguments"
-    )
-    if isinstance(calibration, Tensor):
-        calibration = [calibration]
-    if isinstance(calibration, (str, bytes, dict)) or not isinstance(calibration, Iterable):
-        raise InputError(f"calibration is {type(calibration).__name__}, expected {expected}")
-    if iter(calibration) is calibration:
-        calibration = list(calibration)
-    first = next(iter(calibration), None)
-    if first is None:
-        raise InputError(f"calibration is empty, expected {expected}")
-    arguments(first, network)
-    return calibration
-
-
-def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of one batch, on the network's device and in its floating dtype."""
-    reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
-
-    def place(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            dtype = reference.dtype if value.is_floating_point() else value.dtype
-            return value.to(reference.device, dtype)
-        if isinstance(value, (list, tuple)):
-            return type(value)(place(v) for v in value)
-        return value
-
-    if isinstance(batch, Tensor):
-        return (place(batch),), {}
-    if isinstance(batch, (tuple, list)) and any(isinstance(v, Tensor) for v in batch):
-        return tuple(place(v) for v in batch), {}
-    if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
-        return (), {k: place(v) for k, v in batch.items()}
-    raise InputError(
-        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of "
-        "tensors or a "
-        "dictionary of keyword arguments"
-    )
 
 
 class Discovery:
@@ -172,6 +124,8 @@ class Observation(Discovery):
     def finish(self) -> None:
         """Turn observers into quantizers; settle what the computed weights are."""
         for site in self.sites.values():
+            if site.active and not site.calls:
+                site.active, site.rule = False, "not quantized: called in the first pass only"
             if site.weight == COMPUTED and site.active and site.weight_role is not None:
                 if site.name in self.changing:
                     if site.weight_key is not None:
@@ -193,11 +147,11 @@ class Observation(Discovery):
                     raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
 
 
-def calibrate(model: QuantizedModel, recipe: Recipe, data: Iterable[Any], skip: Sequence[str] | None) -> None:
+def calibrate(model: QuantizedModel, recipe: Recipe, data: Sequence[Any], skip: Sequence[str] | None) -> None:
     """Fill `model` with sites and quantizers. The network must be in evaluation mode."""
     network, sites = model.network, model.sites
     names = Names(network)
-    args, kwargs = arguments(next(iter(data)), network)
+    args, kwargs = arguments(data[0], network)
     discovery = Discovery(sites, names)
     with _ops.eagerly():
         _run(network, discovery, args, kwargs, 0)
@@ -240,9 +194,8 @@ def _run(
             network(*args, **kwargs)
     except InputError as error:
         raise InputError(f"calibration batch {number}: {error}") from error
-    except RuntimeError as error:  # how torch reports shapes and types that do not fit
-        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
-        shapes = ", ".join(f"{tuple(v.shape)} {str(v.dtype).removeprefix('torch.')}" for v in tensors)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # shapes and types that do not fit
+        shapes = ", ".join(described(t) for t in tensors([*args, *kwargs.values()]))
         raise InputError(
             f"calibration batch {number} ({shapes}): the network {type(network).__name__} cannot run on it, "
             f"expected tensors that it takes: {error}"

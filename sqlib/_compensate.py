@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sqlib._calibrate import arguments
+from sqlib._batches import arguments
 from sqlib._moments import Layer, Moments, conv2d_layer
 from sqlib._ops import Op, Operand
 from sqlib._sites import Site, Tracer

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sqlib import _skip
-from sqlib._calibrate import batches, calibrate
+from sqlib._batches import batches
+from sqlib._calibrate import calibrate
 from sqlib._checks import FULL_PRECISION
 from sqlib._ops import Operand
+from sqlib._ranges import InputRange, check_contract, extent, images
 from sqlib._sites import Site, Tracer, add_hooks
 from sqlib._weights import Cache, sqnr_db, trains
 from sqlib.errors import InputError
@@ -48,8 +51,8 @@ def quantize_model(
         How to quantize, e.g. ``sqlib.recipes.MinMax(bits=4)``.
     calibration
         Iterable of input tensors (N, C, H, W), of tuples for networks with several inputs, or of dictionaries
-        of keyword arguments; moved to the network's device and floating dtype. Read several times (a
-        generator is kept in memory). All statistics come from the full-precision network in evaluation mode.
+        of keyword arguments; moved to the network's device and floating dtype. Read once and kept in memory.
+        All statistics come from the full-precision network in evaluation mode, without autocast.
     skip
         Patterns (`fnmatch`) of call sites to leave in full precision; a module's name also covers everything
         inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
@@ -58,12 +61,19 @@ def quantize_model(
     Returns
     -------
     QuantizedModel
+        In evaluation mode, whatever mode the network is in; made of ordinary tensors even inside of
+        `torch.inference_mode`.
 
     Raises
     ------
     InputError
-        For non-finite weights or activations, empty or unusable calibration data, a pattern that matches
-        nothing, or a network without a call that could be quantized.
+        For non-finite weights or activations, weights without values (meta device), empty or unusable
+        calibration data, a pattern that matches nothing, or a network without a call that could be quantized.
+
+    Warns
+    -----
+    UserWarning
+        Calibration images that are not in 0..1, for a network of `sqlib.models`.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
@@ -79,18 +89,30 @@ def quantize_model(
         )
     _check_network(model)
     patterns = None if skip is None else _skip.check_patterns(skip)
-    network = _copy(model)
-    data = batches(calibration, network)
-    modes = {m: m.training for m in network.modules()}
-    add_hooks(network)
-    network.eval()
-    quantized = QuantizedModel(network, recipe)
-    calibrate(quantized, recipe, data, patterns)
-    recipe.refine(quantized, data)  # type: ignore[arg-type]
-    for module, training in modes.items():
-        module.training = training
-    quantized.training = model.training
-    return quantized
+    with _ordinary_tensors(model):
+        network = _copy(model)
+        network.eval()
+        data = batches(calibration, network)
+        check_contract(network, data)
+        add_hooks(network)
+        quantized = QuantizedModel(network, recipe).eval()
+        seen = extent(t for batch in data for t in images(batch))
+        quantized.input_range = None if seen is None else InputRange(*seen)
+        calibrate(quantized, recipe, data, patterns)
+        recipe.refine(quantized, data)
+    return quantized.eval()
+
+
+@contextmanager
+def _ordinary_tensors(model: nn.Module) -> Iterator[None]:
+    """No inference mode, whose tensors are of no use outside; no autocast, which would round statistics."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        for kind in {"cpu", *(p.device.type for p in model.parameters())}:
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 class QuantizedModel(nn.Module):
@@ -106,6 +128,8 @@ class QuantizedModel(nn.Module):
         The recipe it was made with.
     sites
         Call sites by name, in the order of their calls.
+    input_range
+        Range of the calibration inputs; an input in other units (0..255 for 0..1) warns, once.
 
     Notes
     -----
@@ -124,11 +148,14 @@ class QuantizedModel(nn.Module):
         self.weights = nn.ModuleDict()
         self.weight_keys: set[str] = set()
         self._cache = Cache()
+        self.input_range: InputRange | None = None
         for attribute in _CARRIED:
             if hasattr(network, attribute):
                 setattr(self, attribute, getattr(network, attribute))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.input_range is not None:
+            self.input_range.check((args, kwargs))
         with Tracer(self.network, _Inference(self)).running():
             return self.network(*args, **kwargs)
 
@@ -272,17 +299,28 @@ def _check_network(model: nn.Module) -> None:
                 f"module {path or type(module).__name__!r} is compiled, so its calls cannot be seen; "
                 "give the original network"
             )
-    for name, tensor in model.named_parameters():
-        if isinstance(tensor, nn.parameter.UninitializedParameter):
-            raise InputError(
-                f"parameter {name!r} has no shape yet; run the network once before quantizing it"
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise InputError(
-                f"parameter {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; check the "
-                "weights file"
-            )
+    for kind, found in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for name, tensor in found:
+            _check_tensor(f"{kind} {name!r}", tensor)
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if isinstance(tensor, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)):
+        raise InputError(f"{name} has no shape yet; run the network once before quantizing it")
+    if tensor.device.type == "meta":
+        raise InputError(
+            f"{name} is on the meta device, which holds no values; load weights into it "
+            "(load_state_dict(..., assign=True)) before quantizing the network"
+        )
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = "quantized already" if tensor.is_quantized else f"stored as {tensor.layout}"
+        raise InputError(f"{name} is {kind}; expected an ordinary dense tensor (tensor.to_dense())")
+    # a buffer may well hold infinities: attention masks do
+    if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise InputError(
+            f"{name}: {bad} of {tensor.numel()} values are NaN or infinite; check the weights file"
+        )
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -91,7 +91,7 @@ def walk(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Walk:
     """
     try:
         return _pass(network, size, channels, "meta")
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError, InputError):
         # It needs values, or it cannot run at all: the real pass tells.
         device = next((p.device.type for p in network.parameters()), "cpu")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sqlib._calibrate import arguments
+from sqlib._batches import arguments
 from sqlib.errors import InputError
 
 

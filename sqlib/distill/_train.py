@@ -93,7 +93,7 @@ def distill(
     one over the number of pixels) would underflow. Batch normalization uses its stored statistics.
     """
     # Imported here: the front door imports recipes, which import this package.
-    from sqlib._calibrate import batches
+    from sqlib._batches import batches
     from sqlib.quantize import QuantizedModel
 
     if not isinstance(model, QuantizedModel):

@@ -47,6 +47,8 @@ class RGBMean(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * rgb_range, persistent=False)
 
     def subtract(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != 3:  # broadcasting would make it three channels without a word
+            raise InputError(f"the network takes RGB images (N, 3, H, W), but the input is {tuple(x.shape)}")
         return x * self.rgb_range - self.mean
 
     def add(self, x: Tensor) -> Tensor:

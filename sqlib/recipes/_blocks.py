@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sqlib._calibrate import arguments
+from sqlib._batches import arguments
 from sqlib._ops import Operand
 from sqlib._sites import Handler, Site, Tracer
 
@@ -37,7 +37,10 @@ class Unit:
 
 @dataclass
 class Call:
-    """One call of a unit's module: its tensor argument, everything else needed to repeat it, its output."""
+    """One call of a unit's module: its tensor argument, everything else needed to repeat it, its output.
+
+    `sites` are the active call sites that it reached, known of traced calls only.
+    """
 
     number: int
     key: Key
@@ -46,6 +49,7 @@ class Call:
     counts: Counter[tuple[str, str]]
     x: Tensor
     out: Tensor
+    sites: frozenset[str] = frozenset()
 
     def repeat(
         self, module: nn.Module, x: Tensor, network: nn.Module | None = None, handler: Handler | None = None
@@ -115,7 +119,11 @@ class _Finished(BaseException):
 
 @torch.no_grad()
 def calls(
-    model: QuantizedModel, module: nn.Module, batch: Any, handler: Handler | None, expected: int | None = None
+    model: QuantizedModel,
+    module: nn.Module,
+    batch: Any,
+    handler: Handler | None,
+    expected: int | None = None,
 ) -> list[Call]:
     """Every call of `module` in one pass over `batch`, in full precision or traced by `handler`.
 
@@ -133,6 +141,12 @@ def calls(
     def after(_: nn.Module, given: Any, named: Any, out: Any) -> None:
         key, given, named, counts = open_calls.pop()
         x = given[key] if isinstance(key, int) else named[key]
+        now = counts if tracer is None else tracer.counts
+        reached = (
+            s.name
+            for s in model.sites.values()
+            if s.active and counts[s.module, s.op] <= s.call < now[s.module, s.op]
+        )
         rest = tuple(None if k == key else v for k, v in enumerate(given))
         found.append(
             Call(
@@ -143,6 +157,7 @@ def calls(
                 counts,
                 x.clone(),
                 out.clone(),
+                frozenset(reached),
             )
         )
         if len(found) == expected:

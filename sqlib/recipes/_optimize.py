@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sqlib._channels import channel_axis
 from sqlib.errors import InputError
 from sqlib.quantizers import UniformQuantizer
 from sqlib.quantizers.adaround import AdaRound
@@ -111,7 +112,7 @@ def _reconstruct_unit(
 ) -> Outcome:
     samples = _samples(model, unit, data, stage)
     spread = _spread(samples)
-    learner = _Learner(model, unit, samples[0], recipe, stage, generator)
+    learner = _Learner(model, unit, samples, recipe, stage, generator)
     before = learner.error(samples, spread)
     sites = tuple(site.name for site in unit.sites)
     if stage.iterations == 0 or not learner.variables():
@@ -128,15 +129,15 @@ class _Learner:
         self,
         model: QuantizedModel,
         unit: Unit,
-        first: Samples,
+        samples: list[Samples],
         recipe: Reconstruction,
         stage: Stage,
         generator: torch.Generator,
     ) -> None:
         self.model, self.unit, self.recipe, self.stage = model, unit, recipe, stage
         self.generator = generator
-        self.masks = _beside(generator, first.x.device)
-        self.roundings = _roundings(model, unit, first) if stage.rounding else {}
+        self.masks = _beside(generator, samples[0].x.device)
+        self.roundings = _roundings(model, unit, samples) if stage.rounding else {}
         moves = stage.steps and stage.drop_probability < 1  # else no activation is ever quantized
         self.steps = _steps(model, unit, relative=recipe.relative) if moves else {}
 
@@ -161,16 +162,19 @@ class _Learner:
         cosine = None if mover is None else torch.optim.lr_scheduler.CosineAnnealingLR(mover, iterations)
         handler = Substitute(self.model, self._activation, {key: r.soft for key, r in self.roundings.items()})
         unit = spread if recipe.relative and spread > 0 else 1.0
+        first = samples[0]
+        axis = channel_axis(lambda: first.call.repeat(self.unit.module, first.full[:1]))
         for i in range(iterations):
             chosen, index = _draw(samples, recipe.batch, self.generator)
             x = self._mixed(chosen.full[index], chosen.x[index])
             out = chosen.call.repeat(self.unit.module, x, self.model.network, handler)
-            loss = _error(out, chosen.target[index], self.stage.norm, unit)
+            loss = _error(out, chosen.target[index], self.stage.norm, unit, axis)
             loss = loss + self._regularizer(i)
             for o in (optimizer, mover):
                 if o is not None:
                     o.zero_grad()
-            loss.backward()
+            if loss.requires_grad:  # not where the network detaches what it computed from the variables
+                loss.backward()
             for o in (optimizer, mover):
                 if o is not None:
                     o.step()
@@ -229,8 +233,8 @@ class _Learner:
         return squares / count / (spread**2 or 1.0)
 
 
-def _roundings(model: QuantizedModel, unit: Unit, first: Samples) -> dict[str, AdaRound]:
-    """Rounding variables of the unit's own weights, which are seen by running it once."""
+def _roundings(model: QuantizedModel, unit: Unit, samples: list[Samples]) -> dict[str, AdaRound]:
+    """Rounding variables of the unit's own weights, which are seen by running every call of it once."""
     own = {site.weight_key for site in unit.sites}
     found: dict[str, AdaRound] = {}
 
@@ -244,7 +248,8 @@ def _roundings(model: QuantizedModel, unit: Unit, first: Samples) -> dict[str, A
                     found[str(key)] = AdaRound(quantizer, value)
             return value
 
-    first.call.repeat(unit.module, first.x[:1], model.network, Collect(model, lambda key, x: x))
+    for part in samples:
+        part.call.repeat(unit.module, part.x[:1], model.network, Collect(model, lambda key, x: x))
     return found
 
 
@@ -270,7 +275,12 @@ def _quantized(model: QuantizedModel, key: str, x: Tensor) -> Tensor:
 
 
 def _samples(model: QuantizedModel, unit: Unit, data: Iterable[Any], stage: Stage) -> list[Samples]:
-    """Everything that enters and should leave the unit, samples of one call and shape together."""
+    """Everything that enters and should leave the unit, samples of one call and shape together.
+
+    Calls that reach none of the unit's own sites are left out: another unit has settled those (a layer of a
+    block that is called once more outside of the block), or they stay in full precision.
+    """
+    own = {site.name for site in unit.sites}
     handler = _quantizing(model, stage)
     groups: dict[Any, list[tuple[Call, Call]]] = {}
     for batch in data:
@@ -282,6 +292,8 @@ def _samples(model: QuantizedModel, unit: Unit, data: Iterable[Any], stage: Stag
                 "precision (its control flow depends on the data); leave that part out with skip="
             )
         for full, quantized in zip(wanted, seen, strict=True):
+            if not own & quantized.sites:
+                continue
             rest = (quantized.key, repr(quantized.args), repr(quantized.kwargs))
             place = (
                 quantized.number,
@@ -317,13 +329,11 @@ def _draw(samples: list[Samples], batch: int, generator: torch.Generator) -> tup
     return chosen, index.to(chosen.x.device)
 
 
-def _error(out: Tensor, target: Tensor, norm: float, unit: float) -> Tensor:
+def _error(out: Tensor, target: Tensor, norm: float, unit: float, axis: int) -> Tensor:
     """Mean over samples and positions of the sum over channels of |d|^norm, d in units of `unit`."""
-    # Images have their channels second, sequences and channels-last maps (of 2 or 3 dimensions) last.
-    channels = target.shape[1] if target.ndim >= 4 else target.shape[-1]
     d = (out - target).float() / unit
     powers = d.square() if norm == 2.0 else d.abs().pow(norm)
-    return powers.mean() * channels
+    return powers.mean() * target.shape[axis]
 
 
 def _chances(like: Tensor, p: float, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ SHORT = dict(
 )
 
 
+ZERO = {"iterations", "activation_iterations"}
 QUICK = {**SHORT, "iterations": 8, "activation_iterations": 4}
 
 
@@ -189,7 +191,7 @@ def test_the_callers_network_and_random_state_stay(quick):
     with torch.no_grad():
         quantized = sqlib.quantize_model(net, BRECQ(3, **QUICK), [crops()])
     assert torch.equal(torch.get_rng_state(), rng)
-    assert net.training and quantized.training and quantized.network.blocks[0].training
+    assert all(m.training for m in net.modules()) and not any(m.training for m in quantized.modules())
     assert all(p.requires_grad and p.grad is None for p in quantized.network.parameters())
     for name, value in net.state_dict().items():
         assert torch.equal(value, state[name])
@@ -300,6 +302,99 @@ def test_a_shared_block_is_one_unit_of_both_its_uses():
         quantized.activations[k] for k in ("blocks/0/branch/0:input", "blocks/0/branch/0#1:input")
     )
     assert float(first.upper) != float(second.upper)  # two uses keep two quantizers
+
+
+class Loop(nn.Module):
+    """A layer of a block that is called once more outside of it."""
+
+    default_skip = ("head", "tail")
+
+    def __init__(self, n=6):
+        super().__init__()
+        self.head, self.block, self.tail = conv(3, n), Block(n), conv(n, 3)
+
+    def forward(self, x):
+        return self.tail(self.block.branch[0](self.block(self.head(x))))
+
+
+def shared_layers(kind):
+    """Networks that use a layer or a weight more than once, and what the later uses are settled in."""
+    torch.manual_seed(0)
+    c, d = conv(6, 6), conv(6, 6)
+    if kind == "twice in a block":
+        net = nn.Sequential(conv(3, 6), nn.Sequential(c, nn.ReLU(), c), conv(6, 3))
+        return net, {"1.0": "1", "1.0#1": "1"}
+    if kind == "first use in full precision":  # the default rule skips the first convolution
+        c = conv(3, 3)
+        return nn.Sequential(c, nn.ReLU(), c, nn.ReLU(), conv(3, 3)), {"0#1": "0"}
+    if kind == "two blocks":
+        net = nn.Sequential(conv(3, 6), Block(6), Block(6), conv(6, 3))
+        net[2].branch[2] = net[1].branch[2]
+        return net, {"1.branch.2": "1", "1.branch.2#1": "2"}
+    if kind == "parameter of two layers":
+        d.weight = c.weight
+        net = nn.Sequential(conv(3, 6), Block(6), Block(6), conv(6, 3))
+        net[1].branch[0], net[2].branch[0] = c, d
+        return net, {"1.branch.0": "1", "2.branch.0": "2"}
+    return Loop(), {"block.branch.0": "block", "block.branch.0#1": "block.branch.0"}
+
+
+@pytest.mark.parametrize("bits", [3, (3, 32), (32, 3)])
+@pytest.mark.parametrize("name", ["brecq", "qdrop"])
+@pytest.mark.parametrize(
+    "kind",
+    ["twice in a block", "first use in full precision", "two blocks", "parameter of two layers", "outside"],
+)
+def test_layers_and_weights_that_are_shared(kind, name, bits):
+    net, units = shared_layers(kind)
+    options = {k: v for k, v in SHORT.items() if name == "brecq" or k != "activation_iterations"}
+    recipe = recipes.create(name, bits=bits, **options)
+    quantized = sqlib.quantize_model(net.eval(), recipe, [crops()])
+    rules = quantized.report().set_index("site").rule
+    assert {site: rules[site] for site in units} == {
+        site: f"quantized; reconstructed in {unit!r}" for site, unit in units.items()
+    }
+    assert all(o.after <= 1.05 * o.before for o in quantized.reconstruction if o.unit in units.values())
+    start = sqlib.quantize_model(net, replace(recipe, **dict.fromkeys(set(options) & ZERO, 0)), [crops()])
+    assert output_error(net, quantized, crops(seed=9)) < 1.5 * output_error(net, start, crops(seed=9))
+    if bits != (32, 3):  # one rounding of one weight, whoever uses it
+        assert all(type(q) is RoundedWeight for q in quantized.weights.values())
+
+
+class Layout(nn.Module):
+    """A block whose maps have their channels second, or last as in a Swin transformer."""
+
+    default_skip = ("head", "tail")
+
+    def __init__(self, last, n=6):
+        super().__init__()
+        self.head, self.tail = conv(3, n), conv(n, 3)
+        self.block = Permuted(n) if last else Block(n)
+        self.last = last
+
+    def forward(self, x):
+        x = self.head(x)
+        x = self.block(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.last else self.block(x)
+        return self.tail(x)
+
+
+class Permuted(Block):
+    def forward(self, x):
+        return x + self.branch(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("size", [4, 6, 10])
+def test_the_loss_weighs_channels_in_any_layout(size):
+    """Sums over 6 channels, at heights of less, as much and more: the layout changes nothing."""
+    found = []
+    for last in (False, True):
+        net = network(Layout, last=last)
+        found.append(sqlib.quantize_model(net, BRECQ(3, **SHORT), [crops(size=size)]))
+    with torch.no_grad():
+        x = crops(seed=4)
+        torch.testing.assert_close(found[1](x), found[0](x))
+    for a, b in zip(*(weights(q).values() for q in found), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_network_without_blocks_and_with_two_inputs():

@@ -1,0 +1,160 @@
+"""Calibration data: read once, kept, and checked against what the network takes before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sqlib.errors import InputError
+
+_EXPECTED = (
+    "an iterable of input tensors (N, C, H, W), of tuples of tensors for several inputs, or of dictionaries "
+    "of keyword arguments"
+)
+_PAIRS = (
+    "; a loader of (image, label) pairs or of (low, high) resolution pairs has to give images only: "
+    "(x for x, _ in loader)"
+)
+
+
+def batches(calibration: Any, network: nn.Module) -> list[Any]:
+    """Check the calibration data and keep the batches.
+
+    Whatever is given is read exactly once, because not everything that can be iterated gives the same again
+    (a progress bar around a generator, a shuffling loader). A single tensor counts as one batch. Tensors of
+    anything but a list or tuple are copied: a loader may fill one buffer again and again.
+
+    Raises
+    ------
+    InputError
+        Nothing to iterate, no batches, or a batch that the network's ``forward`` has no parameters for.
+    """
+    if isinstance(calibration, Tensor):
+        calibration = [calibration]
+    if isinstance(calibration, (str, bytes, Mapping)) or not isinstance(calibration, Iterable):
+        raise InputError(f"calibration is {type(calibration).__name__}, expected {_EXPECTED}")
+    lasting = isinstance(calibration, (list, tuple))
+    found = [_kept(batch, copy=not lasting) for batch in calibration]
+    if not found:
+        raise InputError(f"calibration is empty, expected {_EXPECTED}")
+    for number, batch in enumerate(found):
+        try:
+            _check(batch, network)
+            arguments(batch, network)
+        except InputError as error:
+            raise InputError(f"calibration batch {number}: {error}") from error
+    return found
+
+
+def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of one batch, on the network's device and in its floating dtype."""
+    reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+
+    def place(t: Tensor) -> Tensor:
+        return t.to(reference.device, reference.dtype if t.is_floating_point() else t.dtype)
+
+    if isinstance(batch, Tensor):
+        return (place(batch),), {}
+    if isinstance(batch, (tuple, list)) and any(isinstance(v, Tensor) for v in batch):
+        return tuple(_mapped(place, v) for v in batch), {}
+    if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
+        return (), {k: _mapped(place, v) for k, v in batch.items()}
+    raise InputError(
+        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors "
+        "or a dictionary of keyword arguments"
+    )
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors in a batch or in what a network returns."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
+
+
+def described(value: Any) -> str:
+    """Shape and dtype of a tensor, type of anything else, in brackets for several."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(described(v) for v in value)}]"
+    return type(value).__name__
+
+
+def _mapped(function: Any, value: Any) -> Any:
+    """`value` with every tensor in it replaced."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_make"):  # a named tuple
+        return value._make(_mapped(function, v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(function, v) for v in value)
+    if isinstance(value, dict):
+        return {k: _mapped(function, v) for k, v in value.items()}
+    return value
+
+
+def _kept(batch: Any, copy: bool) -> Any:
+    """The batch with tensors that nobody overwrites, and that outlive `torch.inference_mode`."""
+
+    def own(t: Tensor) -> Tensor:
+        if t.device.type == "meta":
+            raise InputError(
+                f"the calibration data have a tensor {described(t)} on the meta device, which holds no "
+                "values; give real images"
+            )
+        return t.detach().clone() if copy or t.is_inference() else t
+
+    return _mapped(own, batch)
+
+
+def _check(batch: Any, network: nn.Module) -> None:
+    """Whether ``forward`` has a parameter for everything in the batch, and a value for what it needs."""
+    if network._forward_pre_hooks:  # they may rewrite the arguments: the pass will tell
+        return
+    try:
+        parameters = list(inspect.signature(network.forward).parameters.values())
+    except (TypeError, ValueError):  # no Python function behind it: the pass will tell
+        return
+    kinds = {p.kind for p in parameters}
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p.name for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]
+    takes = f"{type(network).__name__}.forward takes {', '.join(p.name for p in parameters) or 'nothing'}"
+    if isinstance(batch, dict):
+        unknown = sorted(
+            set(batch) - {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}, key=str
+        )
+        if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+            raise InputError(
+                f"the dictionary has the keys {', '.join(map(repr, batch))}, but {takes}; leave out "
+                f"{', '.join(map(repr, unknown))}"
+            )
+        missing = [name for name in needed if name not in batch]
+        if missing:
+            raise InputError(
+                f"the dictionary has the keys {', '.join(map(repr, batch))}, but {takes}, of which "
+                f"{', '.join(missing)} must be given"
+            )
+        return
+    given = list(batch) if isinstance(batch, (tuple, list)) else [batch]
+    if len(given) > len(positional) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise InputError(f"{len(given)} values {described(given)} are given, but {takes}{_PAIRS}")
+    optional = [p.name for p in positional[: len(given)] if p.default is not p.empty]
+    if len(given) > 1 and optional:
+        names = ", ".join(repr(p.name) for p in positional[: len(given)])
+        raise InputError(
+            f"{len(given)} values {described(given)} are given, and {optional[0]!r} of {takes} is optional: "
+            f"it may not be meant. Give a dictionary with the keys {names} if it is{_PAIRS}"
+        )
+    missing = [name for name in needed if name not in {p.name for p in positional[: len(given)]}]
+    if missing:
+        raise InputError(
+            f"{described(given)} is given, but {takes}, of which {', '.join(missing)} is missing; give a "
+            "tuple or a dictionary of all inputs"
+        )
