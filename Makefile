@@ -53,8 +53,8 @@ format: $(STAMP) ## rewrite the sources in the project's format
 reproduce: $(STAMP) ## run every chapter through papermill: make reproduce PROFILE=smoke|laptop|full
 	$(PY) -m sqlib run-notebooks _build/reproduced --profile $(PROFILE)
 
-bench: $(STAMP) ## run the benchmarks: ratios measured side by side
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+bench: $(STAMP) ## run every benchmark: one table of ratios measured side by side
+	$(PY) benchmarks
 
 sync: $(STAMP) ## write the shared set-up cell into every notebook
 	$(PY) book/_tools/setup_cell.py

@@ -13,13 +13,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _measure import measure, show
+from _measure import compare, measure, show
 from torch import nn
 
 import sqlib
 from sqlib.codebook import fit_bounds
 from sqlib.kernels import fake_quantize
 from sqlib.quantizers import UniformQuantizer
+
+FUSED, TORCH = "fused kernel, out=", "torch.fake_quantize_per_tensor_affine"
 
 
 class Block(nn.Module):
@@ -59,17 +61,18 @@ def main() -> None:
         {
             "copy": lambda: out.copy_(x),
             "copy to fresh memory": x.clone,
-            "fused kernel, out=": lambda: fake_quantize(x.numpy(), *grid, out=out.numpy()),
+            FUSED: lambda: fake_quantize(x.numpy(), *grid, out=out.numpy()),
             "UniformQuantizer, per tensor": lambda: quantizer(x),
             "UniformQuantizer, per channel": lambda: channels(x),
             "the same in torch operations": lambda: quantizer.fake_torch(x),
-            "torch.fake_quantize_per_tensor_affine": lambda: torch.fake_quantize_per_tensor_affine(
-                x, scale, zero, 0, 15
-            ),
+            TORCH: lambda: torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 15),
         },
         repeats=repeats,
     )
     show("(1, 64, 128, 128) float32, 4 bit, one thread", seconds, "copy")
+    # At most 1.3 times a copy's time.
+    compare("uniform", "128 x 128, 4 bit, 1 thread", seconds, "copy", FUSED, 1 / 1.3)
+    compare("uniform", "128 x 128, 4 bit, 1 thread", seconds, TORCH, FUSED)
 
     network = small_edsr().eval()
     quantized = sqlib.quantize_model(network, sqlib.recipes.MinMax(bits=4), [torch.rand(2, 3, 48, 48)])
@@ -83,10 +86,14 @@ def main() -> None:
             "Min-Max 4 bit, default skip": lambda: quantized(image),  # noqa: B023
             "Min-Max 4 bit, every call site": lambda: every(image),  # noqa: B023
         }
-        show(
-            f"EDSR 8 x 32, x4, {size} x {size} input, one thread",
-            measure(contenders, repeats=max(3, repeats // 5), warmup=1),
+        seconds = measure(contenders, repeats=max(3, repeats // 5), warmup=1)
+        show(f"EDSR 8 x 32, x4, {size} x {size} input, one thread", seconds, "FP32")
+        compare(
+            "uniform",
+            f"EDSR 8 x 32, x4, {size} x {size}, 1 thread",
+            seconds,
             "FP32",
+            "Min-Max 4 bit, default skip",
         )
 
 

@@ -44,7 +44,7 @@ def test_every_tracked_text_has_unix_line_ends_and_every_binary_is_marked(checko
 
 
 def test_a_clone_that_asks_for_windows_line_ends_gets_the_same_bytes(checkout: Path, tmp_path: Path) -> None:
-    """The files as they are now, committed and cloned with the ``core.autocrlf`` and ``core.eol`` of Windows."""
+    """The files as they are now, committed, and cloned as git for Windows does."""
     source, clone = tmp_path / "source", tmp_path / "clone"
     names = [".gitattributes", "Makefile", "README.md", "notebooks/01-super-resolution.ipynb"]
     names += ["book/_tools/check_python.sh", "book/_static/readme.png"]
