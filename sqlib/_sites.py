@@ -8,20 +8,22 @@ layer ("body.0.conv1", but "attn.matmul"), and "#k" counts further calls within 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from sqlib import _ops
 from sqlib._ops import Op, Operand
-from sqlib.errors import SqlibError
+from sqlib.errors import InputError, SqlibError
 
 
 @dataclass
@@ -93,22 +95,37 @@ class Handler(Protocol):
 
 
 class _Running(threading.local):
-    """Module paths being executed in this thread, innermost last; None outside a forward pass."""
+    """Module paths being executed in this thread, innermost last, and who traces; None outside a pass."""
 
     stack: list[tuple[str, str, bool]] | None = None
+    tracer: Tracer | None = None
 
 
 _running = _Running()
 
 
+def running_tracer() -> Tracer | None:
+    """The tracer of the pass that this thread is in."""
+    return _running.tracer
+
+
 class _Enter:
     def __init__(self, path: str) -> None:
         self.path = path
+        self.hidden = False  # ran without gradients in a pass with gradients
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        if _running.stack is not None:
+        stack, tracer = _running.stack, _running.tracer
+        if stack is not None:
             layer = isinstance(module, (_ConvNd, nn.Linear))
-            _running.stack.append((self.path, type(module).__name__, layer))
+            stack.append((self.path, type(module).__name__, layer))
+            self.hidden |= tracer is not None and tracer.hides()
+        elif self.hidden and torch._C._current_graph_task_id() != -1:
+            raise InputError(
+                f"module {self.path!r} runs again in the backward pass, by a checkpoint function of the "
+                "network's own, where its quantizers cannot be put in place: use torch.utils.checkpoint, or "
+                "switch checkpointing off"
+            )
 
 
 class _Leave:
@@ -135,24 +152,69 @@ def add_hooks(network: nn.Module) -> None:
 
 
 class Tracer(TorchFunctionMode):
-    """Intercepts one forward pass and hands every quantizable call to a `Handler`."""
+    """Intercepts one forward pass and hands every quantizable call to a `Handler`.
 
-    def __init__(self, network: nn.Module, handler: Handler) -> None:
+    Parameters
+    ----------
+    network
+        What runs.
+    handler
+        Is told.
+    recomputes
+        Whether activation checkpoints do as they are meant to. If not, they keep everything: for handlers
+        that do not give the same twice, and for parts of a network whose input needs no gradient.
+    """
+
+    def __init__(self, network: nn.Module, handler: Handler, *, recomputes: bool = True) -> None:
         super().__init__()
-        self.handler = handler
+        self.handler, self.recomputes = handler, recomputes
+        self._graph = self._in_checkpoint = False
         self.root = ("", type(network).__name__, isinstance(network, (_ConvNd, nn.Linear)))
         self.counts: Counter[tuple[str, str]] = Counter()
 
-    @contextmanager
-    def running(self) -> Any:
+    def running(self) -> AbstractContextManager[None]:
         """Trace the calls inside the ``with`` block."""
-        outer = _running.stack
-        _running.stack = [self.root]
+        self._graph = torch.is_grad_enabled()
+        if self._graph:
+            from sqlib import _checkpointing
+
+            _checkpointing.install()
+        return self._trace([self.root])
+
+    @contextmanager
+    def _trace(self, stack: list[tuple[str, str, bool]]) -> Iterator[None]:
+        outer = _running.stack, _running.tracer
+        _running.stack, _running.tracer = stack, self
         try:
             with self:
-                yield self
+                yield
         finally:
-            _running.stack = outer
+            _running.stack, _running.tracer = outer
+
+    def snapshot(self) -> Callable[[], AbstractContextManager[None]]:
+        """What traces, in a ``with`` block at any time and in any thread, as this tracer would now."""
+        twin, stack = copy.copy(self), list(_running.stack or [self.root])
+        twin.counts = Counter(self.counts)
+
+        def resume() -> AbstractContextManager[None]:
+            again = copy.copy(twin)
+            again.counts = Counter(twin.counts)
+            return again._trace(list(stack))
+
+        return resume
+
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """Inside, modules run in a checkpoint that will trace them the second time, too."""
+        outer, self._in_checkpoint = self._in_checkpoint, True
+        try:
+            yield
+        finally:
+            self._in_checkpoint = outer
+
+    def hides(self) -> bool:
+        """Whether the network has switched gradients off, for all that is known to compute them later."""
+        return self._graph and not self._in_checkpoint and not torch.is_grad_enabled()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

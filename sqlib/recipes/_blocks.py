@@ -62,7 +62,8 @@ class Call:
             kwargs[self.key] = x
         if handler is None or network is None:
             return module(*args, **kwargs)
-        tracer = Tracer(network, handler)
+        # Drops are drawn anew in every call.
+        tracer = Tracer(network, handler, recomputes=False)
         tracer.counts = Counter(self.counts)  # the k-th use of a shared module keeps its own quantizers
         with tracer.running():
             return module(*args, **kwargs)
