@@ -110,9 +110,6 @@ class Substitute:
     def _fixed(self, key: str, value: Tensor, quantizer: nn.Module) -> Tensor:
         return self.model._cache.fake(key, value, quantizer)
 
-    def upsampled(self, width: int, site: Site | None) -> None:
-        """Of no interest here."""
-
 
 class _Finished(BaseException):
     """Ends a pass once the last wanted call is done; no `except Exception` of a network stops it."""
