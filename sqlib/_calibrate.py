@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from sqlib import _ops, _skip
 from sqlib._batches import arguments, described, tensors
+from sqlib._escaped import THREAD, Escaped
+from sqlib._flow import Flow, Upsampler
 from sqlib._ops import Operand
-from sqlib._sites import Site, Tracer
+from sqlib._sites import Elsewhere, Site, Tracer
 from sqlib._weights import Names, sqnr_db
 from sqlib.errors import InputError
 from sqlib.recipes import Observer, Recipe
@@ -23,11 +26,10 @@ COMPUTED = "(computed)"
 
 
 class Discovery:
-    """Handler of the first pass over one batch: which sites exist, in which order, and where it upsamples."""
+    """Handler of the first pass over one batch: which sites exist, and in which order."""
 
     def __init__(self, sites: dict[str, Site], names: Names) -> None:
         self.sites, self.names = sites, names
-        self.upsamplings: list[tuple[int, int]] = []
 
     def enter(self, name: str, make: Callable[[], Site]) -> Site:
         """Add the site."""
@@ -48,9 +50,12 @@ class Discovery:
             site.weight_axis = None if axis is None or value.ndim < 2 else axis % value.ndim
         return value
 
-    def upsampled(self, width: int, site: Site | None) -> None:
-        """Remember where the image grew."""
-        self.upsamplings.append((len(self.sites) if site is None else site.order, width))
+    def elsewhere(self, path: str, module: nn.Module) -> None:
+        """Add a module that another thread runs, if it has weights."""
+        if any(p.ndim > 1 for p in module.parameters(recurse=False)):
+            name = f"{path}.thread" if path in self.sites else path
+            kind, op = type(module).__name__, type(module).__name__.lower()
+            self.enter(name, lambda: Site(name, name, path, kind, op, -1, 0, supported=False, rule=THREAD))
 
 
 class Observation(Discovery):
@@ -147,14 +152,23 @@ class Observation(Discovery):
                     raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
 
 
-def calibrate(model: QuantizedModel, recipe: Recipe, data: Sequence[Any], skip: Sequence[str] | None) -> None:
+def calibrate(
+    model: QuantizedModel,
+    recipe: Recipe,
+    data: Sequence[Any],
+    skip: Sequence[str] | None,
+    elsewhere: Elsewhere,
+) -> None:
     """Fill `model` with sites and quantizers. The network must be in evaluation mode."""
     network, sites = model.network, model.sites
     names = Names(network)
     args, kwargs = arguments(data[0], network)
     discovery = Discovery(sites, names)
-    with _ops.eagerly():
-        _run(network, discovery, args, kwargs, 0)
+    elsewhere.tell = discovery.elsewhere
+    try:
+        upsampler = _discover(network, discovery, args, kwargs)
+    finally:
+        elsewhere.tell = None
     found = list(sites.values())
     if not any(s.supported for s in found):
         raise InputError(
@@ -169,8 +183,7 @@ def calibrate(model: QuantizedModel, recipe: Recipe, data: Sequence[Any], skip: 
     if patterns is not None:
         _skip.apply_patterns(found, patterns, source)
     else:
-        images = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim >= 3]
-        _skip.apply_default(found, discovery.upsamplings, images[0].shape[-1] if images else None)
+        _skip.apply_default(found, upsampler)
 
     def decide(site: Site) -> None:
         _skip.apply_like(site, sites.values(), patterns, source)
@@ -185,13 +198,39 @@ def calibrate(model: QuantizedModel, recipe: Recipe, data: Sequence[Any], skip: 
     observation.finish()
 
 
+def _discover(
+    network: nn.Module, handler: Discovery, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Upsampler | None:
+    """The first pass: everything that happens, and where the upsampler begins."""
+    tracer = Tracer(network, handler)
+    flow = Flow(tracer, handler.sites)
+    with (
+        _described(network, args, kwargs, 0),
+        _ops.eagerly(),
+        torch.no_grad(),
+        tracer.running(),
+        Escaped(tracer),
+        flow,
+    ):
+        out = network(*args, **kwargs)
+    return flow.upsampler(out)
+
+
 def _run(
     network: nn.Module, handler: Discovery, args: tuple[Any, ...], kwargs: dict[str, Any], number: int
 ) -> None:
-    """One batch through the network; what goes wrong names the batch."""
+    """One batch through the network."""
+    with _described(network, args, kwargs, number), torch.no_grad(), Tracer(network, handler).running():
+        network(*args, **kwargs)
+
+
+@contextmanager
+def _described(
+    network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], number: int
+) -> Iterator[None]:
+    """What goes wrong inside names the batch."""
     try:
-        with torch.no_grad(), Tracer(network, handler).running():
-            network(*args, **kwargs)
+        yield
     except InputError as error:
         raise InputError(f"calibration batch {number}: {error}") from error
     except (RuntimeError, TypeError, ValueError, IndexError) as error:  # shapes and types that do not fit

@@ -172,9 +172,6 @@ class _Layers:
     def leave(self, site: Site, out: Tensor) -> None:
         """A layer of interest has run."""
 
-    def upsampled(self, width: int, site: Site | None) -> None:
-        """Of no interest here."""
-
     def layer(self, site: Site) -> Layer:
         """How the present call arranges its inputs."""
         return Layer() if site.op == "linear" else conv2d_layer(*self.call[0], **self.call[1])

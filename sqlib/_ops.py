@@ -88,9 +88,6 @@ OPS = _table()
 # Composite Python functions whose inner calls have to be seen: run from a copy that skips its own dispatch.
 COMPOSITE = {F.multi_head_attention_forward}
 
-UPSAMPLING = {F.pixel_shuffle, F.interpolate, F.upsample, F.upsample_nearest, F.upsample_bilinear}
-TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
-
 # Products we do not quantize. They get a row in the report, so that nothing is skipped in silence.
 UNSUPPORTED: dict[Any, str] = {
     torch.functional.tensordot: "tensordot",

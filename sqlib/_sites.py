@@ -8,20 +8,22 @@ layer ("body.0.conv1", but "attn.matmul"), and "#k" counts further calls within 
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from sqlib import _ops
 from sqlib._ops import Op, Operand
-from sqlib.errors import SqlibError
+from sqlib.errors import InputError, SqlibError
 
 
 @dataclass
@@ -88,27 +90,47 @@ class Handler(Protocol):
     def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
         """The tensor to use in place of `value`."""
 
-    def upsampled(self, width: int, site: Site | None) -> None:
-        """An upsampling to `width` pixels ran, in `site` if that is a transposed convolution."""
-
 
 class _Running(threading.local):
-    """Module paths being executed in this thread, innermost last; None outside a forward pass."""
+    """Module paths being executed in this thread, innermost last, and who traces; None outside a pass."""
 
     stack: list[tuple[str, str, bool]] | None = None
+    tracer: Tracer | None = None
 
 
 _running = _Running()
 
 
+def running_tracer() -> Tracer | None:
+    """The tracer of the pass that this thread is in."""
+    return _running.tracer
+
+
+class Elsewhere:
+    """Told of modules that run in a thread without a tracer, while `tell` is set."""
+
+    tell: Callable[[str, nn.Module], None] | None = None
+
+
 class _Enter:
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, elsewhere: Elsewhere) -> None:
+        self.path, self.elsewhere = path, elsewhere
+        self.hidden = False  # ran without gradients in a pass with gradients
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        if _running.stack is not None:
+        stack, tracer = _running.stack, _running.tracer
+        if stack is not None:
             layer = isinstance(module, (_ConvNd, nn.Linear))
-            _running.stack.append((self.path, type(module).__name__, layer))
+            stack.append((self.path, type(module).__name__, layer))
+            self.hidden |= tracer is not None and tracer.hides()
+        elif self.hidden and torch._C._current_graph_task_id() != -1:
+            raise InputError(
+                f"module {self.path!r} runs again in the backward pass, by a checkpoint function of the "
+                "network's own, where its quantizers cannot be put in place: use torch.utils.checkpoint, or "
+                "switch checkpointing off"
+            )
+        elif self.elsewhere.tell is not None:
+            self.elsewhere.tell(self.path, module)
 
 
 class _Leave:
@@ -124,35 +146,84 @@ class _Leave:
             pass
 
 
-def add_hooks(network: nn.Module) -> None:
+def add_hooks(network: nn.Module) -> Elsewhere:
     """Make every submodule announce itself while `Tracer` runs; the hooks do nothing at other times."""
+    elsewhere = Elsewhere()
     for path, module in network.named_modules():
         if path:
             # First in and last out, so that calls made by other hooks (old weight_norm) count as the
             # module's own.
-            module.register_forward_pre_hook(_Enter(path), prepend=True)
+            module.register_forward_pre_hook(_Enter(path, elsewhere), prepend=True)
             module.register_forward_hook(_Leave(path))
+    return elsewhere
 
 
 class Tracer(TorchFunctionMode):
-    """Intercepts one forward pass and hands every quantizable call to a `Handler`."""
+    """Intercepts one forward pass and hands every quantizable call to a `Handler`.
 
-    def __init__(self, network: nn.Module, handler: Handler) -> None:
+    Parameters
+    ----------
+    network
+        What runs.
+    handler
+        Is told.
+    recomputes
+        Whether activation checkpoints do as they are meant to. If not, they keep everything: for handlers
+        that do not give the same twice, and for parts of a network whose input needs no gradient.
+    """
+
+    def __init__(self, network: nn.Module, handler: Handler, *, recomputes: bool = True) -> None:
         super().__init__()
-        self.handler = handler
+        self.handler, self.recomputes = handler, recomputes
+        self.site: Site | None = None
+        """The call site that runs at the moment."""
+        self._graph = self._in_checkpoint = False
         self.root = ("", type(network).__name__, isinstance(network, (_ConvNd, nn.Linear)))
         self.counts: Counter[tuple[str, str]] = Counter()
 
-    @contextmanager
-    def running(self) -> Any:
+    def running(self) -> AbstractContextManager[None]:
         """Trace the calls inside the ``with`` block."""
-        outer = _running.stack
-        _running.stack = [self.root]
+        self._graph = torch.is_grad_enabled()
+        if self._graph:
+            from sqlib import _checkpointing
+
+            _checkpointing.install()
+        return self._trace([self.root])
+
+    @contextmanager
+    def _trace(self, stack: list[tuple[str, str, bool]]) -> Iterator[None]:
+        outer = _running.stack, _running.tracer
+        _running.stack, _running.tracer = stack, self
         try:
             with self:
-                yield self
+                yield
         finally:
-            _running.stack = outer
+            _running.stack, _running.tracer = outer
+
+    def snapshot(self) -> Callable[[], AbstractContextManager[None]]:
+        """What traces, in a ``with`` block at any time and in any thread, as this tracer would now."""
+        twin, stack = copy.copy(self), list(_running.stack or [self.root])
+        twin.counts = Counter(self.counts)
+
+        def resume() -> AbstractContextManager[None]:
+            again = copy.copy(twin)
+            again.counts = Counter(twin.counts)
+            return again._trace(list(stack))
+
+        return resume
+
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """Inside, modules run in a checkpoint that will trace them the second time, too."""
+        outer, self._in_checkpoint = self._in_checkpoint, True
+        try:
+            yield
+        finally:
+            self._in_checkpoint = outer
+
+    def hides(self) -> bool:
+        """Whether the network has switched gradients off, for all that is known to compute them later."""
+        return self._graph and not self._in_checkpoint and not torch.is_grad_enabled()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -164,22 +235,26 @@ class Tracer(TorchFunctionMode):
         if func in _ops.COMPOSITE:
             with self:
                 return _ops.opened(func)(*args, **kwargs)
-        if func in _ops.UPSAMPLING:
-            out = func(*args, **kwargs)
-            before = args[0] if args else kwargs["input"]
-            if out.shape[-1] > before.shape[-1]:
-                self.handler.upsampled(out.shape[-1], None)
-            return out
         if func in _ops.FUSED:
             raise SqlibError(
                 f"torch ran the fused kernel {func.__name__}, whose products cannot be quantized; "
                 "call torch.backends.mha.set_fastpath_enabled(False) and try again"
             )
         if func in _ops.UNSUPPORTED:
-            self._site(Op(_ops.UNSUPPORTED[func], ()))
+            with self._in(self.enter(Op(_ops.UNSUPPORTED[func], ()))):
+                return func(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _site(self, op: Op) -> Site:
+    @contextmanager
+    def _in(self, site: Site) -> Iterator[None]:
+        outer, self.site = self.site, site
+        try:
+            yield
+        finally:
+            self.site = outer
+
+    def enter(self, op: Op) -> Site:
+        """The call site of a call of `op` now; without operands, one that is not quantized."""
         path, module_type, layer = (_running.stack or [self.root])[-1]
         call = self.counts[path, op.name]
         self.counts[path, op.name] += 1
@@ -197,7 +272,7 @@ class Tracer(TorchFunctionMode):
         values = [_argument(args, kwargs, o) for o in op.operands]
         if not all(isinstance(v, Tensor) and v.is_floating_point() for v in values):
             op, values = Op(op.name, ()), values[:1]  # integer arithmetic is already discrete
-        site = self._site(op)
+        site = self.enter(op)
         if op.operands and site.supported:
             pairs = zip(op.operands, values, strict=True)
             replaced = [self.handler.operand(site, o, v) for o, v in pairs]
@@ -208,15 +283,8 @@ class Tracer(TorchFunctionMode):
                     *new_args, **rest, on_map=lambda w: self.handler.operand(site, mapped, w)
                 )
             args, kwargs = _replace(args, kwargs, op, replaced)
-        out = func(*args, **kwargs)
-        if func in _ops.TRANSPOSED and out.shape[-1] > values[0].shape[-1] and _strided(args, kwargs):
-            self.handler.upsampled(out.shape[-1], site)
-        return out
-
-
-def _strided(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    stride = args[3] if len(args) > 3 else kwargs.get("stride", 1)
-    return any(s > 1 for s in stride) if isinstance(stride, (tuple, list)) else stride > 1
+        with self._in(site):
+            return func(*args, **kwargs)
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], operand: Operand) -> Any:

@@ -6,11 +6,14 @@ import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from sqlib._flow import Upsampler
 from sqlib._sites import Site
 from sqlib.errors import InputError
 
 UNSUPPORTED = "operation not quantized by sqlib"
 QUANTIZED = "quantized"
+FEEDS = "default: feeds the first upsampling"
+FROM_UPSAMPLING = "default: from the first upsampling on"
 
 
 def candidates(site: Site) -> list[str]:
@@ -58,28 +61,25 @@ def apply_patterns(sites: Iterable[Site], patterns: Sequence[str], source: str) 
         found = first_match(site, patterns) if site.supported else None
         site.active = site.supported and found is None
         if not site.supported:
-            site.rule = UNSUPPORTED
+            site.rule = site.rule or UNSUPPORTED
         else:
             site.rule = QUANTIZED if found is None else f"{source}: {found}"
 
 
-def apply_default(sites: Sequence[Site], upsamplings: Sequence[tuple[int, int]], width: int | None) -> None:
+def apply_default(sites: Sequence[Site], upsampler: Upsampler | None) -> None:
     """The rule for networks nobody foresaw.
 
-    Skipped are the first convolution and everything from the upsampling on; without one, the last
-    convolution. The upsampling is the first, after the first convolution, that makes the image wider than
-    the network's input, else the first of all after it (attention blocks shrink and restore their maps; that
-    is not the upsampler). A rule that would leave nothing to quantize gives way to the next: first and last
-    convolution, the first alone, nothing.
+    Skipped are the first convolution and the upsampler: the convolution that feeds the first upsampling
+    (`sqlib._flow.Flow.upsampler`), and everything from there on; without one, the last convolution. A rule
+    that would leave nothing to quantize gives way to the next: first and last convolution, the first alone,
+    nothing.
 
     Parameters
     ----------
     sites
         In the order of their calls; their `active` and `rule` are set.
-    upsamplings
-        Pairs (order of the next call site, output width), in order.
-    width
-        Width of the network's input in pixels, if it is an image.
+    upsampler
+        Where the network's upsampler begins.
     """
     supported = [s for s in sites if s.supported]
     convolutions = [s for s in supported if s.op.startswith("conv")]
@@ -87,19 +87,17 @@ def apply_default(sites: Sequence[Site], upsamplings: Sequence[tuple[int, int]],
     if convolutions:
         first, last = convolutions[0], convolutions[-1]
         reason = "default: first convolution"
-        inside = [(order, w) for order, w in upsamplings if order > first.order]
-        beyond = [(order, w) for order, w in inside if width is not None and w > width]
-        start = min((order for order, _ in beyond or inside), default=None)
-        if start is not None:
-            late = {s.name: "default: from the first upsampling on" for s in supported if s.order >= start}
-            rules.append({**late, first.name: reason})
+        if upsampler is not None:
+            late = {s.name: FROM_UPSAMPLING for s in supported if s.order >= upsampler.start}
+            feeding = {s.name: FEEDS for s in supported if upsampler.feeds and s.order == upsampler.start}
+            rules.append({**late, **feeding, first.name: reason})
         rules.append({last.name: "default: last convolution", first.name: reason})
         rules.append({first.name: reason})
     rules.append({})
     skipped = next(r for r in rules if len(r) < len(supported) or not r)
     for site in sites:
         site.active = site.supported and site.name not in skipped
-        site.rule = skipped.get(site.name, QUANTIZED) if site.supported else UNSUPPORTED
+        site.rule = skipped.get(site.name, QUANTIZED) if site.supported else site.rule or UNSUPPORTED
 
 
 def apply_like(site: Site, known: Iterable[Site], patterns: Sequence[str] | None, source: str) -> None:
@@ -109,4 +107,5 @@ def apply_like(site: Site, known: Iterable[Site], patterns: Sequence[str] | None
         return
     like = next((k for k in known if k.base == site.base and k is not site), None)
     site.active = site.supported and (like is None or like.active)
-    site.rule = UNSUPPORTED if not site.supported else (QUANTIZED if like is None else like.rule)
+    rule = QUANTIZED if like is None else like.rule
+    site.rule = rule if site.supported else site.rule or UNSUPPORTED

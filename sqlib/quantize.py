@@ -94,11 +94,11 @@ def quantize_model(
         network.eval()
         data = batches(calibration, network)
         check_contract(network, data)
-        add_hooks(network)
+        elsewhere = add_hooks(network)
         quantized = QuantizedModel(network, recipe).eval()
         seen = extent(t for batch in data for t in images(batch))
         quantized.input_range = None if seen is None else InputRange(*seen)
-        calibrate(quantized, recipe, data, patterns)
+        calibrate(quantized, recipe, data, patterns, elsewhere)
         recipe.refine(quantized, data)
     return quantized.eval()
 
@@ -283,9 +283,6 @@ class _Inference:
             return found(value)  # type: ignore[no-any-return]
         with self.memory.lend(operand.role):  # the product that follows is all that reads the result
             return found(value)  # type: ignore[no-any-return]
-
-    def upsampled(self, width: int, site: Site | None) -> None:
-        """Of no interest after calibration."""
 
 
 def _module_key(key: str) -> str:

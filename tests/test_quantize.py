@@ -128,12 +128,15 @@ def test_default_rule_and_never_touching_the_argument():
     assert all(torch.equal(before[0][k], after[0][k]) for k in before[0]) and before[1:] == after[1:]
     r = rows(q)
     assert list(r.index) == ["head", "body.0.a", "body.0.b", "body.1.a", "body.1.b", "up.0", "tail"]
-    assert list(r.index[~r.quantized]) == ["head", "tail"]
+    assert list(r.index[~r.quantized]) == ["head", "up.0", "tail"]
     assert r.rule["head"] == "default: first convolution"
+    assert r.rule["up.0"] == "default: feeds the first upsampling"
     assert r.rule["tail"] == "default: from the first upsampling on"
     assert (r.weight_bits["body.0.a"], r.activation_bits["body.0.a"], r.weight_bits["head"]) == (8, 8, 32)
     assert (
-        r.lower["body.0.b"] == 0 and r.weight_sqnr_db["body.0.a"] > 40 and r.weight_per["up.0"] == "channel"
+        r.lower["body.0.b"] == 0
+        and r.weight_sqnr_db["body.0.a"] > 40
+        and r.weight_per["body.1.a"] == "channel"
     )
     assert (q.scale, q.name) == (2, "plain")
     assert 0 < error(q, model, IMAGES[0]) < 0.02
@@ -395,9 +398,9 @@ def test_all_skipped_and_one_sided_recipes():
     q = sqlib.quantize_model(model, EIGHT, IMAGES, skip="*")
     assert torch.equal(q(IMAGES[0]), model(IMAGES[0])) and not rows(q).quantized.any()
     weights = rows(sqlib.quantize_model(model, MinMax(bits=(4, 32)), IMAGES))
-    assert (weights.weight_bits["up.0"], weights.activation_bits["up.0"]) == (4, 32)
+    assert (weights.weight_bits["body.0.a"], weights.activation_bits["body.0.a"]) == (4, 32)
     acts = sqlib.quantize_model(model, MinMax(bits=(32, 4)), IMAGES)
-    assert (rows(acts).weight_bits["up.0"], len(acts.weights)) == (32, 0)
+    assert (rows(acts).weight_bits["body.0.a"], len(acts.weights)) == (32, 0)
 
 
 def test_network_default_patterns_and_rules_for_odd_topologies():
@@ -429,7 +432,8 @@ def test_network_default_patterns_and_rules_for_odd_topologies():
                 x = block(x) * F.interpolate(F.avg_pool2d(x, 2), scale_factor=2)
             return self.tail(self.up(x))
 
-    assert list(rows(sqlib.quantize_model(Esa(), EIGHT, IMAGES)).quantized) == [False] + [True] * 5 + [False]
+    r = rows(sqlib.quantize_model(Esa(), EIGHT, IMAGES))
+    assert list(r.quantized) == [False] + [True] * 4 + [False] * 2
     transposed = nn.Sequential(conv(3, 4), conv(4, 4), nn.ConvTranspose2d(4, 4, 2, stride=2), conv(4, 3))
     assert list(rows(sqlib.quantize_model(transposed, EIGHT, IMAGES)).quantized) == [
         False,
@@ -485,7 +489,7 @@ def test_quantized_weight_is_computed_once(monkeypatch):
         module.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
         q(IMAGES[0]), q(IMAGES[1])
-        assert len(calls) == len(q.weights) == 5
+        assert len(calls) == len(q.weights) == 4
         gradless = q(IMAGES[0])
     assert torch.equal(q(IMAGES[0]).detach(), gradless)  # the training path gives the same numbers
 

@@ -13,6 +13,7 @@ from sqlib.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+    from sqlib._flow import Upsampler
     from sqlib.quantize import QuantizedModel
 
 #: (site, role of an operand) -> bits; 32 is full precision.
@@ -76,8 +77,7 @@ def actual(model: QuantizedModel) -> Bits:
 
 def mark(
     sites: list[Site],
-    upsamplings: Iterable[tuple[int, int]],
-    width: int,
+    upsampler: Upsampler | None,
     network: nn.Module,
     skip: Iterable[str] | str | None,
 ) -> None:
@@ -92,7 +92,7 @@ def mark(
     if patterns is not None:
         _skip.apply_patterns(sites, patterns, "skip")
     else:
-        _skip.apply_default(sites, list(upsamplings), width)
+        _skip.apply_default(sites, upsampler)
 
 
 def mark_like(sites: list[Site], model: QuantizedModel) -> None:

@@ -207,7 +207,7 @@ def cost(
     ordered = sorted(sites.values(), key=lambda site: site.order)
     width_of = _bits.planned(bits, ordered) if quantized is None else _bits.actual(quantized)
     if quantized is None:
-        _bits.mark(ordered, first.upsamplings, next(iter(cuts))[0], network, skip)
+        _bits.mark(ordered, first.upsampler, network, skip)
     else:
         _bits.mark_like(ordered, quantized)
     macs: dict[tuple[str, str, str, str, str], int] = {}

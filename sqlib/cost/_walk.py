@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlib._calibrate import Discovery
+from sqlib._flow import Flow, Upsampler
 from sqlib._ops import Op
 from sqlib._sites import Site, Tracer, _argument, _running, add_hooks
 from sqlib._weights import Names
@@ -64,13 +65,13 @@ class Product:
 class Walk:
     """What one pass showed: products and call sites in the order of the calls, and the peak of memory.
 
-    ``upsamplings`` are pairs (order of the next call site, output width) as `sqlib._skip` wants them;
-    ``live_bytes`` counts input, output and everything between at the most crowded moment.
+    ``upsampler`` is where that begins, as `sqlib._skip` wants it; ``live_bytes`` counts input, output and
+    everything between at the most crowded moment.
     """
 
     products: tuple[Product, ...]
     sites: tuple[Site, ...]
-    upsamplings: tuple[tuple[int, int], ...]
+    upsampler: Upsampler | None
     live_bytes: int
 
 
@@ -116,11 +117,10 @@ def _pass(network: nn.Module, size: tuple[int, int], channels: int, device: str)
     with torch.no_grad():
         image = torch.zeros(1, channels, size[1], size[0], dtype=dtype, device=device)
         memory.add(image)
-        with memory, tracer.running():
-            copied(image)
-    return Walk(
-        tuple(tracer.products), tuple(handler.sites.values()), tuple(handler.upsamplings), memory.peak
-    )
+        flow = Flow(tracer, handler.sites)
+        with memory, flow, tracer.running():
+            upsampler = flow.upsampler(copied(image))
+    return Walk(tuple(tracer.products), tuple(handler.sites.values()), upsampler, memory.peak)
 
 
 def _copy(network: nn.Module, device: str) -> nn.Module:

@@ -62,7 +62,8 @@ class Call:
             kwargs[self.key] = x
         if handler is None or network is None:
             return module(*args, **kwargs)
-        tracer = Tracer(network, handler)
+        # Drops are drawn anew in every call.
+        tracer = Tracer(network, handler, recomputes=False)
         tracer.counts = Counter(self.counts)  # the k-th use of a shared module keeps its own quantizers
         with tracer.running():
             return module(*args, **kwargs)
@@ -108,9 +109,6 @@ class Substitute:
 
     def _fixed(self, key: str, value: Tensor, quantizer: nn.Module) -> Tensor:
         return self.model._cache.fake(key, value, quantizer)
-
-    def upsampled(self, width: int, site: Site | None) -> None:
-        """Of no interest here."""
 
 
 class _Finished(BaseException):
