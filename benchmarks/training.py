@@ -1,7 +1,8 @@
 """Training steps per second: precision, memory layout, and cutting the batch, side by side.
 
 Run: ``python benchmarks/training.py [--config edsr-baseline-x4] [--threads 2] [--repeats 5]``. On seeded
-noise: the contents of the images do not change the work.
+noise: the contents of the images do not change the work. Aim: bf16 1.8 times as fast as float32, on a
+processor that has it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import dataclasses
 
 import numpy as np
 import torch
-from _measure import measure, show
+from _measure import compare, measure, show
 from torch.nn import functional
 
 from sqlib import models
 from sqlib.training import CropPool, Execution, config, has_bf16
 from sqlib.training.run import Run
+
+AIM = 1.8
 
 
 def main() -> None:
@@ -44,25 +47,23 @@ def main() -> None:
 
     single = Run(trained, "", Execution("cpu", "fp32"))
     half = Run(trained, "", Execution("cpu", "bf16"))
-    baseline = "channels_last, float32"
+    baseline, bf16 = "channels_last, float32", "channels_last, bf16 autocast"
     seconds = measure(
         {
             baseline: lambda: single.advance(training),
-            "channels_last, bf16 autocast": lambda: half.advance(training),
+            bf16: lambda: half.advance(training),
             "the default layout, float32": contiguous,
             "cutting the batch alone": lambda: training.batch(0, trained.batch, trained.patch),
         },
         repeats=args.repeats,
         warmup=1,
     )
-    bf16 = "with" if has_bf16() else "without"
-    show(
-        f"{trained.name}, one step of {trained.batch} crops, {args.threads} threads, a processor {bf16} bf16",
-        seconds,
-        baseline,
-    )
-    for name in (baseline, "channels_last, bf16 autocast"):
+    case = f"{trained.name}, one step of {trained.batch} crops, {args.threads} threads"
+    show(case, seconds, baseline)
+    for name in (baseline, bf16):
         print(f"{name}: {trained.batch / np.median(seconds[name]):.1f} images/s")
+    # Without the instructions bf16 is emulated, and training does not choose it.
+    compare("training", case, seconds, baseline, bf16, AIM if has_bf16() else None)
 
 
 if __name__ == "__main__":
