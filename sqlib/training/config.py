@@ -143,8 +143,6 @@ CONFIGS = {
         TrainConfig("carn-single", 4, steps=12_000, start="carn-single-x2", frozen=2_500, **_DISTILLED),
         TrainConfig("rdn", 4, steps=20_000, **_RDN),
         TrainConfig("rdn", 2, steps=9_000, start="rdn-x4", **_RDN),
-        # Windows of 16 pixels: a patch of whole windows.
-        TrainConfig("elan-light", 4, steps=40_000, **_DISTILLED | {"patch": 64}),
     )
 }
 
