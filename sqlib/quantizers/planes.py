@@ -22,8 +22,8 @@ def to_planes(x: Tensor, axis: int | None, sample_axis: int = 0) -> Tensor:
         are samples, none is one sample. -1: features (N, ..., C), of which the first is the sample and those
         between are values; features (C,) are one sample. None: no channels; a plane per sample.
     sample_axis
-        Which axis counts the samples where `axis` is -1 or None: 0; 1 for sequences (L, N, C); -1 for the
-        columns of a matrix, and 0 for everything that is no matrix.
+        Which axis counts the samples where `axis` is -1 or None: 0; 1 for sequences (L, N, C), and 0 for
+        their rows (L * N, C); -1 for the columns of a matrix, and 0 for everything that is no matrix.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def from_planes(planes: Tensor, like: Tensor, axis: int | None, sample_axis: int
 
 
 def _samples_first(x: Tensor, sample_axis: int) -> Tensor:
-    swap = x.ndim >= 2 if sample_axis == 1 else x.ndim == 2 and sample_axis == -1
+    swap = x.ndim >= 3 if sample_axis == 1 else x.ndim == 2 and sample_axis == -1
     return x.transpose(0, 1) if swap else x
 
 

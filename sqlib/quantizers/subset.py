@@ -238,7 +238,9 @@ class SubsetQuantizer(QuantizerState):
                 done = run(to_planes(tiles, -3), own).reshape(tiles.shape)
                 out[..., rows, columns] = from_tiles(done, region)
         out = out.to(x.dtype)
-        return out if x.is_contiguous() else torch.empty_like(x).copy_(out)  # empty_like keeps the layout
+        return (
+            out.contiguous() if x.is_contiguous() else torch.empty_like(x).copy_(out)
+        )  # empty_like keeps the layout
 
     def _fused(self, planes: Tensor, channelwise: bool) -> Tensor:
         planes = planes.contiguous()
