@@ -133,9 +133,9 @@ class QuantizedModel(nn.Module):
 
     Notes
     -----
-    ``state_dict`` holds the network's tensors and every quantizer's bounds. Quantized weights are computed
-    once and again when a weight or its bounds change; call `refresh` after writing through ``.data``, which
-    torch does not count as a change. With gradients enabled they are recomputed in each pass,
+    ``state_dict`` holds the network's tensors and every quantizer's, with its bits and other settings, which
+    are checked on loading. Quantized weights are computed once and again when a weight or its quantizer
+    differs in any bit, however it was written. With gradients enabled they are recomputed in each pass,
     straight-through.
     """
 
@@ -160,7 +160,7 @@ class QuantizedModel(nn.Module):
             return self.network(*args, **kwargs)
 
     def refresh(self) -> None:
-        """Forget the quantized weights, so that the next pass computes them from the present ones."""
+        """Give back the memory of the quantized weights; the next pass computes them again."""
         self._cache.clear()
 
     def add_weight(self, key: str, quantizer: nn.Module | None) -> None:

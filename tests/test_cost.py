@@ -14,7 +14,7 @@ from sqlib import cost, models, quantize_model
 from sqlib.cost import patch_sizes, walk
 from sqlib.errors import InputError
 from sqlib.experiments.frame import published_frame
-from sqlib.recipes import MinMax
+from sqlib.recipes import BRECQ, CompensatedDFSQ, MinMax
 
 IMAGES = {"Urban100": ((1280, 720), 72), "Test2K": ((2048, 1080), 96), "Test4K": ((4096, 2160), 96)}
 CHECKED = [("Urban100", "8"), ("Test2K", "4"), ("Test4K", "32")]
@@ -245,6 +245,22 @@ def test_a_quantized_model_counts_with_its_own_bits(name):
     assert cost.cost(quantized, (64, 48)) == found
     with torch.no_grad():
         assert quantized(torch.rand(1, 3, 24, 32)).shape == (1, 3, 48, 64)
+
+
+@pytest.mark.parametrize("recipe", [CompensatedDFSQ(4), BRECQ(4, schedule="laptop", iterations=1)])
+def test_stored_codes_are_the_packed_weight_and_nothing_beside_it(recipe):
+    """Bounds and points: what a file of 4-bit codes needs beside them, and what MinMax needs, too."""
+    model = models.create("edsr-small", scale=2)
+    calibration = [torch.rand(1, 3, 12, 12)]
+    quantized = quantize_model(model, recipe, calibration)
+    found = cost.cost(quantized, (64, 48))
+    layers = [s for s in quantized.sites.values() if s.active]
+    bounds = sum(2 * s.weight_shape[0] for s in layers)  # lower and upper of every output channel
+    points = isinstance(recipe, CompensatedDFSQ)
+    inputs = sum(16 * s.weight_shape[1] if points else 2 for s in layers)
+    assert found.quantizer_bytes == 4 * (bounds + inputs)
+    plain = cost.cost(quantize_model(model, MinMax(4), calibration), (64, 48))
+    assert found.packed_bytes == plain.packed_bytes
 
 
 def test_matrix_products_have_two_activations():

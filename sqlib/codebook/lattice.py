@@ -133,6 +133,13 @@ class LatticeHistogram:
         total += other
         return total
 
+    def joined(self) -> LatticeHistogram:
+        """All channels as one."""
+        total = LatticeHistogram(self.denominator)
+        total.counts, total.sums = (v.sum(axis=0, keepdims=True) for v in (self.counts, self.sums))
+        total.squares, total._empty = self.squares.sum(keepdims=True), self._empty
+        return total
+
     def error(self, numerators: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """Squared error of sending every value to the nearest of the sorted points ``numerators /
         denominator``.

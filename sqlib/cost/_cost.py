@@ -11,7 +11,7 @@ from sqlib._sites import Site
 from sqlib.cost import _bits
 from sqlib.cost._bits import Numbers
 from sqlib.cost._patches import patch_sizes
-from sqlib.cost._storage import Stored, storage
+from sqlib.cost._storage import Stored, quantizer_bytes, storage
 from sqlib.cost._walk import walk
 from sqlib.errors import InputError
 
@@ -71,7 +71,8 @@ class Cost:
     packed_bytes
         Weights at their bits, everything else as the network holds it (4 bytes a float32).
     quantizer_bytes
-        Bounds, scales and points of a quantized model's quantizers, 4 bytes each; 0 where bits are planned.
+        Bounds, scales and points of a quantized model's quantizers, 4 bytes each, beside the codes, which are
+        in `packed_bytes`; 0 where bits are planned.
     macs
         Multiply-accumulates of all convolutions, linear layers and matrix products, quantized or not. One
         multiplication with its addition is one; papers that count operations count two.
@@ -227,7 +228,7 @@ def cost(
         pixels=sum(n * w * h for (w, h), n in cuts.items()),
         params=sum(p.numel() for p in network.parameters()),
         packed_bytes=packed,
-        quantizer_bytes=0 if quantized is None else _quantizer_bytes(quantized),
+        quantizer_bytes=0 if quantized is None else quantizer_bytes(quantized),
         macs=sum(layer.macs for layer in products),
         bitops=sum(layer.bitops for layer in products if layer.quantized or layers == "all"),
         fqr=_fqr(list(macs), sites, width_of),
@@ -309,8 +310,3 @@ def _fqr(keys: list[tuple[str, str, str, str, str]], sites: dict[str, Site], wid
         if role != sites[name].weight_role
     ]
     return sum(widths) / len(widths) if widths else float(FULL_PRECISION)
-
-
-def _quantizer_bytes(model: Any) -> int:
-    modules = [*model.weights.values(), *model.activations.values()]
-    return sum(4 * tensor.numel() for module in modules for tensor in module.state_dict().values())

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from sqlib._checks import FULL_PRECISION
 from sqlib._sites import Site
 from sqlib.cost._bits import Bits
+
+if TYPE_CHECKING:
+    from sqlib.quantize import QuantizedModel
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,17 @@ def storage(network: nn.Module, sites: Iterable[Site], bits: Bits) -> tuple[Stor
         widest = max((b for _, b in views.values()), default=full)
         rows.append(Stored(name, tensor.numel(), widest, quantized, -(-used // 8), name in named))
     return tuple(rows)
+
+
+def quantizer_bytes(model: QuantizedModel) -> int:
+    """Size of what the quantizers need beside the codes: their bounds, scales and points, 4 bytes each.
+
+    Stored codes of a weight are the weight, which `storage` counts at its bits.
+    """
+    return sum(
+        4 * tensor.numel()
+        for home in (model.weights, model.activations)
+        for module in home.modules()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and name not in getattr(module, "packed", ())
+    )

@@ -40,7 +40,7 @@ class Samples:
         self.pools = [pool for pool in (torch.cat(v) for v in sizes.values()) if pool.numel()]
         if not self.pools and not self.others:
             raise InputError("distillation: the calibration data holds no samples; give at least one image")
-        self.sizes = torch.tensor([float(len(p)) for p in self.pools] + [1.0] * len(self.others))
+        self.sizes = torch.tensor([len(p) for p in self.pools] + [1] * len(self.others), dtype=torch.float32)
 
     def draw(self, batch: int, augment: bool, generator: torch.Generator) -> Any:
         """A batch of up to `batch` different samples, as arguments of the network."""

@@ -84,7 +84,10 @@ class Variables:
         if relative:
             self.unit[self.lower] = self.unit[self.upper] = torch.where(self.width > 0, self.width, 1.0)
             rms = [float(t.double().square().mean().sqrt()) or 1.0 for t in self.parameters]
-            rest = [torch.full((t.numel(),), r) for r, t in zip(rms, self.parameters, strict=True)]
+            rest = [
+                torch.full((t.numel(),), r, dtype=torch.float32)
+                for r, t in zip(rms, self.parameters, strict=True)
+            ]
             self.unit[self.bounds :] = torch.cat(rest).to(self.unit) if rest else 0.0
         self.vector = nn.Parameter(torch.zeros_like(self.start))
 
@@ -117,7 +120,7 @@ class Variables:
             n = max(self.counts.get(id(q), 1), 1)
             factor = 1 / math.sqrt(n * max((1 << (q.bits - 1)) - 1, 1))
             factors += [factor] * (2 * q.lower.numel())
-        return torch.tensor(factors).to(self.start)
+        return torch.tensor(factors, dtype=torch.float32).to(self.start)
 
     def count(self) -> list[Any]:
         """Hooks that note how many values each quantizer sees, if that matters."""

@@ -41,7 +41,9 @@ class LearnedStep:
         self.start = float((upper - lower) / self.top)
         self.zero = -float(torch.round(lower / self.start))
         self.unit = self.start if relative else 1.0
-        self.variable = torch.tensor(self.start / self.unit, device=lower.device, requires_grad=True)
+        self.variable = torch.tensor(
+            self.start / self.unit, dtype=torch.float32, device=lower.device, requires_grad=True
+        )
 
     def step(self) -> Tensor:
         """The present step, differentiable."""
@@ -55,10 +57,8 @@ class LearnedStep:
     @torch.no_grad()
     def write_back(self) -> None:
         """Give the quantizer the learned range; the zero point stays."""
-        step = self.step().double()
-        # new tensors, because the old ones may be inference tensors, which must not be written to
-        self.quantizer.lower = -self.zero * step
-        self.quantizer.upper = (self.top - self.zero) * step
+        step = self.step().to(self.quantizer.lower.dtype)
+        self.quantizer.set_bounds(-self.zero * step, (self.top - self.zero) * step)
 
 
 class _Step(torch.autograd.Function):

@@ -26,7 +26,16 @@ from sqlib.errors import InputError
 from sqlib.kernels.nearest import NearestTable, nearest_table
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
 from sqlib.quantizers._memory import empty_like
-from sqlib.quantizers.planes import from_planes, from_tiles, tile_slices, to_planes, to_tiles
+from sqlib.quantizers._state import QuantizerState
+from sqlib.quantizers.planes import (
+    from_planes,
+    from_tiles,
+    is_edge,
+    own_statistics,
+    tile_slices,
+    to_planes,
+    to_tiles,
+)
 
 
 class Encoded(NamedTuple):
@@ -36,7 +45,7 @@ class Encoded(NamedTuple):
     statistics: Statistics
 
 
-class SubsetQuantizer(nn.Module):
+class SubsetQuantizer(QuantizerState):
     """Fake-quantizer to the nearest of freely placed points, after normalization.
 
     Parameters
@@ -54,6 +63,8 @@ class SubsetQuantizer(nn.Module):
     scale
         Fixed scale instead of statistics: x / scale is quantized and clipped to [-1, 1]; positive, () or
         (channels,). Excludes `centre` and `patch`.
+    sample_axis
+        0, 1 or -1: where the samples are if `axis` is -1 or None; see `sqlib.quantizers.planes.to_planes`.
 
     Attributes
     ----------
@@ -66,7 +77,14 @@ class SubsetQuantizer(nn.Module):
     -----
     NaN or infinity raise `InputError` (except while torch traces or compiles, which cannot look at values).
     A constant plane has M = 0 and is restored from its mean, at most 1e-8 off. Memory layout is kept.
+
+    A plane of one value (squeeze-and-excite, rows of a linear layer), or of two if their mean is removed, has
+    no statistics of its own: it would come back as it went in. It takes those of its sample, over all
+    channels. Statistics never reach across samples, so a result does not depend on the rest of the batch.
     """
+
+    checked = ("bits", "axis", "patch", "sample_axis", "fixed_scale")
+    carried = ("centre", "channelwise", "denominator")
 
     points: Tensor
     scale: Tensor | None
@@ -80,6 +98,7 @@ class SubsetQuantizer(nn.Module):
         channelwise: bool = True,
         patch: int | None = None,
         scale: Any = None,
+        sample_axis: int = 0,
     ) -> None:
         super().__init__()
         if axis is not None and not -4 <= axis <= -1:
@@ -92,7 +111,12 @@ class SubsetQuantizer(nn.Module):
             )
         if scale is not None and (centre or patch is not None):
             raise InputError("a fixed scale leaves no statistics: give centre=False and patch=None with it")
+        if sample_axis not in (0, 1, -1) or (sample_axis and axis not in (None, -1)):
+            raise InputError(
+                f"sample_axis={sample_axis} with axis={axis}: expected 0, or 1 or -1 for features"
+            )
         self.axis, self.centre, self.channelwise, self.patch = axis, centre, channelwise, patch
+        self.sample_axis = sample_axis
         self.bits = max(1, (codebook.levels - 1).bit_length())
         self.denominator, self.method = codebook.denominator, codebook.method
         self.register_buffer("points", torch.tensor(codebook.points, dtype=torch.float64))
@@ -100,12 +124,18 @@ class SubsetQuantizer(nn.Module):
         if fixed is not None and not bool(((fixed > 0) & torch.isfinite(fixed)).all()):
             raise InputError("scale: expected positive, finite numbers")
         self.register_buffer("scale", fixed)
-        self._remembered: Any = None
         self._table(torch.float32)  # refuses unusable points now rather than in the first forward pass
 
     def codebook(self) -> Codebook:
         """The present points as NumPy data (error NaN: they may have been loaded)."""
-        points = self.points.detach().cpu().double().numpy()
+        return self._codebook(self.points.detach().cpu().double().numpy())
+
+    @property
+    def fixed_scale(self) -> bool:
+        """Whether a fixed scale takes the place of statistics."""
+        return self.scale is not None
+
+    def _codebook(self, points: NDArray[np.float64]) -> Codebook:
         numerators = None
         if self.denominator is not None:
             numerators = np.rint(points * self.denominator).astype(np.int64)
@@ -140,7 +170,9 @@ class SubsetQuantizer(nn.Module):
         table = self._table(_wide(x))
         stats = self._fixed(planes.dtype)
         if stats is None:
-            stats = plane_statistics(planes, centre=self.centre, channelwise=self.channelwise)
+            stats = plane_statistics(
+                planes, centre=self.centre, channelwise=self._channelwise(planes.shape[2])
+            )
         elif not np.isfinite(planes).all():
             raise InputError(f"{int((~np.isfinite(planes)).sum())} values are NaN or infinite")
         kind = planes.dtype.type
@@ -156,25 +188,27 @@ class SubsetQuantizer(nn.Module):
             points if len(points) > 1 else points[0], nan, nan, "", axis=1 if len(points) > 1 else None
         )
         codes = nearest(t.astype(np.float64) / cells, grid)
-        return Encoded(from_planes(torch.from_numpy(codes), x, self.axis).numpy(), stats)
+        return Encoded(from_planes(torch.from_numpy(codes), x, self.axis, self.sample_axis).numpy(), stats)
 
     def decode(self, encoded: Encoded, dtype: torch.dtype = torch.float32) -> Tensor:
         """The tensor of `encode`'s codes and statistics, computed in the statistics' dtype."""
         codes = torch.from_numpy(encoded.codes)
         mean, maximum = (v[:, :, None] for v in encoded.statistics)
         table = self._table(torch.float64 if mean.dtype == np.float64 else torch.float32)
-        planes = to_planes(codes, self.axis).numpy()
+        planes = to_planes(codes, self.axis, self.sample_axis).numpy()
         step = (maximum + mean.dtype.type(self._epsilon)) / mean.dtype.type(table.unit)
         values = np.broadcast_to(table.values, (planes.shape[1], table.levels))
         found = values[np.arange(planes.shape[1])[None, :, None], planes]
-        return from_planes(torch.from_numpy(found * step + mean), codes, self.axis).to(dtype)
+        return from_planes(torch.from_numpy(found * step + mean), codes, self.axis, self.sample_axis).to(
+            dtype
+        )
 
     @property
     def _epsilon(self) -> float:
         return EPSILON if self.scale is None else 0.0
 
     def _checked(self, x: Tensor) -> Tensor:
-        planes = to_planes(x, self.axis)
+        planes = to_planes(x, self.axis, self.sample_axis)
         channels = 1 if self.points.ndim == 1 else len(self.points)
         if channels not in (1, planes.shape[1]):
             raise InputError(
@@ -183,31 +217,39 @@ class SubsetQuantizer(nn.Module):
             )
         return planes
 
-    def _run(self, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    def _channelwise(self, values: int, *, edge: bool = False) -> bool:
+        """Whether planes of so many values have statistics of their own."""
+        return self.channelwise and own_statistics(values, self.centre, edge=edge)
+
+    def _run(self, x: Tensor, run: Callable[[Tensor, bool], Tensor]) -> Tensor:
         wide = x.detach().to(_wide(x))
         planes = self._checked(wide)
         if x.numel() == 0:
             return x.detach().clone()
         if self.patch is None:
-            out = from_planes(run(planes), wide, self.axis)
+            done = run(planes, self._channelwise(planes.shape[2]))
+            out = from_planes(done, wide, self.axis, self.sample_axis)
         else:
             out = torch.empty_like(wide, memory_format=torch.contiguous_format)
             for rows, columns, height, width in tile_slices(wide.shape[-2], wide.shape[-1], self.patch):
                 region = wide[..., rows, columns]
                 tiles = to_tiles(region, height, width)
-                done = run(to_planes(tiles, -3)).reshape(tiles.shape)
+                own = self._channelwise(height * width, edge=is_edge(height, width, wide, self.patch))
+                done = run(to_planes(tiles, -3), own).reshape(tiles.shape)
                 out[..., rows, columns] = from_tiles(done, region)
         out = out.to(x.dtype)
-        return out if x.is_contiguous() else torch.empty_like(x).copy_(out)  # empty_like keeps the layout
+        return (
+            out.contiguous() if x.is_contiguous() else torch.empty_like(x).copy_(out)
+        )  # empty_like keeps the layout
 
-    def _fused(self, planes: Tensor) -> Tensor:
+    def _fused(self, planes: Tensor, channelwise: bool) -> Tensor:
         planes = planes.contiguous()
         out = empty_like(planes)
         fake_quantize_normalized(
             planes.numpy(),
             self._table(planes.dtype),
             centre=self.centre,
-            channelwise=self.channelwise,
+            channelwise=channelwise,
             statistics=self._fixed(planes.numpy().dtype),
             epsilon=self._epsilon,
             out=out.numpy(),
@@ -215,13 +257,13 @@ class SubsetQuantizer(nn.Module):
         )
         return out
 
-    def _plain(self, x: Tensor) -> Tensor:
+    def _plain(self, x: Tensor, channelwise: bool) -> Tensor:
         """`sqlib.kernels.normalized`, operation by operation."""
         if self.scale is not None:
             mean, maximum = torch.zeros_like(x[:, :1, :1]), self.scale.to(x).reshape(1, -1, 1)
             finite = torch.isfinite(x)
         else:
-            dims = (-1,) if self.channelwise else (-2, -1)
+            dims = (-1,) if channelwise else (-2, -1)
             mean = x.new_zeros(())
             if self.centre:
                 exact = x if x.device.type == "mps" else x.double()  # mps has no float64
@@ -247,25 +289,15 @@ class SubsetQuantizer(nn.Module):
         return Statistics(np.zeros_like(maximum), maximum)
 
     def _table(self, kind: torch.dtype) -> NearestTable:
-        """`nearest_table`, remembered until the points change."""
-        points = self.points
-        state = None if points.is_inference() else (points._version, kind)  # such tensors count no versions
-        known = self._remembered
-        if known is not None and state is not None and known[0] is points and known[1] == state:
-            return known[2]  # type: ignore[no-any-return]
-        table = nearest_table(self.codebook(), np.float64 if kind == torch.float64 else np.float32)
-        self._remembered = (points, state, table)
+        """`nearest_table`; that of the last call where the points it comes from are still the same."""
+        points = self.points.detach().cpu().double().numpy()
+        known = self._known
+        if known is not None and known[:2] == (self.denominator, kind) and np.array_equal(known[2], points):
+            return known[3]  # type: ignore[no-any-return]
+        points = points.copy()
+        table = nearest_table(self._codebook(points), np.float64 if kind == torch.float64 else np.float32)
+        self._known = self.denominator, kind, points, table
         return table
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SubsetQuantizer:
-        # Follow the device, never the dtype: `fn` is shown an integer tensor, which no dtype change touches.
-        device = fn(torch.zeros(0, dtype=torch.uint8, device=self.points.device)).device
-        kind = torch.float32 if device.type == "mps" else torch.float64
-        for name, value in self._buffers.items():
-            if value is not None and value.device != device:
-                self._buffers[name] = value.to(device, kind)
-        self._remembered = None
-        return self
 
     def extra_repr(self) -> str:
         sets = "one set" if self.points.ndim == 1 else f"{len(self.points)} sets"

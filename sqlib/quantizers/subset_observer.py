@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sqlib.codebook import LatticeHistogram, fit_codebook, universal
 from sqlib.errors import InputError
 from sqlib.kernels.normalized import EPSILON, plane_statistics
-from sqlib.quantizers.planes import tile_slices, to_planes, to_tiles
+from sqlib.quantizers.planes import is_edge, own_statistics, tile_slices, to_planes, to_tiles
 from sqlib.quantizers.subset import SubsetQuantizer
 
 NORMALIZE = ("dynamic", "static", "none")
@@ -29,7 +29,7 @@ class SubsetObserver:
     ----------
     bits
         2**bits points.
-    axis, channelwise, patch
+    axis, channelwise, patch, sample_axis
         As in `SubsetQuantizer`.
     words
         Word sets of the universal set, 2 to 5.
@@ -64,6 +64,7 @@ class SubsetObserver:
         patch: int | None = None,
         reach: float = 1.0,
         seed: int = 0,
+        sample_axis: int = 0,
     ) -> None:
         if normalize not in NORMALIZE:
             raise InputError(f"normalize={normalize!r}, expected one of {', '.join(NORMALIZE)}")
@@ -72,7 +73,7 @@ class SubsetObserver:
         if reach != 1 and normalize != "dynamic":
             raise InputError(f"reach={reach} needs normalize='dynamic', it is {normalize!r}; give reach=1")
         self.bits, self.axis, self.selector, self.seed = bits, axis, selector, seed
-        self.reach = reach
+        self.reach, self.sample_axis = reach, sample_axis
         self.universe = universal(words)
         self.per_channel = per_channel and axis is not None
         self.channelwise = channelwise
@@ -83,6 +84,7 @@ class SubsetObserver:
         ways = (False,) if normalize != "dynamic" else (True, False) if centre is None else (centre,)
         self._histograms: dict[bool, LatticeHistogram | None] = dict.fromkeys(ways)
         self._maximum: NDArray[np.float64] | None = None
+        self._largest_plane = self._largest_sample = 0
 
     def update(self, x: Tensor, number: int = 0) -> None:
         """See a batch; NaN or infinity raise `InputError`."""
@@ -90,20 +92,32 @@ class SubsetObserver:
             return
         wide = x.detach().cpu().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
         if self.normalize == "static" and number == 0:
-            self._see_range(_array(to_planes(wide, self.axis)))
+            self._see_range(_array(to_planes(wide, self.axis, self.sample_axis)))
         elif self.patch is None:
-            self._see(_array(to_planes(wide, self.axis)))
+            self._see(_array(to_planes(wide, self.axis, self.sample_axis)))
         else:
             for rows, columns, height, width in tile_slices(wide.shape[-2], wide.shape[-1], self.patch):
                 tiles = to_tiles(wide[..., rows, columns], height, width)
-                self._see(_array(to_planes(tiles, -3)))
+                edge = is_edge(height, width, wide, self.patch)
+                self._see(_array(to_planes(tiles, -3)), edge=edge)
 
     def finish(self) -> nn.Module:
-        """The quantizer with the chosen points."""
+        """The quantizer with the chosen points; ``nn.Identity`` if no sample has more values than statistics.
+
+        If no plane had statistics of its own, the quantizer is for whole samples, and all channels have one
+        set of points: one value of each sample is too little to choose a channel's points from.
+        """
         centre = False not in self._histograms
         histogram = self._histograms[centre]
         if histogram is None:
             raise InputError("no values reached this call site during calibration")
+        channelwise = self.channelwise
+        if self.normalize == "dynamic":
+            if not own_statistics(self._largest_sample, centre):
+                return nn.Identity()
+            channelwise = channelwise and own_statistics(self._largest_plane, centre)
+            if not channelwise and self.channelwise:
+                histogram = histogram.joined()
         within = self.universe.values[np.abs(self.universe.values) <= self.reach]
         codebook = fit_codebook(
             histogram, within, 1 << self.bits, method=self.selector, random_state=self.seed
@@ -112,9 +126,10 @@ class SubsetObserver:
             codebook.stretched(self.reach),
             axis=self.axis,
             centre=centre,
-            channelwise=self.channelwise,
+            channelwise=channelwise,
             patch=self.patch,
             scale=self._scale(),
+            sample_axis=self.sample_axis,
         )
 
     def _scale(self) -> NDArray[np.float64] | None:
@@ -130,24 +145,28 @@ class SubsetObserver:
             seen = seen.max()
         self._maximum = seen if self._maximum is None else np.maximum(self._maximum, seen)
 
-    def _see(self, planes: NDArray[Any]) -> None:
+    def _see(self, planes: NDArray[Any], *, edge: bool = False) -> None:
+        _, channels, values = planes.shape
+        self._largest_plane = max(self._largest_plane, values)
+        self._largest_sample = max(self._largest_sample, channels * values)
         if len(self._histograms) == 2 and planes.min() < 0:
             del self._histograms[False]
         kind = planes.dtype.type
         for centre in self._histograms:
             if self.normalize == "dynamic":
-                mean, maximum = plane_statistics(planes, centre=centre, channelwise=self.channelwise)
-                values = (planes - mean[:, :, None]) * (kind(self.reach) / (maximum + kind(EPSILON)))[
+                own = self.channelwise and own_statistics(values, centre, edge=edge)
+                mean, maximum = plane_statistics(planes, centre=centre, channelwise=own)
+                scaled = (planes - mean[:, :, None]) * (kind(self.reach) / (maximum + kind(EPSILON)))[
                     :, :, None
                 ]
             else:
                 plane_statistics(planes, centre=False)  # refuses NaN
-                values = planes / np.asarray(self._scale(), dtype=kind).reshape(1, -1, 1)
-            np.clip(values, -self.reach, self.reach, out=values)  # the division may round to just above it
+                scaled = planes / np.asarray(self._scale(), dtype=kind).reshape(1, -1, 1)
+            np.clip(scaled, -self.reach, self.reach, out=scaled)  # the division may round to just above it
             if self._histograms[centre] is None:
-                channels = planes.shape[1] if self.per_channel else None
-                self._histograms[centre] = LatticeHistogram(self.universe.denominator, channels)
-            self._histograms[centre].add(values, axis=1)  # type: ignore[union-attr]
+                rows = channels if self.per_channel else None
+                self._histograms[centre] = LatticeHistogram(self.universe.denominator, rows)
+            self._histograms[centre].add(scaled, axis=1)  # type: ignore[union-attr]
 
 
 def _array(x: Tensor) -> NDArray[Any]:

@@ -9,7 +9,6 @@ float32 and cast back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,11 @@ from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
 from sqlib.quantizers._memory import empty_like
+from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers._straight_through import StraightThrough, kernel_takes, wide_dtype
 
 
-class UniformQuantizer(nn.Module):
+class UniformQuantizer(QuantizerState):
     """Fake-quantizer with fixed bounds: input of any shape and float dtype, output of the same.
 
     Parameters
@@ -48,6 +48,8 @@ class UniformQuantizer(nn.Module):
     its lower bound. Double backward is not defined.
     """
 
+    checked = ("bits", "axis", "integer_zero")
+
     lower: Tensor
     upper: Tensor
 
@@ -59,7 +61,6 @@ class UniformQuantizer(nn.Module):
         self.method = bounds.method
         self.register_buffer("lower", torch.tensor(bounds.lower, dtype=torch.float64))
         self.register_buffer("upper", torch.tensor(bounds.upper, dtype=torch.float64))
-        self._remembered: Any = None
 
     def learnable(self) -> UniformQuantizer:
         """Turn both bounds into parameters, in place, for training them; returns self."""
@@ -79,10 +80,23 @@ class UniformQuantizer(nn.Module):
                 self.register_buffer(name, value.detach().clone())
         return self
 
+    @torch.no_grad()
+    def set_bounds(self, lower: Tensor, upper: Tensor) -> None:
+        """Give other bounds of the same shape; what are parameters stay parameters."""
+        for name, value in (("lower", lower), ("upper", upper)):
+            old = getattr(self, name)
+            # new tensors, because the old ones may be inference tensors, which must not be written to
+            new = value.detach().to(old).clone()
+            setattr(
+                self, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+            )
+
     def bounds(self) -> Bounds:
         """The present bounds as NumPy data (error NaN: they may have been loaded or trained)."""
-        lower, upper = (v.detach().cpu().double().numpy() for v in (self.lower, self.upper))
-        error = np.full(lower.shape, np.nan)
+        return self._bounds(self.lower.tolist(), self.upper.tolist())
+
+    def _bounds(self, lower: Any, upper: Any) -> Bounds:
+        error: Any = np.full(np.shape(lower), np.nan)
         return Bounds(lower, upper, self.bits, error, self.method, self.axis, self.integer_zero)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +133,8 @@ class UniformQuantizer(nn.Module):
         The arithmetic is that of `sqlib.codebook.bounds.grid_constants`, operation by operation.
         """
         kind = wide_dtype(x.dtype)
-        lower, upper = (v.detach().to(x.device) for v in (self.lower, self.upper))
+        exact_kind = torch.float32 if x.device.type == "mps" else torch.float64
+        lower, upper = (v.detach().to(x.device, exact_kind) for v in (self.lower, self.upper))
         last = (1 << self.bits) - 1
         exact = (upper - lower) / last
         scale = exact.to(kind)
@@ -164,33 +179,14 @@ class UniformQuantizer(nn.Module):
         return out.to(x.dtype)
 
     def _numpy_grid(self, kind: torch.dtype) -> Any:
-        """`Bounds.grid`, remembered until a bound changes (it costs more than a small layer)."""
-        lower, upper = self.lower, self.upper
-        if lower.is_inference() or upper.is_inference():  # such tensors count no versions
-            return self.bounds().grid(np.float64 if kind == torch.float64 else np.float32)
-        state = (lower._version, upper._version, kind)
-        known = self._remembered
-        if known is not None and known[0] is lower and known[1] is upper and known[2] == state:
-            return known[3]
-        grid = self.bounds().grid(np.float64 if kind == torch.float64 else np.float32)
-        self._remembered = (lower, upper, state, grid)
+        """`Bounds.grid`; that of the last call where the numbers it comes from are still the same."""
+        state = self.lower.tolist(), self.upper.tolist(), self.bits, self.integer_zero, kind
+        known = self._known
+        if known is not None and known[0] == state:
+            return known[1]
+        grid = self._bounds(*state[:2]).grid(np.float64 if kind == torch.float64 else np.float32)
+        self._known = state, grid
         return grid
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> UniformQuantizer:
-        # Follow the device, never the dtype: `fn` is shown an integer tensor, which no dtype change touches.
-        device = fn(torch.zeros(0, dtype=torch.uint8, device=self.lower.device)).device
-        kind = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-        for name in ("lower", "upper"):
-            value = getattr(self, name)
-            if value.device == device:
-                continue
-            moved = value.detach().to(device, kind)
-            if isinstance(value, nn.Parameter):
-                value.data = moved
-            else:
-                self._buffers[name] = moved
-        self._remembered = None
-        return self
 
     def extra_repr(self) -> str:
         channels = "per tensor" if self.axis is None else f"per channel of axis {self.axis}"

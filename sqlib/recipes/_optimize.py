@@ -321,7 +321,7 @@ def _spread(samples: list[Samples]) -> float:
 
 def _draw(samples: list[Samples], batch: int, generator: torch.Generator) -> tuple[Samples, Tensor]:
     """A group, by its size, and up to `batch` different samples of it."""
-    sizes = torch.tensor([float(len(s.x)) for s in samples])
+    sizes = torch.tensor([len(s.x) for s in samples], dtype=torch.float32)
     chosen = (
         samples[int(torch.multinomial(sizes, 1, generator=generator))] if len(samples) > 1 else samples[0]
     )

@@ -144,5 +144,6 @@ class CompensatedDFSQ(DFSQ):
         """Fit the weights."""
         from sqlib._compensate import compensate_weights
 
+        super().refine(model, calibration)
         if self.weight_bits != FULL_PRECISION and (self.retarget or self.compensate or self.correct_bias):
             compensate_weights(model, calibration, self)

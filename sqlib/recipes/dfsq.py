@@ -12,11 +12,12 @@ from sqlib.errors import InputError
 from sqlib.recipes._base import Observer, Recipe, register
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
     from sqlib._sites import Site
+    from sqlib.quantize import QuantizedModel
 
 #: The inputs that DFSQ's release does not centre: EDSR's second convolution of every residual block.
 RELEASE_POST_RELU = ("blocks.*.conv2",)
@@ -78,9 +79,14 @@ class DFSQ(Recipe):
     normalization, which collapse, are ``normalize="none"`` (literally), or ``normalize="static"`` (mildly:
     a fixed scale brings the values into the range of the points).
 
-    Layers that are no convolutions are beyond the paper. Linear layers: the last axis holds the channels, and
-    a plane runs over the other axes of a sample. Operands of matrix products: statistics per sample, one set
-    of points.
+    Layers that are no convolutions are beyond the paper. Linear layers: the last axis holds the channels, the
+    first one the samples, and a plane runs over the axes between. Operands of matrix products: statistics per
+    sample, one set of points; of a matrix, the rows are samples, or the columns where it stands on the right.
+
+    A plane of one value, as in squeeze-and-excite (N, C, 1, 1) and in a linear layer (N, C), would be
+    restored exactly at any number of bits, and so would two values with their mean. There a plane is the
+    whole sample, over all channels, with one set of points. A sample of no more values than it has statistics
+    stays in full precision, and the report says so.
     """
 
     VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -166,7 +172,20 @@ class DFSQ(Recipe):
             patch=self.patch if self.statistics == "patch" and axis == -3 else None,
             reach=self._reach(),
             seed=self.seed,
+            sample_axis=_sample_axis(site, operand),
         )
+
+    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+        """Say in the report where planes had too few values."""
+        from torch import nn
+
+        for site in model.sites.values():
+            for role in site.activation_keys:
+                found = model.activation_quantizer(site, role)
+                if isinstance(found, nn.Identity):
+                    site.rule += f"; {role} in full precision: too few values in a sample"
+                elif self.channelwise and not getattr(found, "channelwise", True):
+                    site.rule += f"; {role} normalized per sample: too few values in a plane"
 
     def _reach(self) -> float:
         """Where the largest magnitude of a plane goes in the universal set; in DFSQ always to 1."""
@@ -185,6 +204,13 @@ def _channel_axis(op: str) -> int | None:
     if op.startswith("conv"):
         return -1 - int(op[-2])
     return -1 if op == "linear" else None
+
+
+def _sample_axis(site: Site, operand: str) -> int:
+    """Attention projects sequences (L, N, C); a matrix on the right has its samples in columns."""
+    if site.op == "linear":
+        return 1 if site.module_type == "MultiheadAttention" else 0
+    return -1 if operand == "right" else 0
 
 
 def _integer(name: str, value: Any, low: int) -> int:
