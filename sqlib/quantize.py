@@ -55,7 +55,8 @@ def quantize_model(
     skip
         Patterns (`fnmatch`) of call sites to leave in full precision; a module's name also covers everything
         inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
-        otherwise the first convolution and everything from the upsampling on (see `sqlib._skip`).
+        otherwise the first convolution and the upsampler, from the convolution that feeds the first
+        upsampling on; without one, the last convolution (see `sqlib._skip`). The report says which.
 
     Returns
     -------
