@@ -2,7 +2,7 @@
 
 The first pass of calibration runs in a dispatch mode, which sees every operation of its thread, whatever
 called it: a scripted function, an operator by its overload, a library in C++. What cannot be intercepted gets
-a row in the report. Tensors of unknown origin are the trace of work in another thread, or outside of torch.
+a row in the report. A tensor that no operation of this thread has made is the trace of another thread.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import gc
 import weakref
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -21,7 +21,7 @@ from sqlib._sites import Tracer
 
 ESCAPED = "not quantized: called by a name that sqlib does not intercept"
 CUSTOM = "not quantized: an operator of another library, whose products cannot be seen"
-OUTSIDE = "not quantized: works on a tensor of unknown origin (another thread, NumPy)"
+OUTSIDE = "not quantized: a tensor comes in that another thread has computed"
 THREAD = "not quantized: called from another thread"
 
 _PRODUCTS = {
@@ -51,7 +51,8 @@ class Escaped(TorchDispatchMode):
 
     def __enter__(self) -> Escaped:
         for thing in gc.get_objects():  # parameters, inputs, constants: whatever is there before the pass
-            if issubclass(type(thing), Tensor):
+            shapeless = issubclass(type(thing), (UninitializedParameter, UninitializedBuffer))
+            if issubclass(type(thing), Tensor) and not shapeless:
                 self._know(thing)
         return super().__enter__()  # type: ignore[no-any-return]
 
@@ -65,7 +66,8 @@ class Escaped(TorchDispatchMode):
                 self._add(name, CUSTOM)
             elif name in _PRODUCTS or name.startswith(_ATTENTION):
                 self._add(name, ESCAPED)
-        for t in tree_leaves((args, kwargs)):
+        # `torch.tensor` makes its tensor first, then lifts it in an operation: a constant, or NumPy's.
+        for t in tree_leaves((args, kwargs)) if name != "lift_fresh" else []:
             if isinstance(t, Tensor) and t.is_floating_point() and t.ndim > 1 and not self._know(t):
                 self._add("outside", OUTSIDE)
         out = func(*args, **kwargs)
@@ -79,9 +81,10 @@ class Escaped(TorchDispatchMode):
 
     def _know(self, t: Tensor) -> bool:
         """Whether the tensor's memory is known; it is from now on, for as long as it lives."""
-        if t.layout != torch.strided or t.is_quantized:
+        try:
+            storage = t.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # sparse and the like have no memory of one piece
             return True
-        storage = t.untyped_storage()
         if storage._cdata in self._known:
             return True
         self._known.add(storage._cdata)

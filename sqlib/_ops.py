@@ -78,6 +78,18 @@ def _table() -> dict[Any, Op]:
     ops[Tensor.addmm_] = _product("addmm", 1, ("mat1", "mat2"))
     for in_place in (Tensor.baddbmm_, Tensor.addbmm_):
         ops[in_place] = _product(in_place.__name__.rstrip("_"), 1, ("batch1", "batch2"))
+    # The same operators without their Python names. Only those with the operands of the functions above.
+    for name in ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm"):
+        packet = getattr(torch.ops.aten, name)
+        ops[packet] = ops[packet.default] = ops[F.linear if name == "linear" else getattr(torch, name)]
+    for d in "123":
+        packet = getattr(torch.ops.aten, f"conv_transpose{d}d")
+        ops[packet] = ops[getattr(packet, "default" if d == "1" else "input")] = ops[
+            getattr(torch, f"conv_transpose{d}d")
+        ]
+    # b.__rmatmul__(a) is a @ b.
+    left, right = Operand(1, "other", "left", -2), Operand(0, "self", "right", -1)
+    ops[Tensor.__rmatmul__] = Op("matmul", (left, right))
     ops[torch.functional.einsum] = EINSUM
     ops[F.scaled_dot_product_attention] = ATTENTION
     return ops

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +17,7 @@ from sqlib import _skip
 from sqlib._batches import batches
 from sqlib._calibrate import calibrate
 from sqlib._checks import FULL_PRECISION
+from sqlib._network import check_network, copied, ordinary_tensors
 from sqlib._ops import Operand
 from sqlib._ranges import InputRange, check_contract, extent, images
 from sqlib._sites import Site, Tracer, add_hooks
@@ -56,7 +55,8 @@ def quantize_model(
     skip
         Patterns (`fnmatch`) of call sites to leave in full precision; a module's name also covers everything
         inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
-        otherwise the first convolution and everything from the upsampling on (see `sqlib._skip`).
+        otherwise the first convolution and the upsampler, from the convolution that feeds the first
+        upsampling on; without one, the last convolution (see `sqlib._skip`). The report says which.
 
     Returns
     -------
@@ -87,10 +87,10 @@ def quantize_model(
             f"recipe is {recipe!r}, expected a recipe such as sqlib.recipes.MinMax(bits=8) or "
             "sqlib.recipes.create(name)"
         )
-    _check_network(model)
+    check_network(model)
     patterns = None if skip is None else _skip.check_patterns(skip)
-    with _ordinary_tensors(model):
-        network = _copy(model)
+    with ordinary_tensors(model):
+        network = copied(model)
         network.eval()
         data = batches(calibration, network)
         check_contract(network, data)
@@ -101,18 +101,6 @@ def quantize_model(
         calibrate(quantized, recipe, data, patterns, elsewhere)
         recipe.refine(quantized, data)
     return quantized.eval()
-
-
-@contextmanager
-def _ordinary_tensors(model: nn.Module) -> Iterator[None]:
-    """No inference mode, whose tensors are of no use outside; no autocast, which would round statistics."""
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        for kind in {"cpu", *(p.device.type for p in model.parameters())}:
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
 
 
 class QuantizedModel(nn.Module):
@@ -287,45 +275,3 @@ class _Inference:
 
 def _module_key(key: str) -> str:
     return key.replace(".", "/")  # a module's name must not contain dots
-
-
-def _check_network(model: nn.Module) -> None:
-    for path, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
-            raise InputError(
-                f"module {path or type(module).__name__!r} is compiled, so its calls cannot be seen; "
-                "give the original network"
-            )
-    for kind, found in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
-        for name, tensor in found:
-            _check_tensor(f"{kind} {name!r}", tensor)
-
-
-def _check_tensor(name: str, tensor: Tensor) -> None:
-    if isinstance(tensor, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)):
-        raise InputError(f"{name} has no shape yet; run the network once before quantizing it")
-    if tensor.device.type == "meta":
-        raise InputError(
-            f"{name} is on the meta device, which holds no values; load weights into it "
-            "(load_state_dict(..., assign=True)) before quantizing the network"
-        )
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        kind = "quantized already" if tensor.is_quantized else f"stored as {tensor.layout}"
-        raise InputError(f"{name} is {kind}; expected an ordinary dense tensor (tensor.to_dense())")
-    # a buffer may well hold infinities: attention masks do
-    if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise InputError(
-            f"{name}: {bad} of {tensor.numel()} values are NaN or infinite; check the weights file"
-        )
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """Deep copy, also where a module keeps a tensor computed from parameters (old weight_norm), which torch
-    refuses to copy: those become plain values, recomputed by the network's own hooks."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)

@@ -437,6 +437,46 @@ def test_known_networks_have_taps_that_exist():
         assert find_taps(net, None, None).names, name
 
 
+class Channels(nn.Module):
+    """A block that hands its maps on with channels second, or last as Swin transformers do."""
+
+    default_skip = ()
+
+    def __init__(self, last):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.block, self.tail = (
+            nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 8), (8, 8), (8, 3))
+        )
+        self.body = (
+            nn.Sequential(self.block, nn.ReLU(), Permute()) if last else nn.Sequential(self.block, nn.ReLU())
+        )
+        self.last = last
+
+    def forward(self, x):
+        x = self.body(self.head(x))
+        return self.tail(x.permute(0, 3, 1, 2) if self.last else x)
+
+
+class Permute(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("size", [6, 8])
+def test_attention_over_channels_in_any_layout(size):
+    """At heights of less than the 8 channels and as many; nobody says where the channels are."""
+    options = dict(loss="attention", features=("body",), iterations=3, batch=2, feature_weight=5.0)
+    found = []
+    for last in (False, True):
+        q = sqlib.quantize_model(Channels(last), MinMax(3), [crops(size=size)])
+        found.append(distill(q, [crops(size=size)], **options))
+    assert found[0].before == pytest.approx(found[1].before, rel=1e-6)
+    assert found[0].curve == pytest.approx(found[1].curve, rel=1e-5)
+    wrong = sqlib.quantize_model(Channels(True), MinMax(3), [crops(size=size)])
+    assert distill(wrong, [crops(size=size)], **options, feature_axis=1).before != found[1].before
+
+
 def test_unknown_network_compares_outputs_and_says_so():
     options = {k: v for k, v in SHORT.items() if k != "features"}
     assert distill(quantized(), [crops()], **options).features == ()

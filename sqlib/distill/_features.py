@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from sqlib._channels import channel_axis as find_channel_axis
 from sqlib.errors import InputError
 
 # Class of `sqlib.models` -> (modules, channel axis of what they return). SwinIR: the layers of a residual
@@ -25,10 +27,25 @@ KNOWN = {
 
 
 class Taps(NamedTuple):
-    """Names of the tapped modules, in the network's order, and the channel axis (None: by dimensions)."""
+    """Names of the tapped modules, in the network's order, and the channel axis (None: by dimensions).
+
+    `axes` are channel axes that were found by module; features of these modules are shown with their channels
+    where their dimensions would have them.
+    """
 
     names: tuple[str, ...]
     axis: int | None
+    axes: tuple[tuple[str, int], ...] = ()
+
+    def located(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taps:
+        """With the channel axis of every tapped module, found in a pass over one sample."""
+        modules = dict(network.named_modules())
+        found = {}
+        for name in self.names:
+            run = partial(_first_output, network, modules[name], args, kwargs)
+            if isinstance(run(), Tensor):
+                found[name] = find_channel_axis(run)
+        return self._replace(axes=tuple(found.items()))
 
     @contextmanager
     def recording(self, network: nn.Module) -> Iterator[list[Tensor]]:
@@ -37,6 +54,7 @@ class Taps(NamedTuple):
         The caller empties the list between passes.
         """
         seen: list[Tensor] = []
+        axes = dict(self.axes)
 
         def keep(name: str) -> Any:
             def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -45,7 +63,8 @@ class Taps(NamedTuple):
                         f"features: module {name!r} returns {type(output).__name__}, expected a tensor; "
                         "tap another module"
                     )
-                seen.append(output)
+                axis = axes.get(name)
+                seen.append(output if axis is None else output.movedim(axis, channel_axis(output, None)))
 
             return hook
 
@@ -83,6 +102,26 @@ def find_taps(network: nn.Module, patterns: tuple[str, ...] | None, axis: int | 
             )
         chosen += found
     return Taps(tuple(name for name in names if name in set(chosen)), axis)
+
+
+class _Reached(BaseException):
+    """Ends a pass with what a module returned."""
+
+
+def _first_output(network: nn.Module, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What `module` returns when `network` first calls it, or None."""
+
+    def stop(_: nn.Module, given: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    handle = module.register_forward_hook(stop)
+    try:
+        network(*args, **kwargs)
+    except _Reached as reached:
+        return reached.args[0]
+    finally:
+        handle.remove()
+    return None
 
 
 def channel_axis(feature: Tensor, axis: int | None) -> int:

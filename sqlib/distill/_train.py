@@ -104,6 +104,8 @@ def distill(
     with torch.inference_mode(False), torch.enable_grad(), prepared(model):
         taps = find_taps(model.network, chosen.features, chosen.feature_axis)
         samples = Samples(batches(calibration, model.network), model.network)
+        if taps.axis is None and chosen.loss.startswith("attention"):  # the only losses with channels
+            taps = taps.located(model.network, *next(iter(samples.all(1, 1))))
         variables = Variables(
             model, chosen.train, relative=chosen.relative, scale_gradients=chosen.scale_gradients
         )

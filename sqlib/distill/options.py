@@ -38,8 +38,8 @@ class Options:
         the dotted name. None: the blocks of a network of `sqlib.models`, none for others. ``()``: the output
         alone.
     feature_axis
-        Channel axis of features ("attention" needs it). None: as `sqlib.models` has them, otherwise 1 for
-        tensors of four dimensions and the last one for others.
+        Channel axis of features ("attention" needs it). None: as `sqlib.models` has them, otherwise found by
+        what the last layer of each module computes.
     augment
         Give every drawn sample one of the eight flips and rotations (of four, if it is not square).
     relative
