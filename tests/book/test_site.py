@@ -214,6 +214,17 @@ def test_tables_are_real_tables(name: str) -> None:
             assert box is not None and attribute(box, "tabindex") == "0"
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_methods_have_one_spelling(name: str) -> None:
+    """Min-Max and DBDC+Pac, in text, tables, captions and alternative texts; code has its own names."""
+    parts = [attribute(image, "alt") for image in article(name).find_all("img")]
+    for piece in article(name).find_all(string=True):
+        if not piece.find_parent(["pre", "code", "dt", "script", "style"]):
+            parts.append(str(piece))
+    wrong = re.compile(r"\bMinMax\b|\b[Mm]in-max\b|DBDC\+PaC|DBDC \+ Pa|DBDC_P")
+    assert [part.strip()[:120] for part in parts if wrong.search(part)] == []
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_chapter_shows_no_error_and_no_bare_object(name: str) -> None:
     outputs = article(name).select(".cell_output")
