@@ -12,7 +12,6 @@ import argparse
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -96,22 +95,6 @@ def copy_mathjax() -> None:
     shutil.copy(source / "tex-chtml-full.js", target)
 
 
-THEBE = re.compile(
-    r'\s*<script>const THEBE_JS_URL = "[^"]*";[^<]*</script>|\s*<script[^>]*sphinx-thebe\.js[^>]*></script>'
-)
-
-
-def drop_live_code() -> None:
-    """Remove Thebe, which Jupyter Book always adds: it loads code from a CDN and starts a hosted kernel."""
-    for page in HTML.rglob("*.html"):
-        text = page.read_text(encoding="utf8")
-        new = THEBE.sub("", text)
-        if new != text:
-            page.write_text(new, encoding="utf8")
-    for name in ("sphinx-thebe.js", "sphinx-thebe.css"):
-        (HTML / "_static" / name).unlink(missing_ok=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the book into _build/html.")
     parser.add_argument("--profile", default="smoke", help="smoke, laptop or full (default: %(default)s)")
@@ -126,7 +109,6 @@ def main() -> None:
     stage()
     render()
     copy_mathjax()
-    drop_live_code()
     times = f"executed in {executed - begin:.0f} s, rendered in {time.monotonic() - executed:.0f} s"
     print(f"{times}: {HTML}/index.html")
 

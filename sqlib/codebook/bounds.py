@@ -43,7 +43,7 @@ class Bounds:
         Bit-width the range was fitted for, 1 to 16.
     error
         Squared error, summed over the values, of quantizing the fitted data; shape as `lower`. NaN where
-        only the range of the data was kept (streamed min-max).
+        only the range of the data was kept (streamed Min-Max).
     method
         "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range that
         collapsed to a point says "percentile (collapsed: minmax)".

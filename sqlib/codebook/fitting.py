@@ -66,13 +66,13 @@ def fit_bounds(
     method
         "minmax": smallest and largest value. "percentile": the `percentile`-th and (100 - `percentile`)-th
         percentile, linearly interpolated as in `numpy.percentile`; a range that collapses to a point while
-        the data does not (sparse activations) falls back to min-max and says so in `method`.
+        the data does not (sparse activations) falls back to Min-Max and says so in `method`.
         "density": DBDC, see `sqlib.codebook.density`. "dobi": 2DQuant's search, the best of `steps` shrunken
         ranges, see `sqlib.codebook.dobi`. "mse": the least squared error over a two-dimensional grid that
         holds every range of DOBI, then locally refined, see `sqlib.codebook.mse`: a grid optimum, not a proof
         over all real pairs.
     percentile
-        Above 50, up to 100 (= min-max).
+        Above 50, up to 100 (= Min-Max).
     clip
         "density": share of the values that may go, 0 to below 1; None: as released (1e-5 at 8 bits, else
         1e-4). On a `Histogram` its own bins are used instead of 2,048.
@@ -102,7 +102,7 @@ def fit_bounds(
 
     Notes
     -----
-    O(n) for min-max and density; O(n) expected for percentiles (selection). "dobi" and "mse" sort small data
+    O(n) for Min-Max and density; O(n) expected for percentiles (selection). "dobi" and "mse" sort small data
     and bin large data in one pass; candidates then cost O(levels) each, and the few that the bins cannot
     tell apart are compared on the data. Half-precision values are computed in float32 and float64.
     """

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 def shrink_bounds(
     values: Any, bits: int, *, norm: float = NORM, steps: int = 80, axis: int | None = None
 ) -> Bounds:
-    r"""Shrink the min-max range towards zero in steps of one percent and keep the best.
+    r"""Shrink the Min-Max range towards zero in steps of one percent and keep the best.
 
     .. math:: (l, u) = (1 - i/100) (\min x, \max x), \quad i = 0, \dots, \text{steps} - 1
 

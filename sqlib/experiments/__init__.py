@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlib.experiments.cells import CalibrationSpec, Cell
+    from sqlib.experiments.cells import CalibrationSpec, Cell, spelled
     from sqlib.experiments.frame import context_frame, published_frame
     from sqlib.experiments.gaps import gaps_frame
     from sqlib.experiments.notebook import run_notebook
@@ -47,6 +47,7 @@ _HOME = {
     "scoreboard_counts": "scoreboard",
     "scoreboard_frame": "scoreboard",
     "seconds_frame": "records",
+    "spelled": "cells",
     "status": "overview",
     "table_frame": "tables",
     "verify": "verification",
@@ -72,6 +73,7 @@ __all__ = [
     "scoreboard_counts",
     "scoreboard_frame",
     "seconds_frame",
+    "spelled",
     "status",
     "table_frame",
     "verify",

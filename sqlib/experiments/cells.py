@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -43,6 +44,15 @@ def jsonable(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise RecordError(f"a record holds {type(value).__name__} {value!r}, which JSON cannot; convert it first")
+
+
+def spelled(label: str) -> str:
+    """A method's label as a reader sees it: one spelling of names that print and records write in several.
+
+    The labels themselves are part of cells and of printed values' names, and stay as they are.
+    """
+    label = re.sub(r"\bmin-?max\b", "Min-Max", label, flags=re.IGNORECASE)
+    return re.sub(r"\bDBDC\s*[+_-]\s*PaC\b", "DBDC+Pac", label, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,9 @@ class Cell:
 
     @property
     def label(self) -> str:
+        """The cell in words, for people."""
         bits = "" if self.recipe is None else f" {self.bits} bit"
-        return f"{self.model} x{self.scale} {self.method}{bits} on {self.dataset}"
+        return f"{self.model} x{self.scale} {spelled(self.method)}{bits} on {self.dataset}"
 
 
 @dataclass(frozen=True)

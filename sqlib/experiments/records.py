@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlib.errors import InputError
 from sqlib.experiments import definitions
+from sqlib.experiments.cells import spelled
 from sqlib.experiments.scoreboard import shown_records
 from sqlib.experiments.store import Record, Store
 from sqlib.experiments.tables import table_frame
@@ -92,7 +93,7 @@ def provenance_frame(
             (
                 cell["table"],
                 f"{cell['model']} x{cell['scale']}",
-                cell["method"],
+                spelled(cell["method"]),
                 cell["bits"],
                 cell["dataset"],
                 record["n"],

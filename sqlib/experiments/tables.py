@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlib.errors import InputError
 from sqlib.experiments import definitions
+from sqlib.experiments.cells import spelled
 from sqlib.experiments.definitions import SCORES
 from sqlib.experiments.frame import published_frame
 from sqlib.experiments.planner import plan
@@ -149,7 +150,7 @@ def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame
     An entry reads ``"31.471 (-0.412)"``; in brackets stands the change from the same network in full
     precision. An entry of ours ends with ``own`` when it is the reader's own record and with the dataset's
     true name when only a part was scored. The verdict of a row is one word when its datasets agree, else
-    one per dataset; rows of ours have none.
+    one per dataset; rows of ours have none. Methods are spelled alike (`spelled`).
     """
     import pandas as pd
 
@@ -176,4 +177,4 @@ def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame
 
     shown = {dataset: [entry(row, dataset) for _, row in frame.iterrows()] for dataset in datasets}
     shown["verdict"] = [verdict(row) for _, row in frame.iterrows()]
-    return pd.DataFrame(shown, index=frame.index)
+    return pd.DataFrame(shown, index=frame.index).rename(index=spelled, level="method")

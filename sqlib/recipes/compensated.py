@@ -27,7 +27,7 @@ _MANY_BITS = 6
 class CompensatedDFSQ(DFSQ):
     """DFSQ's activations with exactly chosen points, and weights rounded with error compensation.
 
-    DFSQ leaves its weights at min-max; on light networks that is where most of its loss sits. Its
+    DFSQ leaves its weights at Min-Max; on light networks that is where most of its loss sits. Its
     activations share one mean and one magnitude per plane, however large the image; here a tile of the plane
     has its own (block scaling, as in Dai et al. 2021), with the same points for all. Each
     layer's weights are fitted, one layer after the other, to give the layer's full-precision outputs from the

@@ -1,4 +1,4 @@
-"""DBDC + PaC: bounds by density, then distillation in two stages (PTQ4SR; Tu et al., CVPR 2023)."""
+"""DBDC+Pac: bounds by density, then distillation in two stages (PTQ4SR; Tu et al., CVPR 2023)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @register("density")
 @dataclass(frozen=True)
 class Density(Recipe):
-    """Activations by density-based dual clipping, weights by min-max; no integer zero point.
+    """Activations by density-based dual clipping, weights by Min-Max; no integer zero point.
 
     The bounds alone: the training that follows in PTQ4SR ("PaC") is not part of it.
 
@@ -48,7 +48,7 @@ class Density(Recipe):
         check_weight_per(self.weight_per)
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
-        """Min-max quantizer of one weight."""
+        """Min-Max quantizer of one weight."""
         return searched_weight(self, "minmax", weight, site, self.weight_per)
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:

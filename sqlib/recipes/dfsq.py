@@ -72,7 +72,7 @@ class DFSQ(Recipe):
 
     Notes
     -----
-    Weights: min-max per output channel, as in `MinMax`.
+    Weights: Min-Max per output channel, as in `MinMax`.
 
     DFSQ's Table 1 switches its parts off without saying what takes their place. Our reading:
     ``channelwise=False, points_per="layer"`` is its row "normalization only"; the two rows without
@@ -144,7 +144,7 @@ class DFSQ(Recipe):
         return cls(bits, **{**cls.VARIANTS[name], **options})
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
-        """Min-max per output channel."""
+        """Min-Max per output channel."""
         from sqlib.codebook import fit_bounds
         from sqlib.quantizers import UniformQuantizer
 

@@ -43,7 +43,7 @@ class MinMax(Recipe):
         check_flag("integer_zero", self.integer_zero)
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
-        """Min-max quantizer of one weight."""
+        """Min-Max quantizer of one weight."""
         from sqlib.codebook import fit_bounds
         from sqlib.quantizers import UniformQuantizer
 

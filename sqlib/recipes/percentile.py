@@ -29,7 +29,7 @@ class Percentile(Recipe):
     weight_per, integer_zero
         As in `MinMax`.
     weight_percentile
-        The same for weights; 100 (the default) is min-max.
+        The same for weights; 100 (the default) is Min-Max.
 
     Notes
     -----
@@ -53,7 +53,7 @@ class Percentile(Recipe):
         object.__setattr__(self, "weight_percentile", weight_percentile)
 
     def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
-        """Percentile (by default min-max) quantizer of one weight."""
+        """Percentile (by default Min-Max) quantizer of one weight."""
         from sqlib.codebook import fit_bounds
         from sqlib.quantizers import UniformQuantizer
 

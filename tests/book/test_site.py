@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -126,6 +126,64 @@ def test_script_loads_nothing_from_elsewhere(path: Path) -> None:
     assert "unpkg.com" not in text and "cdnjs.cloudflare.com" not in text and "googleapis.com" not in text
 
 
+# --- every file that is asked for is there ---
+
+
+def asked(name: str) -> Iterator[str]:
+    """What a page makes a browser fetch, and where its links lead, as written."""
+    for tag in page(name).find_all([*FETCHING, "a"]):
+        for key in ("src", "href", "xlink:href", "data", "poster"):
+            if tag.has_attr(key):
+                yield attribute(tag, key)
+        if tag.has_attr("srcset"):
+            yield from (part.split()[0] for part in attribute(tag, "srcset").split(",") if part.strip())
+    for style in page(name).find_all("style"):
+        yield from STYLE_URL.findall(style.text)
+
+
+STYLE_URL = re.compile(r"url\(\s*['\"]?([^'\")]+?)['\"]?\s*\)")
+
+
+def absent(urls: Iterable[str], folder: Path) -> list[str]:
+    """Those of some addresses that stay inside the site and are no file there."""
+    found = []
+    for url in urls:
+        parts = urlsplit(url.strip())
+        if parts.scheme or parts.netloc or not parts.path:
+            continue
+        path = HTML / unquote(parts.path[1:]) if parts.path.startswith("/") else folder / unquote(parts.path)
+        if not (path / "index.html" if path.is_dir() else path).is_file():
+            found.append(url)
+    return found
+
+
+@pytest.mark.parametrize("name", ALL_PAGES)
+def test_every_file_of_this_site_that_a_page_asks_for_exists(name: str) -> None:
+    urls = list(asked(name))
+    if name != "index.html":  # the start page only leads on
+        files = [urlsplit(url).path for url in urls]
+        assert any(f.endswith(".css") for f in files) and any(f.endswith(".js") for f in files)
+    assert absent(urls, (HTML / name).parent) == []
+
+
+@pytest.mark.parametrize("path", sorted(HTML.rglob("*.css")), ids=lambda path: path.name[:40])
+def test_every_file_that_a_style_sheet_asks_for_exists(path: Path) -> None:
+    assert absent(STYLE_URL.findall(path.read_text(encoding="utf8")), path.parent) == []
+
+
+def test_a_file_that_is_not_there_is_found() -> None:
+    start = HTML / PAGES[0]
+    urls = ["../_static/sphinx-thebe.css", "gone.html#part", "/nowhere.png", "", "#here", "https://a.b/c.js"]
+    assert absent([*urls, start.name, "data:image/png;base64,AA"], start.parent) == urls[:3]
+
+
+def test_no_page_knows_of_code_that_runs_elsewhere() -> None:
+    for name in ALL_PAGES:
+        for tag in page(name).find_all(["script", "link", "button"]):
+            assert "thebe" not in str(tag).lower(), name
+    assert not list(HTML.rglob("*thebe*"))
+
+
 # --- images, tables, output ---
 
 
@@ -154,6 +212,17 @@ def test_tables_are_real_tables(name: str) -> None:
             assert table.caption is not None and table.caption.text.strip()
             box = table.find_parent(class_="sq-scroll")
             assert box is not None and attribute(box, "tabindex") == "0"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_methods_have_one_spelling(name: str) -> None:
+    """Min-Max and DBDC+Pac, in text, tables, captions and alternative texts; code has its own names."""
+    parts = [attribute(image, "alt") for image in article(name).find_all("img")]
+    for piece in article(name).find_all(string=True):
+        if not piece.find_parent(["pre", "code", "dt", "script", "style"]):
+            parts.append(str(piece))
+    wrong = re.compile(r"\bMinMax\b|\b[Mm]in-max\b|DBDC\+PaC|DBDC \+ Pa|DBDC_P")
+    assert [part.strip()[:120] for part in parts if wrong.search(part)] == []
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -131,6 +131,35 @@ def test_every_citation_is_in_the_bibliography() -> None:
 # --- the set-up cell ---
 
 
+OTHER_SPELLINGS = re.compile(r"\bMinMax\b|\b[Mm]in-max\b|\bmin/max\b|DBDC\+PaC|DBDC \+ Pa|DBDC_P|DBDC-P")
+CODE = re.compile(r"```.*?```|`[^`]*`|^    .*?$", re.S | re.M)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *NOTEBOOKS,
+        *sorted((ROOT / "book").glob("*.md")),
+        ROOT / "README.md",
+        ROOT / "benchmarks" / "README.md",
+    ],
+    ids=lambda path: path.name,
+)
+def test_methods_have_one_spelling_in_prose(path: Path) -> None:
+    """Min-Max and DBDC+Pac; the class is `MinMax`, in code."""
+    if path.suffix == ".ipynb":
+        prose = "\n\n".join(text(c) for c in read(path)["cells"] if c["cell_type"] == "markdown")
+    else:
+        prose = path.read_text(encoding="utf8")
+    assert OTHER_SPELLINGS.findall(CODE.sub("", prose)) == []
+
+
+def test_other_spellings_are_found() -> None:
+    for wrong in ("MinMax", "min-max", "Min-max", "DBDC+PaC", "DBDC + PaC", "DBDC_Pac"):
+        assert OTHER_SPELLINGS.search(f"the {wrong} rows") and not OTHER_SPELLINGS.search("Min-Max, DBDC+Pac")
+    assert CODE.sub("", "a `MinMax` b\n```py\nMinMax\n```\nc") == "a  b\n\nc"
+
+
 def test_setup_cell_is_short_and_does_nothing_where_sqlib_is() -> None:
     source = setup_source(repository_url())
     assert len(source.splitlines()) <= 15

@@ -229,7 +229,7 @@ def test_one_record_that_cannot_be_computed_does_not_stop_verify(store, tmp_path
 
     result = verify(sample=9, store=fill(store, cells(3)), bench=Newer(tmp_path / "log"))
     assert str(result) == "verified 2 of 3 (1 differ)" and not result.ok
-    assert result.differ == [("fake x4 MinMax 4 bit on set1", "KeyError: 'a recipe of next year'")]
+    assert result.differ == [("fake x4 Min-Max 4 bit on set1", "KeyError: 'a recipe of next year'")]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from experiment_fakes import cells
 
 from sqlib.errors import RecordError
-from sqlib.experiments.cells import CalibrationSpec, Cell, ResolvedCell, canonical_json, jsonable
+from sqlib.experiments.cells import CalibrationSpec, Cell, ResolvedCell, canonical_json, jsonable, spelled
 
 
 def test_cell_round_trip_and_stable_id():
@@ -65,3 +65,28 @@ def test_jsonable_turns_numpy_and_nan_into_json():
     assert math.isnan(float(value["b"][1])) and float(value["c"]) == -math.inf
     with pytest.raises(RecordError, match="object"):
         jsonable({"a": object()})
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("MinMax", "Min-Max"),
+        ("MinMax, integer zero point", "Min-Max, integer zero point"),
+        ("MinMax (no DOBI, no DQC)", "Min-Max (no DOBI, no DQC)"),
+        ("weights only: min-max", "weights only: Min-Max"),
+        ("DBDC+PaC", "DBDC+Pac"),
+        ("DBDC_Pac", "DBDC+Pac"),
+        ("DBDC + PaC", "DBDC+Pac"),
+        ("DBDC", "DBDC"),
+        ("DOBI+DQC, 300 iterations", "DOBI+DQC, 300 iterations"),
+        ("aminmax", "aminmax"),
+    ],
+)
+def test_a_method_has_one_spelling(label, shown):
+    assert spelled(label) == spelled(shown) == shown
+
+
+def test_labels_are_spelled_alike_and_cells_keep_theirs():
+    cell = cells(1, method="MinMax, integer zero point")[0]
+    assert cell.label == "fake x4 Min-Max, integer zero point 4 bit on set0"
+    assert cell.to_dict()["method"] == "MinMax, integer zero point"

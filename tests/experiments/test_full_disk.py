@@ -35,7 +35,7 @@ def test_run_stops_at_the_first_lost_cell_and_resumes(store, bench):
     with pytest.raises(StoreError) as stopped:
         run(made, store, bench, profile="laptop")
     message = str(stopped.value)
-    assert message.startswith("fake x4 MinMax 4 bit on set2 is lost: ") and "No space left" in message
+    assert message.startswith("fake x4 Min-Max 4 bit on set2 is lost: ") and "No space left" in message
     assert str(store.file(key_of(bench, made[2]))) in message and "--store" in message
     assert bench.computed() == ["set0", "set1", "set2"]
     assert {r["planned"]["dataset"] for r in store.records()} == {"set0", "set1"}

@@ -44,6 +44,7 @@ def test_drops_are_those_of_the_table_one_row_each(store):
 def test_provenance_names_every_record_once(store):
     rows = provenance_frame(["dfsq-table2"], store=store)
     assert len(rows) == 20 == rows["record"].nunique()
+    assert set(rows["method"]) == {"FP", "Min-Max"}  # as readers see it
     assert rows["record"].str.len().eq(8).all() and rows["network"].eq("carn-m x4").all()
     assert rows["dataset"].tolist() == rows.sort_values(list(rows.columns[:5]))["dataset"].tolist()
     assert provenance_frame(["dfsq-table1"], store=store).empty

@@ -140,6 +140,6 @@ def test_progress_lines_tell_score_and_time_left(store, bench, capsys):
     run(cells(2), store, bench, profile="laptop", progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert (
-        lines[0].startswith("[1/2] fake x4 MinMax 4 bit on set0 computed: 30.000 dB") and "left" in lines[0]
+        lines[0].startswith("[1/2] fake x4 Min-Max 4 bit on set0 computed: 30.000 dB") and "left" in lines[0]
     )
     assert "left" not in lines[1]

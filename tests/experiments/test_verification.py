@@ -64,7 +64,7 @@ def test_absent_or_other_inputs_are_skipped_and_counted(measured, tmp_path):
     change(measured, 0, weights_id="those of last year")
     result = verify(sample=4, store=measured, bench=FakeBench(tmp_path / "log", absent=("set3",)))
     assert result.ok and str(result) == "verified 2 of 4 (2 skipped: weights or data absent)"
-    assert "the weights it was measured with" in dict(result.skipped)["fake x4 MinMax 4 bit on set0"]
+    assert "the weights it was measured with" in dict(result.skipped)["fake x4 Min-Max 4 bit on set0"]
 
 
 def test_nothing_verified_is_not_ok(measured, tmp_path):

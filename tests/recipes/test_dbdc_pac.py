@@ -1,4 +1,4 @@
-"""DBDC + PaC: two stages, one after the other, and what the release leaves out."""
+"""DBDC+Pac: two stages, one after the other, and what the release leaves out."""
 
 from __future__ import annotations
 
