@@ -216,7 +216,7 @@ def test_tables_are_real_tables(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_methods_have_one_spelling(name: str) -> None:
-    """Min-Max and DBDC+Pac, in text, tables, captions and alternative texts; code and the API have their own names."""
+    """Min-Max and DBDC+Pac, in text, tables, captions and alternative texts; code has its own names."""
     parts = [attribute(image, "alt") for image in article(name).find_all("img")]
     for piece in article(name).find_all(string=True):
         if not piece.find_parent(["pre", "code", "dt", "script", "style"]):
