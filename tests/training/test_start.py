@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from sqlib import models
-from sqlib.errors import InputError
+from sqlib.errors import DataError, InputError
 from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, train
 from sqlib.training.run import Run
 
@@ -139,6 +139,16 @@ def test_an_interrupted_training_keeps_the_step_at_hand(
     assert train(tiny, pool, tmp_path / "whole", log=quiet)
     whole, cut = (models.load(tmp_path / n / "edsr-small-x2.safetensors", scale=2) for n in ("whole", "cut"))
     assert whole.weights_id == cut.weights_id
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_step(
+    tiny: TrainConfig, pool: CropPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "advance", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").write_text("no folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inner", Path("/proc/sqlib")):
+        with pytest.raises(DataError, match=r"cannot be written .*; choose another folder"):
+            train(tiny, pool, folder, log=quiet)
 
 
 def test_one_training_a_folder(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
