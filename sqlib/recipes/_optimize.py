@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sqlib import _progress
 from sqlib.errors import InputError
 from sqlib.quantizers import UniformQuantizer
 from sqlib.quantizers.adaround import AdaRound
@@ -88,6 +89,8 @@ def reconstruct(
     outcomes = []
     with _frozen(model), torch.inference_mode(False), torch.enable_grad():
         units, rest = find_units(model, data)
+        stages = list(stages)
+        _progress.expect(len(units) * sum(stage.iterations for stage in stages))
         for number, stage in enumerate(stages):
             generator = torch.Generator().manual_seed(recipe.seed + number)
             for unit in units:
@@ -176,6 +179,7 @@ class _Learner:
                     o.step()
             if cosine is not None:
                 cosine.step()
+            _progress.tick()
 
     def _regularizer(self, i: int) -> Tensor | float:
         start = self.recipe.warmup * self.stage.iterations
