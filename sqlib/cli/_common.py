@@ -167,7 +167,7 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
 
         schedule = getattr(recipe, "schedule", None)
         label = recipe.name if schedule is None else f"{recipe.name} (schedule {schedule})"
-        shorter = schedule != "laptop" and "laptop" in getattr(recipe, "schedules", {})
+        shorter = schedule == "published" and "laptop" in getattr(recipe, "schedules", {})
         hint = "; --recipe-option schedule=laptop takes fewer" if shorter else ""
         with FitProgress(label, hint) as progress, _progress.heard_by(progress):
             loaded = quantize_model(loaded, recipe, calibration(args)).eval()

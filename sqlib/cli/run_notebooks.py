@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> None:
     _common.known("profile", args.profile, definitions.PROFILES)
     given = {name: _value(value) for name, value in args.parameter}
     notebooks = select_notebooks(args.notebooks, args.only)
+    _check_targets(Path(args.outdir), Path(args.notebooks), [path.name for path in notebooks])
     params = {"profile": args.profile, **given}
     for path in notebooks:  # all of them before the first runs: a typing error costs no time
         try:
             check_parameters(path, params)
         except InputError as error:
             raise _common.UsageError(str(error)) from None
-    _check_targets(Path(args.outdir), Path(args.notebooks), [path.name for path in notebooks])
     failed = []
     for number, path in enumerate(notebooks, 1):
         start = time.monotonic()
