@@ -78,6 +78,7 @@ def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png")[..., 1], plane * np.uint8(255))
 
 
+@pytest.mark.filterwarnings("ignore:.*transparency dropped")
 @pytest.mark.parametrize("transparent", [False, True])
 def test_palette_is_looked_up(tmp_path: Path, transparent: bool) -> None:
     colours = random_rgb(1, 4)[0]
@@ -91,6 +92,7 @@ def test_palette_is_looked_up(tmp_path: Path, transparent: bool) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png"), colours[index])
 
 
+@pytest.mark.filterwarnings("ignore:.*transparency dropped")
 @pytest.mark.parametrize("extension", ["png", "webp"])
 def test_alpha_is_dropped_and_nothing_is_blended(tmp_path: Path, extension: str) -> None:
     rgba = np.random.default_rng(1).integers(0, 256, (6, 5, 4), dtype=np.uint8)
@@ -98,12 +100,14 @@ def test_alpha_is_dropped_and_nothing_is_blended(tmp_path: Path, extension: str)
     assert np.array_equal(read_image(tmp_path / f"a.{extension}"), rgba[..., :3])
 
 
+@pytest.mark.filterwarnings("ignore:.*transparency dropped")
 def test_gray_with_alpha(tmp_path: Path) -> None:
     la = np.random.default_rng(1).integers(0, 256, (6, 5, 2), dtype=np.uint8)
     Image.frombytes("LA", (5, 6), la.tobytes()).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), np.repeat(la[..., :1], 3, axis=2))
 
 
+@pytest.mark.filterwarnings("ignore:.*transparency dropped")
 @pytest.mark.parametrize(
     ("color_type", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)], ids=["gray", "gray+alpha", "rgb", "rgba"]
 )

@@ -8,12 +8,14 @@ Exit status: 0, 2 for a usage error, 1 for a failure. Both come with one line on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import sqlib
 from sqlib.cli._common import Failure, UsageError
@@ -35,10 +37,24 @@ COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse prints its whole usage before the error; here an error is one line."""
+    """argparse prints its whole usage before the error; here an error is one line.
+
+    No argument is empty: an empty path would mean the current folder, which nobody asks for by giving
+    nothing (an unset variable in a script does).
+    """
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not text.strip():
+                    name = "/".join(action.option_strings) or action.metavar
+                    self.error(f"argument {name}: got {text!r}, expected something")
+        return found, rest
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,12 +73,30 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    _print_anything()
+    name = "sqlib"
     try:
         args = parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed its line, or the help
-        return stop.code if isinstance(stop.code, int) else 2
-    name = f"sqlib {args.command}"
-    warnings.showwarning = _show_warning
+        status = stop.code if isinstance(stop.code, int) else 2
+    else:
+        name = f"sqlib {args.command}"
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = _run(args, name)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk shows here, not after the status is decided
+    except BrokenPipeError:
+        _drop_output()
+        return status or 1
+    except OSError as error:
+        _drop_output()
+        return _fail(name, f"cannot print: {error.strerror or error}", 1)
+    return status
+
+
+def _run(args: argparse.Namespace, name: str) -> int:
     try:
         args.run(args)
     except UsageError as error:
@@ -72,8 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(name, "interrupted; what was finished is kept", 1)
     except BrokenPipeError:
-        # The reader (`| head`) has left: nobody to tell, and Python must not try again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (`| head`) has left: nobody to tell
         return 1
     except (OSError, MemoryError) as error:
         return _fail(name, f"{type(error).__name__}: {error}", 1)
@@ -84,6 +117,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             name, f"internal error: {type(error).__name__}: {error} (SQLIB_TRACEBACK=1 shows where)", 1
         )
     return 0
+
+
+def _print_anything() -> None:
+    """Names in characters that the console does not know are printed as escapes, rather than not at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Send the rest of standard output nowhere, so that Python does not try again at exit."""
+    # a stream without a file behind it has nothing to drop
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(name: str, error: object, status: int) -> int:

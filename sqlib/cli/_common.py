@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sqlib.datasets import Calibration
+    from sqlib.recipes import Recipe
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -70,7 +72,9 @@ def known(kind: str, name: str, names: Iterable[str]) -> str:
     """``name`` if it is one of ``names``, else a usage error that lists them."""
     choices = list(names)
     if name not in choices:
-        raise UsageError(f"unknown {kind} {name!r}; expected one of {', '.join(choices)}")
+        near = difflib.get_close_matches(name.casefold(), choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"unknown {kind} {name!r}; expected one of {', '.join(choices)}{hint}")
     return name
 
 
@@ -86,11 +90,33 @@ def check_store(folder: str | None) -> None:
         raise UsageError(f"store {folder!r} is not a folder; give the folder that reproduce wrote to")
 
 
+def option(text: str) -> tuple[str, Any]:
+    """``"iterations=500"``: a name and a value, read as JSON (also True, False, None), else as text."""
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals or not value.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, such as iterations=500")
+    words = {"True": True, "False": False, "None": None}
+    if value in words:
+        return name, words[value]
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def add_quantization(parser: argparse.ArgumentParser) -> None:
     """``--recipe``, ``--bits`` and the calibration they need."""
     parser.add_argument("--recipe", help="quantize with this recipe, such as minmax")
     parser.add_argument(
         "--bits", type=bits, metavar="B", help="bits, or weight,activation bits; with --recipe (default 8)"
+    )
+    parser.add_argument(
+        "--recipe-option",
+        type=option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the recipe, such as schedule=laptop or iterations=500; repeatable",
     )
     parser.add_argument(
         "--calibration", default="builtin", metavar="SET", help="calibration images (default: %(default)s)"
@@ -120,19 +146,36 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the datasets (default: $SQLIB_DATA)")
 
 
-def check_quantization(args: argparse.Namespace) -> None:
-    """Find unknown names before anything slow happens."""
+def quantization(args: argparse.Namespace) -> Recipe | None:
+    """The recipe that is asked for, with its options checked before anything slow happens.
+
+    ``args.recipe`` becomes the recipe's own name: ``MinMax``, ``2DQuant`` and ``DBDC+Pac`` are understood.
+    """
     if args.recipe is None:
-        if args.bits is not None:
-            raise UsageError("--bits needs --recipe")
-        return
+        for given, name in ((args.bits, "--bits"), (args.recipe_option, "--recipe-option")):
+            if given:
+                raise UsageError(f"{name} needs --recipe")
+        return None
     from sqlib import datasets, recipes
+    from sqlib.errors import InputError
 
-    known("recipe", args.recipe, recipes.names())
+    args.recipe = recipes.canonical(args.recipe) or known("recipe", args.recipe, recipes.names())
     known("calibration set", args.calibration, datasets.names())
+    names = [name for name, _ in args.recipe_option]
+    if "bits" in names:
+        raise UsageError("--recipe-option bits: give --bits")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--recipe-option {twice} is given {names.count(twice)} times")
+    try:
+        return recipes.create(
+            args.recipe, bits=8 if args.bits is None else args.bits, **dict(args.recipe_option)
+        )
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
-def network(args: argparse.Namespace, model: str) -> nn.Module:
+def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.Module:
     """The network of a command: by name, with its own or given weights, quantized where asked."""
     from sqlib import models
 
@@ -144,11 +187,16 @@ def network(args: argparse.Namespace, model: str) -> nn.Module:
     else:
         loaded = models.pretrained(model, scale=args.scale, allow_unverified=args.allow_unverified)
     loaded = loaded.eval()
-    if args.recipe is not None:
-        from sqlib import quantize_model, recipes
+    if recipe is not None:
+        from sqlib import _progress, quantize_model
+        from sqlib.cli._progress import FitProgress
 
-        recipe = recipes.create(args.recipe, bits=8 if args.bits is None else args.bits)
-        loaded = quantize_model(loaded, recipe, calibration(args)).eval()
+        schedule = getattr(recipe, "schedule", None)
+        label = recipe.name if schedule is None else f"{recipe.name} (schedule {schedule})"
+        shorter = schedule == "published" and "laptop" in getattr(recipe, "schedules", {})
+        hint = "; --recipe-option schedule=laptop takes fewer" if shorter else ""
+        with FitProgress(label, hint) as progress, _progress.heard_by(progress):
+            loaded = quantize_model(loaded, recipe, calibration(args)).eval()
     return loaded.to(args.device)
 
 

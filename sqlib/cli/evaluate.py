@@ -30,12 +30,13 @@ def run(args: argparse.Namespace) -> None:
     _common.known("network", args.model, models.names())
     _common.known("dataset", args.dataset, datasets.names())
     _common.known("protocol", args.protocol, metrics.PROTOCOLS)
-    _common.check_quantization(args)
+    recipe = _common.quantization(args)
+    _common.check_device(args.device)
     with _common.quiet_stdout(args.json):
         dataset = datasets.load(args.dataset, data_dir=args.data_dir)
         if args.first is not None:
             dataset = dataset.subset(args.first)
-        model = _common.network(args, args.model)
+        model = _common.network(args, args.model, recipe)
         scores = evaluate.evaluate(
             model,
             dataset,
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
                 "dataset": dataset.name,
                 "recipe": args.recipe,
                 "bits": (args.bits or 8) if args.recipe else None,
+                "recipe_options": dict(args.recipe_option),
                 "psnr": scores.psnr,
                 "ssim": scores.ssim,
                 "protocol": scores.protocol.id,

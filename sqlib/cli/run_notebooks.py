@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from sqlib.cli import _common
 
@@ -37,8 +38,6 @@ def add(commands: _common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Execute them all; name the failing ones at the end."""
-    from pathlib import Path
-
     from sqlib.errors import InputError, SqlibError
     from sqlib.experiments import definitions
     from sqlib.experiments.notebook import check_parameters, run_notebook, select_notebooks
@@ -46,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     _common.known("profile", args.profile, definitions.PROFILES)
     given = {name: _value(value) for name, value in args.parameter}
     notebooks = select_notebooks(args.notebooks, args.only)
+    _check_targets(Path(args.outdir), Path(args.notebooks), [path.name for path in notebooks])
     params = {"profile": args.profile, **given}
     for path in notebooks:  # all of them before the first runs: a typing error costs no time
         try:
@@ -70,6 +70,20 @@ def run(args: argparse.Namespace) -> None:
     if failed:
         raise _common.Failure(f"{len(failed)} of {len(notebooks)} notebooks failed: {', '.join(failed)}")
     print(f"{len(notebooks)} notebooks executed into {args.outdir}")
+
+
+def _check_targets(outdir: Path, sources: Path, names: list[str]) -> None:
+    """No executed notebook may land on a source, whatever the folders are called and linked to."""
+    if outdir.exists() and not outdir.is_dir():
+        raise _common.UsageError(f"{str(outdir)!r} is not a folder")
+    for name in names:
+        target = outdir / name
+        if target.exists():
+            same = next((s for s in sorted(sources.glob("*.ipynb")) if target.samefile(s)), None)
+            if same is not None:
+                raise _common.UsageError(
+                    f"{str(target)!r} would overwrite the source {str(same)!r}: give another OUTDIR"
+                )
 
 
 def _value(text: str) -> int | float | str | None:

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlib._checks import check_bits, check_clip, check_percentile, check_steps, check_variant
+from sqlib.codebook._arrays import as_array
 from sqlib.codebook._search import Search
 from sqlib.codebook.bounds import Bounds, grid_constants
 from sqlib.codebook.density import BINS, clip_density, clip_or_default
 from sqlib.codebook.dobi import search_dobi
-from sqlib.codebook.histogram import Histogram, real_array
+from sqlib.codebook.histogram import Histogram
 from sqlib.codebook.mse import search_mse
 from sqlib.codebook.oracle import TINY, flat, smallest_largest
 from sqlib.errors import InputError
@@ -159,7 +160,7 @@ def _integer(name: str, value: Any, expected: str) -> int:
 
 def _rows(values: Any, axis: int | None) -> list[NDArray[np.floating]]:
     """The data of each range as a contiguous array (n,)."""
-    x = real_array(values, "fit_bounds")
+    x = as_array(values, "fit_bounds")
     if x.dtype.kind not in "fiu" or x.size == 0:
         raise InputError(f"fit_bounds: {x.size} values of dtype {x.dtype}, expected at least one real number")
     if axis is None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib.codebook._arrays import as_array
 from sqlib.errors import InputError
 
 BINS = 8192
@@ -62,7 +63,7 @@ class Histogram:
         """Add an array of finite real numbers of any shape; O(n)."""
         from sqlib.kernels.histogram import add_histogram
 
-        x = real_array(values, "Histogram.add")
+        x = as_array(values, "Histogram.add")
         if x.dtype.kind not in "fiub":
             raise InputError(f"Histogram.add: {x.size} values of dtype {x.dtype}, expected real numbers")
         if x.dtype not in (np.float32, np.float64):
@@ -110,14 +111,3 @@ class Histogram:
 def _is_number(value: Any) -> bool:
     """Real and finite, of Python or NumPy; True is none."""
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
-
-
-def real_array(values: Any, what: str) -> NDArray[Any]:
-    """The values as an array; InputError for what NumPy cannot read, and for masks, which it would drop."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise InputError(f"{what}: a masked array; pass values.compressed(), or fill the masked values")
-    try:
-        return np.asarray(values)
-    # Ragged lists; tensors on another device, with gradients or in bfloat16.
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what}: {type(values).__name__} cannot be read as an array: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib.codebook._arrays import as_array
 from sqlib.codebook.universal import WORDS, denominator
 from sqlib.errors import InputError
 
@@ -161,7 +162,7 @@ class LatticeHistogram:
 
 def real_array(values: Any) -> NDArray[Any]:
     """`values` as a float32 or float64 array (half precision widened, integers as float64)."""
-    x = np.asarray(values)
+    x = as_array(values, "fit_codebook")
     if x.dtype.kind not in "fiub":
         raise InputError(f"values of dtype {x.dtype}: expected real numbers")
     if x.dtype in (np.float32, np.float64):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlib._checks import check_bits
+from sqlib.codebook._arrays import as_array
 from sqlib.codebook.bounds import Bounds, grid_constants
 from sqlib.codebook.histogram import Histogram
 from sqlib.errors import InputError
@@ -175,7 +176,7 @@ def _prepare(
             )
         used = values.counts > 0
         return bits, values.centres()[None, used], values.counts[used].astype(np.float64), ()
-    x = np.asarray(values)
+    x = as_array(values, "values")
     if x.dtype.kind not in "fiu" or x.size == 0:
         raise InputError(f"{x.size} values of dtype {x.dtype}, expected at least one real number")
     x = x.astype(np.float64, copy=False)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sqlib.codebook._arrays import as_array
 from sqlib.errors import InputError
 
 
@@ -153,7 +154,7 @@ def quantize(x: NDArray[Any], codebook: Codebook) -> NDArray[Any]:
     InputError
         For NaN, values that are not floating-point, and a channel axis that does not fit.
     """
-    x = np.asarray(x)
+    x = as_array(x, "quantize")
     if x.dtype.kind != "f":
         raise InputError(
             f"quantize: dtype {x.dtype}, expected floating-point values; convert the array first"
@@ -176,7 +177,7 @@ def dequantize(codes: NDArray[Any], codebook: Codebook, dtype: DTypeLike = np.fl
     InputError
         For codes that are no integers or outside 0 .. levels - 1, and a channel axis that does not fit.
     """
-    codes = np.asarray(codes)
+    codes = as_array(codes, "dequantize")
     if codes.dtype.kind not in "iu":
         raise InputError(f"dequantize: codes of dtype {codes.dtype}, expected integers")
     if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= codebook.levels):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib.codebook._arrays import as_array
 from sqlib.codebook._problem import LatticeProblem, Problem, RowsProblem, SortedProblem
 from sqlib.codebook.exhaustive import choose_exhaustively
 from sqlib.codebook.kmeans import PAPER, RELEASE, choose_by_kmeans
@@ -128,14 +129,19 @@ def _choose(
             'fit_codebook: method="kmeans" cannot force a point; include_zero needs "exact", "exhaustive" or '
             '"release"'
         )
-    rng = np.random.default_rng(random_state)
+    try:
+        rng = np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"random_state={random_state!r}: expected an integer of at least 0, or None"
+        ) from error
     return choose_by_kmeans(problem, levels, PAPER if method == "kmeans" else RELEASE, rng)
 
 
 def _check_candidates(candidates: Any) -> NDArray[np.float64]:
     if isinstance(candidates, UniversalSet):
         return candidates.values
-    u = np.asarray(candidates)
+    u = as_array(candidates, "candidates")
     if u.dtype.kind not in "fiu" or u.ndim != 1 or u.size == 0:
         raise InputError(
             f"candidates of shape {u.shape} and dtype {u.dtype}: expected a list of real numbers"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sqlib.codebook._arrays import as_array
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 
@@ -54,7 +55,7 @@ def quantize(x: NDArray[Any], q: Bounds) -> NDArray[Any]:
     InputError
         For NaN (no code stands for it) and for a channel axis that does not fit.
     """
-    x = np.asarray(x)
+    x = as_array(x, "quantize")
     kind = compute_dtype(x.dtype)
     lower, scale, top = _shaped_grid(q, x.ndim, kind)
     _check_channels(x, q)
@@ -73,7 +74,7 @@ def dequantize(codes: NDArray[Any], q: Bounds, dtype: DTypeLike = np.float32) ->
     InputError
         For codes that are no integers or outside 0 .. levels - 1.
     """
-    codes = np.asarray(codes)
+    codes = as_array(codes, "dequantize")
     if codes.dtype.kind not in "iu":
         raise InputError(f"dequantize: codes of dtype {codes.dtype}, expected integers")
     if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= q.levels):

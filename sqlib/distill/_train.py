@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sqlib import _progress
 from sqlib.distill._features import Taps, find_taps
 from sqlib.distill._loss import distillation_loss
 from sqlib.distill._modes import prepared, training
@@ -164,6 +165,7 @@ class _Run:
         o, variables = self.options, self.variables
         if file is not None and file.exists():
             self._load(file)
+        _progress.expect(o.iterations - len(self.curve))
         for i in range(len(self.curve), o.iterations):
             loss = self.loss(*self.samples.draw(o.batch, o.augment, self.generator))
             value = float(loss.detach())
@@ -181,6 +183,7 @@ class _Run:
             if not variables.representable():
                 raise self._stopped(i, "a bound left the range of float32")
             self.curve.append(value)
+            _progress.tick()
             if file is not None and (len(self.curve) % every == 0 or len(self.curve) == o.iterations):
                 self._save(file)
 

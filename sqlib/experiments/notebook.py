@@ -69,6 +69,8 @@ def run_notebook(
 
     source, target = Path(path).resolve(), Path(out)
     check_parameters(source, params)
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{str(out)!r} is the notebook itself; write the executed copy elsewhere")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(

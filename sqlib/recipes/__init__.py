@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlib.recipes._base import Observer, Recipe, create, from_dict, from_json, names, register
+from sqlib.recipes._base import Observer, Recipe, canonical, create, from_dict, from_json, names, register
 from sqlib.recipes.brecq import BRECQ
 from sqlib.recipes.compensated import CompensatedDFSQ
 from sqlib.recipes.dbdc_pac import DBDCPaC
@@ -29,6 +29,7 @@ __all__ = [
     "QDrop",
     "Recipe",
     "TwoDQuant",
+    "canonical",
     "create",
     "from_dict",
     "from_json",

@@ -56,6 +56,8 @@ class Recipe:
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    spellings: ClassVar[tuple[str, ...]] = ()
+    """Other names of the method, as papers write it; case and punctuation do not matter."""
 
     bits: int | tuple[int, int] = 8
 
@@ -138,23 +140,37 @@ def names() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def canonical(name: Any) -> str | None:
+    """The recipe's name for a spelling such as ``"DBDC+Pac"``, ``"Min-Max"`` or ``"2DQuant"``, else None."""
+    given = _letters(name) if isinstance(name, str) else ""
+    for known, cls in _REGISTRY.items():
+        if given and given in map(_letters, (known, cls.__name__, *vars(cls).get("spellings", ()))):
+            return known
+    return None
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
 def create(name: str, **options: Any) -> Recipe:
-    """Make a recipe by name, e.g. ``create("percentile", bits=4, percentile=99.5)``.
+    """Make a recipe by name, e.g. ``create("percentile", bits=4, percentile=99.5)``; see `canonical`.
 
     Raises
     ------
     InputError
         For an unknown name or option, or a bad value.
     """
-    if not isinstance(name, str) or name not in _REGISTRY:
-        near = difflib.get_close_matches(str(name), _REGISTRY, n=1)
+    found = canonical(name)
+    if found is None:
+        near = difflib.get_close_matches(str(name).casefold(), _REGISTRY, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"unknown recipe {name!r}: expected one of {', '.join(names())}{hint}")
-    cls = _REGISTRY[name]
+    cls = _REGISTRY[found]
     known = [f.name for f in dataclasses.fields(cls)]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise InputError(f"recipe {name!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise InputError(f"recipe {found!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     return cls(**options)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sqlib import _progress
 from sqlib._channels import channel_axis
 from sqlib.errors import InputError
 from sqlib.quantizers import UniformQuantizer
@@ -89,6 +90,8 @@ def reconstruct(
     outcomes = []
     with _frozen(model), torch.inference_mode(False), torch.enable_grad():
         units, rest = find_units(model, data)
+        stages = list(stages)
+        _progress.expect(len(units) * sum(stage.iterations for stage in stages))
         for number, stage in enumerate(stages):
             generator = torch.Generator().manual_seed(recipe.seed + number)
             for unit in units:
@@ -180,6 +183,7 @@ class _Learner:
                     o.step()
             if cosine is not None:
                 cosine.step()
+            _progress.tick()
 
     def _regularizer(self, i: int) -> Tensor | float:
         start = self.recipe.warmup * self.stage.iterations

@@ -79,6 +79,7 @@ class CompensatedDFSQ(DFSQ):
     the `words` and `reach` that suited the old bits.
     """
 
+    spellings: ClassVar[tuple[str, ...]] = ("compensated",)
     version: ClassVar[int] = 2  # 1 took its statistics over whole planes by default
 
     words: int | None = None  # type: ignore[assignment]  # a number once the recipe is made

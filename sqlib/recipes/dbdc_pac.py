@@ -57,6 +57,7 @@ class DBDCPaC(Density):
     `TwoDQuant`.
     """
 
+    spellings: ClassVar[tuple[str, ...]] = ("PTQ4SR",)
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "release": {
             "iterations": 250,

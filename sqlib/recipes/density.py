@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_clip
 from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
@@ -38,6 +38,8 @@ class Density(Recipe):
     Batch by batch as the calibration data comes; the release uses 30 batches of 16 crops. The release
     quantizes every convolution and gives the first and the last 8 bits; here the network's `skip` decides.
     """
+
+    spellings: ClassVar[tuple[str, ...]] = ("DBDC",)
 
     clip: float | None = None
     weight_per: str = "channel"

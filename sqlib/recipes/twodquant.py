@@ -75,6 +75,7 @@ class TwoDQuant(Recipe):
     continued (see `sqlib.distill.distill`). ``model.distillation`` lists what training did.
     """
 
+    spellings: ClassVar[tuple[str, ...]] = ("2DQuant",)
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "iterations": 3000,

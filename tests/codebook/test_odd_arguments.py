@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from sqlib.codebook import Bounds, Histogram, dequantize, fit_bounds, quantize
+from sqlib.codebook import (
+    Bounds,
+    Histogram,
+    dequantize,
+    fit_bounds,
+    fit_codebook,
+    quantize,
+    universal_set,
+)
 from sqlib.errors import InputError
 
 METHODS = ("minmax", "percentile", "density", "dobi", "mse")
@@ -202,3 +210,28 @@ def test_histograms_take_real_values_and_shares_from_0_to_100() -> None:
         with pytest.raises(InputError, match="from 0 to 100"):
             histogram.percentile(q)  # type: ignore[arg-type]
     assert histogram.percentile(np.float64(0)) == 0 and histogram.percentile(100) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[[1], [1, 2]], torch.ones(3, requires_grad=True), torch.ones(3).bfloat16(), np.ma.masked_less(X, 0)],
+    ids=lambda values: type(values).__name__,
+)
+def test_what_numpy_cannot_read_is_refused_everywhere(values: object) -> None:
+    candidates = universal_set(2)
+    inside = np.linspace(-1, 1, 40)
+    codebook, bounds = fit_codebook(inside, candidates, 4), fit_bounds(inside, 2)
+    for call in (
+        lambda: fit_codebook(values, candidates, 4),
+        lambda: fit_codebook(inside, values, 4),  # type: ignore[arg-type]
+        *(lambda q=q: quantize(values, q) for q in (codebook, bounds)),  # type: ignore[arg-type]
+        *(lambda q=q: dequantize(values, q) for q in (codebook, bounds)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=r"cannot be read as an array|masked array"):
+            call()
+
+
+@pytest.mark.parametrize("state", ["x", -1, 1.5])
+def test_seeds_that_are_none(state: object) -> None:
+    with pytest.raises(InputError, match="random_state"):
+        fit_codebook(np.linspace(-1, 1, 40), universal_set(2), 4, method="kmeans", random_state=state)  # type: ignore[arg-type]
