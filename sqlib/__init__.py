@@ -33,6 +33,7 @@ _SUBMODULES = {
     "kernels",
     "metrics",
     "models",
+    "patches",
     "plots",
     "quantizers",
     "recipes",

@@ -6,14 +6,14 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from sqlib import metrics
 from sqlib._device import usable_device
@@ -21,10 +21,13 @@ from sqlib.datasets import Pair
 from sqlib.errors import InputError
 from sqlib.images import as_rgb
 from sqlib.metrics import DEFAULT, Protocol
+from sqlib.patches import Grid, Tiling, merge, split
+from sqlib.patches.tiling import check_tiling
 
 __all__ = ["Scores", "evaluate", "super_resolve"]
 
 
+_PIXELS_AT_ONCE = 2**17  # in a batch of patches: larger ones gain no time on a CPU, and memory is bounded
 _IMPLAUSIBLE = 16.0  # no picture in 0..1; networks that diverge or compute in 0..255 get there
 
 
@@ -67,15 +70,22 @@ class Scores:
 
 
 def super_resolve(
-    model: nn.Module, lr: NDArray[np.uint8], *, device: str | torch.device = "cpu"
+    model: nn.Module,
+    lr: NDArray[np.uint8],
+    *,
+    tiling: Tiling | None = None,
+    device: str | torch.device = "cpu",
 ) -> NDArray[np.float32]:
-    """Upscale one image, whole, without tiling.
+    """Upscale one image, whole or patch by patch.
 
     Parameters
     ----------
     model : network with input (1, 3, h, w) in [0, 1]; moved to ``device``, used in evaluation mode, and
         left in the mode it was in. It gets the input in its own dtype (half and bfloat16 networks too)
     lr : uint8 (h, w, 3)
+    tiling : how to cut ``lr``, in its pixels; None for the whole image. Patches of one size go through the
+        network as batches of at most 2^17 pixels (14 patches of 96 x 96), a larger patch alone. Of the
+        upscaled patches the middle is kept (:func:`sqlib.patches.merge`)
     device : "cpu", "cuda", ...
 
     Returns
@@ -86,9 +96,16 @@ def super_resolve(
     ------
     InputError
         Not an image, an unusable device, an output that is not an image, NaN or infinite values.
+
+    Notes
+    -----
+    A network of convolutions gives the pixels of the whole image, up to float rounding, if the overlap is at
+    least twice the radius of its receptive field. One that looks at statistics of its whole input does not
+    (SubsetQuantizer, channel attention, a bit selector), whatever the overlap: patches are another protocol.
     """
+    check_tiling(tiling)
     with _ready(model, device) as where:
-        return _run(model, as_rgb(lr, "super_resolve"), where)
+        return _run(model, as_rgb(lr, "super_resolve"), where, tiling)
 
 
 def evaluate(
@@ -97,6 +114,7 @@ def evaluate(
     *,
     scale: int,
     protocol: str | Protocol = DEFAULT,
+    tiling: Tiling | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Scores:
@@ -108,14 +126,17 @@ def evaluate(
     dataset : :class:`sqlib.datasets.Dataset` or anything with ``name``, ``len`` and ``pairs(scale)``
     scale : must be the network's own
     protocol : preset name or :class:`sqlib.metrics.Protocol`
+    tiling : as in :func:`super_resolve`; it becomes part of the scores' protocol. Default: that of
+        ``protocol``, which is None in all presets
     progress : show a bar on standard error
 
     Raises
     ------
     InputError
-        Wrong scale, empty set, an image too small for crop and window (the message names it), NaN outputs.
+        Wrong scale, empty set, an image too small for crop and window (the message names it), NaN outputs,
+        a protocol of another tiling.
     """
-    rules = metrics.protocol(protocol)
+    rules = _with_tiling(metrics.protocol(protocol), tiling)
     own = getattr(model, "scale", scale)
     if own != scale:
         raise InputError(
@@ -128,7 +149,7 @@ def evaluate(
     with _ready(model, device) as where:
         for pair in _progress(dataset.pairs(scale), len(dataset), dataset.name, progress):
             try:
-                sr = _run(model, as_rgb(pair.lr, "the low-resolution image"), where)
+                sr = _run(model, as_rgb(pair.lr, "the low-resolution image"), where, rules.tiling)
                 scores = {
                     "psnr": metrics.psnr(sr, pair.hr, rules, scale=scale),
                     "ssim": metrics.ssim(sr, pair.hr, rules, scale=scale),
@@ -169,24 +190,23 @@ def _ready(model: nn.Module, device: str | torch.device) -> Iterator[torch.devic
             module.training = training
 
 
-def _run(model: nn.Module, lr: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
-    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
-    with torch.inference_mode():
-        out = model(x.to(device, _dtype(model)))
-    if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != (1, 3):
-        shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        raise InputError(f"the network returned {shape} for one image; expected (1, 3, H, W)")
-    scale = getattr(model, "scale", None)
-    if scale is not None and tuple(out.shape[2:]) != (scale * lr.shape[0], scale * lr.shape[1]):
+def _with_tiling(rules: Protocol, tiling: Tiling | None) -> Protocol:
+    check_tiling(tiling)
+    if tiling is None or tiling == rules.tiling:
+        return rules
+    if rules.tiling is not None:
         raise InputError(
-            f"the network returned {tuple(out.shape[2:])} pixels for {lr.shape[:2]}; expected x{scale}"
+            f"the protocol is {rules.id}, evaluation was asked with {tiling.id}: give one tiling"
         )
-    if not out.is_floating_point():
-        raise InputError(f"the network returned {out.dtype}; expected floating point, white 1.0")
-    out = out.float()
-    bad = int((~torch.isfinite(out)).sum())
-    if bad:
-        raise InputError(f"the network returned {bad} NaN or infinite values: check its weights")
+    return replace(rules, tiling=tiling)
+
+
+def _run(
+    model: nn.Module, lr: NDArray[np.uint8], device: torch.device, tiling: Tiling | None
+) -> NDArray[np.float32]:
+    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
+    x = x.to(device, _dtype(model))
+    out = _forward(model, x) if tiling is None else _by_patches(model, x, tiling)
     largest = float(out.max())
     if largest > _IMPLAUSIBLE:
         warnings.warn(
@@ -196,6 +216,45 @@ def _run(model: nn.Module, lr: NDArray[np.uint8], device: torch.device) -> NDArr
         )
     image: NDArray[np.float32] = (out[0] * 255).permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(image)
+
+
+def _by_patches(model: nn.Module, x: Tensor, tiling: Tiling) -> Tensor:
+    """What ``model`` makes of the patches of ``x`` (1, 3, h, w), put together."""
+    grid = Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap)
+    patches = split(x, grid)
+    alike: dict[torch.Size, list[int]] = {}
+    for number, patch in enumerate(patches):
+        alike.setdefault(patch.shape, []).append(number)
+    found: dict[int, Tensor] = {}
+    for (_, _, height, width), numbers in alike.items():
+        step = max(1, _PIXELS_AT_ONCE // (height * width))
+        for start in range(0, len(numbers), step):
+            batch = numbers[start : start + step]
+            out = _forward(model, torch.cat([patches[number] for number in batch]))
+            found.update(zip(batch, out.split(1)))
+    upscaled = [found[number] for number in range(len(patches))]
+    return merge(upscaled, grid, upscaled[0].shape[2] // grid.boxes[0].height)
+
+
+def _forward(model: nn.Module, x: Tensor) -> Tensor:
+    """One pass over images (N, 3, h, w), with every check that a batch allows: float32, finite."""
+    with torch.inference_mode():
+        out = model(x)
+    n, size = len(x), tuple(x.shape[2:])
+    if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != (n, 3):
+        shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        given = "one image" if n == 1 else f"a batch of {n}"
+        raise InputError(f"the network returned {shape} for {given}; expected ({n}, 3, H, W)")
+    scale = getattr(model, "scale", None)
+    if scale is not None and tuple(out.shape[2:]) != (scale * size[0], scale * size[1]):
+        raise InputError(f"the network returned {tuple(out.shape[2:])} pixels for {size}; expected x{scale}")
+    if not out.is_floating_point():
+        raise InputError(f"the network returned {out.dtype}; expected floating point, white 1.0")
+    out = out.float()
+    bad = int((~torch.isfinite(out)).sum())
+    if bad:
+        raise InputError(f"the network returned {bad} NaN or infinite values: check its weights")
+    return out
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

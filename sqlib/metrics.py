@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from sqlib._levels import as_levels, check_ranges
 from sqlib._pixels import to_uint8
 from sqlib.errors import InputError
+from sqlib.patches import Tiling
+from sqlib.patches.tiling import check_tiling
 
 __all__ = ["DEFAULT", "PROTOCOLS", "Protocol", "luma", "protocol", "psnr", "ssim"]
 
@@ -61,6 +63,9 @@ class Protocol:
         Round the luma plane to whole numbers, as MATLAB does when rgb2ycbcr is given uint8.
     ssim_color : str, optional
         Plane of SSIM where it differs from ``color``.
+    tiling : Tiling, optional
+        How :func:`sqlib.evaluate.evaluate` cuts what the network sees; None for whole images. The comparison
+        itself is of whole images.
     """
 
     color: str = "Y-BT601"
@@ -68,6 +73,7 @@ class Protocol:
     rounding: str = "uint8"
     luma_rounding: bool = False
     ssim_color: str | None = None
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         for color in (self.color, self.ssim_color or self.color):
@@ -83,6 +89,7 @@ class Protocol:
             isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0
         ):
             raise InputError(f"crop is {self.crop!r}; expected 'scale', 'scale+6' or a number of pixels >= 0")
+        check_tiling(self.tiling)
 
     @property
     def id(self) -> str:
@@ -92,6 +99,8 @@ class Protocol:
             parts.append("integer-luma")
         if self.ssim_color not in (None, self.color):
             parts.append(f"ssim={self.ssim_color}")
+        if self.tiling is not None:
+            parts.append(self.tiling.id)
         return "/".join(parts)
 
     def border(self, scale: float | None) -> int:
@@ -106,8 +115,11 @@ class Protocol:
         return ceil(scale) + (6 if self.crop == "scale+6" else 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dict that JSON can hold; inverse of :meth:`from_dict`."""
-        return asdict(self)
+        """Plain dict that JSON can hold, ``tiling`` only where there is one; inverse of :meth:`from_dict`."""
+        values = asdict(self)
+        if self.tiling is None:
+            del values["tiling"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Protocol:
@@ -117,6 +129,9 @@ class Protocol:
             raise InputError(
                 f"unknown protocol fields {sorted(unknown)}; known: {[f.name for f in fields(cls)]}"
             )
+        tiling = values.get("tiling")
+        if isinstance(tiling, dict):
+            values = {**values, "tiling": Tiling.from_dict(tiling)}
         return cls(**values)
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from sqlib.cli import _common
+from sqlib.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlib.patches import Tiling
 
 
 def add(commands: _common.Subparsers) -> None:
@@ -16,6 +21,15 @@ def add(commands: _common.Subparsers) -> None:
     parser.add_argument("--dataset", required=True, metavar="D", help="dataset, such as set5 or builtin")
     _common.add_weights(parser)
     parser.add_argument("--protocol", default="default", help="how to score (default: %(default)s)")
+    parser.add_argument(
+        "--patch", type=_common.positive, metavar="P", help="cut into patches of P low-resolution pixels"
+    )
+    parser.add_argument(
+        "--overlap",
+        type=_common.seed,
+        metavar="O",
+        help="pixels that patches share, with --patch (default: 0)",
+    )
     parser.add_argument("--first", type=_common.positive, metavar="N", help="only the first N images")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     _common.add_quantization(parser)
@@ -30,8 +44,13 @@ def run(args: argparse.Namespace) -> None:
     _common.known("network", args.model, models.names())
     _common.known("dataset", args.dataset, datasets.names())
     _common.known("protocol", args.protocol, metrics.PROTOCOLS)
+<<<<<<< HEAD
     recipe = _common.quantization(args)
     _common.check_device(args.device)
+=======
+    tiling = _tiling(args.patch, args.overlap)
+    _common.check_quantization(args)
+>>>>>>> h-patches
     with _common.quiet_stdout(args.json):
         dataset = datasets.load(args.dataset, data_dir=args.data_dir)
         if args.first is not None:
@@ -42,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             dataset,
             scale=args.scale,
             protocol=metrics.PROTOCOLS[args.protocol],
+            tiling=tiling,
             device=args.device,
             progress=not args.json and sys.stderr.isatty(),
         )
@@ -68,3 +88,17 @@ def run(args: argparse.Namespace) -> None:
     label = f"{args.model} x{args.scale}" + (f" {args.recipe} {args.bits or 8} bit" if args.recipe else "")
     print(f"{label} on {dataset.name} ({scores.n} images): {scores.psnr:.3f} dB, SSIM {scores.ssim:.4f}")
     print(f"protocol {scores.protocol.id}; {scores.seconds:.1f} s")
+
+
+def _tiling(patch: int | None, overlap: int | None) -> Tiling | None:
+    """None for whole images; a usage error for an overlap that does not fit."""
+    from sqlib.patches import Tiling
+
+    if patch is None:
+        if overlap is not None:
+            raise _common.UsageError("--overlap needs --patch")
+        return None
+    try:
+        return Tiling(patch, overlap or 0)
+    except InputError as error:
+        raise _common.UsageError(str(error)) from None
