@@ -44,13 +44,9 @@ def run(args: argparse.Namespace) -> None:
     _common.known("network", args.model, models.names())
     _common.known("dataset", args.dataset, datasets.names())
     _common.known("protocol", args.protocol, metrics.PROTOCOLS)
-<<<<<<< HEAD
+    tiling = _tiling(args.patch, args.overlap)
     recipe = _common.quantization(args)
     _common.check_device(args.device)
-=======
-    tiling = _tiling(args.patch, args.overlap)
-    _common.check_quantization(args)
->>>>>>> h-patches
     with _common.quiet_stdout(args.json):
         dataset = datasets.load(args.dataset, data_dir=args.data_dir)
         if args.first is not None:
