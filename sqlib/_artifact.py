@@ -38,9 +38,16 @@ def write(path: str | PathLike[str], manifest: Mapping[str, Any], tensors: Mappi
 
     try:
         path = Path(path)
+        check_output(path, overwrite=True)
     except TypeError:
         raise InputError(f"path is {type(path).__name__}, expected the name of a file to write") from None
-    check_output(path, overwrite=True)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # too long, or with characters that no name has
+        raise InputError(f"{str(path)[:80]!r} cannot be the name of a file: {error.args[-1]}") from error
+    empty = next((name for name, t in tensors.items() if t.device.type == "meta"), None)
+    if empty is not None:
+        raise InputError(f"tensor {empty!r} is on the meta device, which holds no values; load them first")
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     try:
         text = _json({**manifest, "sha256": _digest(manifest, plain)})

@@ -83,7 +83,7 @@ def match(saved: Identity, tensors: Mapping[str, Tensor], network: nn.Module) ->
 
 def _match_modules(saved: Mapping[str, Mapping[str, Any]], modules: Mapping[str, nn.Module]) -> None:
     odd = []
-    for path in [*saved, *modules]:
+    for path in dict.fromkeys([*saved, *modules]):
         there = saved.get(path, {"type": "missing"})
         here = _settings(path, modules[path]) if path in modules else {"type": "missing"}
         where = f"module {path!r}" if path else "the network"

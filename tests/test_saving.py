@@ -401,7 +401,13 @@ def test_writing_is_atomic(saved, monkeypatch):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [(".", "is a folder"), ("none/q.safetensors", "does not exist"), (None, "path is NoneType")],
+    [
+        ("a" * 300, "cannot be the name of a file"),
+        ("a\0b", "cannot be the name of a file: embedded null byte"),
+        (".", "is a folder"),
+        ("none/q.safetensors", "does not exist"),
+        (None, "path is NoneType"),
+    ],
 )
 def test_bad_places(path, message, tmp_path):
     with pytest.raises(InputError, match=message):
@@ -455,6 +461,17 @@ def test_quantizers_of_ones_own(tmp_path, monkeypatch):
         pytest.raises(InputError, match="class 'own' is unknown, expected one of identity, "),
     ):
         sqlib.load_quantized(path, cnn(1))
+
+
+def test_tensors_that_cannot_be_written(saved):
+    model, path = saved
+    old = path.read_bytes()
+    model.network.register_buffer("extra", torch.zeros(2, dtype=torch.complex128))
+    with pytest.raises(InputError, match=r"safetensors cannot hold these tensors \(torch.complex128, "):
+        model.save(path)
+    with pytest.raises(InputError, match=r"tensor 'network.head.weight' is on the meta device"):
+        model.to("meta").save(path)
+    assert path.read_bytes() == old
 
 
 def test_recipe_that_is_not_json(tmp_path):
@@ -569,7 +586,7 @@ def test_another_setting_of_ones_own_module(tmp_path):
             return self.factor * self.body(x)
 
     sqlib.quantize_model(Scaled(0.1), MinMax(4), data(), skip=[]).save(tmp_path / "q.safetensors")
-    with pytest.warns(UserWarning, match=r"the network has factor=0.1 in the file, 1.0 in the network"):
+    with pytest.warns(UserWarning, match=r"^the network has factor=0.1 in the file, 1.0 in the network: res"):
         sqlib.load_quantized(tmp_path / "q.safetensors", Scaled(1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
