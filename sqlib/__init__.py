@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sqlib.loading import load_quantized
     from sqlib.operands import record_operands
     from sqlib.quantize import QuantizedModel, quantize_model
 
-__all__ = ["QuantizedModel", "__version__", "quantize_model", "record_operands"]
+__all__ = ["QuantizedModel", "__version__", "load_quantized", "quantize_model", "record_operands"]
 
 _LAZY = {
+    "load_quantized": "sqlib.loading",
     "quantize_model": "sqlib.quantize",
     "QuantizedModel": "sqlib.quantize",
     "record_operands": "sqlib.operands",

@@ -95,7 +95,7 @@ def _check_replaceable(path: Path) -> None:
     except OSError:  # nothing there yet
         return
     if not stat.S_ISREG(mode):
-        raise InputError(f"{str(path)!r} is not a regular file; give the name of an image file to write")
+        raise InputError(f"{str(path)!r} is not a regular file; give the name of a file to write")
     # The bits, not os.access: renaming over the file would succeed whatever they say, and root may all.
     if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(f"{str(path)!r} is write-protected; remove it first or write elsewhere")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sqlib import _skip
+from sqlib import _saving, _skip
 from sqlib._batches import batches
 from sqlib._calibrate import calibrate
 from sqlib._checks import FULL_PRECISION
@@ -29,11 +29,12 @@ from sqlib.recipes import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
 
     import pandas as pd
 
 # What evaluation asks a network for; carried over from the network that was quantized.
-_CARRIED = ("scale", "name", "weights_id", "default_skip")
+CARRIED = ("scale", "name", "weights_id", "default_skip")
 
 
 def quantize_model(
@@ -137,7 +138,7 @@ class QuantizedModel(nn.Module):
         self.weight_keys: set[str] = set()
         self._cache = Cache()
         self.input_range: InputRange | None = None
-        for attribute in _CARRIED:
+        for attribute in CARRIED:
             if hasattr(network, attribute):
                 setattr(self, attribute, getattr(network, attribute))
 
@@ -146,6 +147,29 @@ class QuantizedModel(nn.Module):
             self.input_range.check((args, kwargs))
         with Tracer(self.network, _Inference(self)).running():
             return self.network(*args, **kwargs)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the network to one safetensors file, from which `sqlib.load_quantized` rebuilds it.
+
+        Parameters
+        ----------
+        path
+            One that is there is replaced, whatever interrupts: it is the old or the new.
+
+        Raises
+        ------
+        InputError
+            The place cannot be written to, or a quantizer or module cannot be saved; the message names it.
+        DataError
+            A full disk and the like.
+
+        Notes
+        -----
+        In it are all parameters and buffers of `network`, the quantizers with all their state, the sites, the
+        recipe and `input_range`, described by JSON in its header. Not in it are the network's code and what
+        the recipe told of its work (``reconstruction``, ``distillation``).
+        """
+        _saving.save(self, path, {name: getattr(self, name) for name in CARRIED if hasattr(self, name)})
 
     def refresh(self) -> None:
         """Give back the memory of the quantized weights; the next pass computes them again."""

@@ -31,6 +31,9 @@ _WRAPPERS = (
     *("params", "state_dict", "model_state_dict", "model_state", "model", "net_g", "netG", "net", "network"),
     *("generator", "module", "_orig_mod", "weights"),
 )
+QUANTIZED = "sqlib.quantized"
+"""Key of a safetensors header's metadata under which a quantized network says what it is."""
+
 _DEPTH = 8  # of nested wrappers; pickled dictionaries may contain themselves
 
 _MAGIC = {
@@ -80,25 +83,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         Not a path, or the file is no checkpoint, or holds anything but dense tensors. The message says what
         it is and what to do.
     """
-    try:
-        path = Path(path)
-    except TypeError:
+    path, value, metadata = read_file(path)
+    if QUANTIZED in metadata:
         raise InputError(
-            f"weights are loaded by path, got {type(path).__name__}: write it to a file"
-        ) from None
-    wanted = "give the path of a .safetensors, .pth or .pt file"
-    try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise DataError(f"weights file {path} {what}; {wanted}")
-        other = what_else(path)
-        if other is not None:
-            raise InputError(f"{path} cannot be read as weights: it is {other}")
-        value, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_torch(path), {})
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"weights file {path} cannot be read: {error.strerror}; {wanted}") from error
+            f"{path} is a quantized network, whose weights a recipe may have changed; load it with "
+            "sqlib.load_quantized(path, network)"
+        )
     tensors, prefix = _unprefixed(_state(value, path), path)
     for key, tensor in tensors.items():
         kind = _unusual(tensor)
@@ -107,6 +97,41 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 f"{path}: {prefix}{key} {kind}; expected dense tensors with values, as of model.state_dict()"
             )
     return Checkpoint({key: tensor.detach() for key, tensor in tensors.items()}, metadata, prefix)
+
+
+def read_file(path: str | Path, *, pickled: bool = True) -> tuple[Path, Any, dict[str, str]]:
+    """What a checkpoint file holds, as it stands there: (path, content, metadata of a safetensors header).
+
+    Parameters
+    ----------
+    path
+        Of a file.
+    pickled
+        Whether a file of `torch.save` is read as well (tensors and plain data only).
+    """
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(
+            f"weights are loaded by path, got {type(path).__name__}: write it to a file"
+        ) from None
+    wanted = f"give the path of a {'.safetensors, .pth or .pt' if pickled else '.safetensors'} file"
+    try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise DataError(f"weights file {path} {what}; {wanted}")
+        other = what_else(path)
+        if other is not None:
+            raise InputError(f"{path} cannot be read as weights: it is {other}")
+        if _is_safetensors(path):
+            return path, *_read_safetensors(path)
+        if not pickled:
+            raise InputError(f"{path} is not a safetensors file; {wanted}")
+        return path, _read_torch(path), {}
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"weights file {path} cannot be read: {error.strerror}; {wanted}") from error
 
 
 def what_else(path: Path) -> str | None:

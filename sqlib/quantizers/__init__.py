@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
+from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.quantizers.subset import SubsetQuantizer
 from sqlib.quantizers.subset_observer import SubsetObserver
 from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
@@ -13,9 +15,11 @@ __all__ = [
     "DensityObserver",
     "HistogramObserver",
     "RangeObserver",
+    "RoundedWeight",
     "SubsetObserver",
     "SubsetQuantizer",
     "UniformQuantizer",
     "dequantize",
     "quantize",
+    "saved_as",
 ]

@@ -32,6 +32,8 @@ class QuantizerState(nn.Module):
         Every attribute is an integer, a truth value or None.
     packed
         Names of tensors that are the quantized values themselves, not something that goes with them.
+    labels
+        Names of attributes that only say where the quantizer comes from; kept by `options` alone.
 
     Notes
     -----
@@ -44,9 +46,14 @@ class QuantizerState(nn.Module):
     checked: ClassVar[tuple[str, ...]] = ()
     carried: ClassVar[tuple[str, ...]] = ()
     packed: ClassVar[tuple[str, ...]] = ()
+    labels: ClassVar[tuple[str, ...]] = ("method",)
 
     # What was derived from the tensors, and what it was derived from; looked at, never trusted.
     _known: Any = None
+
+    def options(self) -> dict[str, Any]:
+        """The attributes by name: with the tensors, all that ``rebuild`` needs to make an equal quantizer."""
+        return {name: getattr(self, name) for name in (*self.checked, *self.carried, *self.labels)}
 
     def get_extra_state(self) -> Tensor:
         """The attributes, in the order of their names in `checked` and `carried`; None is `NONE`."""

@@ -8,6 +8,7 @@ With stored codes c, the weight follows its bounds and nothing else:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
-from sqlib.quantizers.uniform import UniformQuantizer
+from sqlib.quantizers._saved import saved_as
+from sqlib.quantizers.uniform import UniformQuantizer, _saved_bounds
 
 
+@saved_as("rounded-weight")
 class RoundedWeight(UniformQuantizer):
     """Fake-quantizer of one weight: returns ``scale * code + lower`` of stored codes, whatever it is given.
 
@@ -52,6 +55,14 @@ class RoundedWeight(UniformQuantizer):
             raise InputError(f"RoundedWeight: codes must be integers from 0 to {bounds.levels - 1}")
         self.register_buffer("code_values", codes.to(torch.float32))
         self._check(codes)
+
+    @classmethod
+    def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RoundedWeight:
+        """From `options` and the tensors of the state dict."""
+        quantizer = cls(_saved_bounds(options, tensors), tensors["code_values"])
+        if options["trainable"]:
+            quantizer.learnable()
+        return quantizer
 
     @property
     def stored(self) -> Tensor:

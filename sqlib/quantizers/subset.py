@@ -12,7 +12,7 @@ float16 and bfloat16 are computed in float32 and cast back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sqlib._checks import check_flag, check_integer
 from sqlib.codebook import Codebook
 from sqlib.codebook import quantize as nearest
 from sqlib.errors import InputError
 from sqlib.kernels.nearest import NearestTable, nearest_table
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
 from sqlib.quantizers._memory import empty_like
+from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers.planes import (
     from_planes,
@@ -45,6 +47,7 @@ class Encoded(NamedTuple):
     statistics: Statistics
 
 
+@saved_as("subset")
 class SubsetQuantizer(QuantizerState):
     """Fake-quantizer to the nearest of freely placed points, after normalization.
 
@@ -125,6 +128,22 @@ class SubsetQuantizer(QuantizerState):
             raise InputError("scale: expected positive, finite numbers")
         self.register_buffer("scale", fixed)
         self._table(torch.float32)  # refuses unusable points now rather than in the first forward pass
+
+    @classmethod
+    def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SubsetQuantizer:
+        """From `options` and the tensors of the state dict."""
+        for name in ("centre", "channelwise"):
+            check_flag(name, options[name])
+        denominator, scale, nan = options["denominator"], tensors.get("scale"), np.array(np.nan)
+        if denominator is not None:
+            check_integer("denominator", denominator, 1, 2**53)
+        quantizer = cls(
+            Codebook(tensors["points"].double().numpy(), nan, nan, options["method"]),
+            scale=None if scale is None else scale.double().numpy(),
+            **{name: options[name] for name in ("axis", "centre", "channelwise", "patch", "sample_axis")},
+        )
+        quantizer.denominator = denominator
+        return quantizer
 
     def codebook(self) -> Codebook:
         """The present points as NumPy data (error NaN: they may have been loaded)."""

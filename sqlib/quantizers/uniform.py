@@ -9,6 +9,7 @@ float32 and cast back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
 from sqlib.quantizers._memory import empty_like
+from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers._straight_through import StraightThrough, kernel_takes, wide_dtype
 
 
+@saved_as("uniform")
 class UniformQuantizer(QuantizerState):
     """Fake-quantizer with fixed bounds: input of any shape and float dtype, output of the same.
 
@@ -49,6 +52,7 @@ class UniformQuantizer(QuantizerState):
     """
 
     checked = ("bits", "axis", "integer_zero")
+    labels = ("method", "trainable")
 
     lower: Tensor
     upper: Tensor
@@ -61,6 +65,17 @@ class UniformQuantizer(QuantizerState):
         self.method = bounds.method
         self.register_buffer("lower", torch.tensor(bounds.lower, dtype=torch.float64))
         self.register_buffer("upper", torch.tensor(bounds.upper, dtype=torch.float64))
+
+    @classmethod
+    def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> UniformQuantizer:
+        """From `options` and the tensors of the state dict."""
+        quantizer = cls(_saved_bounds(options, tensors))
+        return quantizer.learnable() if options["trainable"] else quantizer
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the bounds are parameters."""
+        return isinstance(self.lower, nn.Parameter)
 
     def learnable(self) -> UniformQuantizer:
         """Turn both bounds into parameters, in place, for training them; returns self."""
@@ -191,6 +206,12 @@ class UniformQuantizer(QuantizerState):
     def extra_repr(self) -> str:
         channels = "per tensor" if self.axis is None else f"per channel of axis {self.axis}"
         return f"bits={self.bits}, {channels}, method={self.method!r}"
+
+
+def _saved_bounds(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bounds:
+    lower, upper = (tensors[name].double().numpy() for name in ("lower", "upper"))
+    kept = {name: options[name] for name in ("bits", "method", "axis", "integer_zero")}
+    return Bounds(lower, upper, error=np.full(lower.shape, np.nan), **kept)
 
 
 def quantize(x: NDArray[Any] | Tensor, q: Bounds | UniformQuantizer) -> Any:
