@@ -160,8 +160,15 @@ def _judge_row(
                 close=close,
                 partial=partial,
                 rivals=tuple(rivals),
-                reason=gaps.explanation(row["id"])
-                or (gaps.partial_set(record["cell"]["dataset"]) if partial else ""),
+                reason=" ".join(
+                    filter(
+                        None,
+                        (
+                            gaps.explanation(row["id"]),
+                            gaps.partial_set(record["cell"]["dataset"]) if partial else "",
+                        ),
+                    )
+                ),
             )
         )
         result.update(own=own, origin=record["origin"])

@@ -129,8 +129,8 @@ def test_unshipped_weights_say_how_to_get_them(no_data: Path, monkeypatch: pytes
     monkeypatch.delenv("SQLIB_WEIGHTS", raising=False)
     with pytest.raises(DataError, match=r"no weights ship for edsr-large x4; shipped: .*no training config"):
         models.pretrained("edsr-large", scale=4)
-    with pytest.raises(DataError, match=r"python -m sqlib train edsr-baseline-x4 --data DIR"):
-        models.pretrained("edsr-baseline", scale=4)
+    with pytest.raises(DataError, match=r"python -m sqlib train rdn-x4 --data DIR"):
+        models.pretrained("rdn", scale=4)
     with pytest.raises(InputError, match="unknown network"):
         models.pretrained("edsr-tiny", scale=4)
 
