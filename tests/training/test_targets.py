@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import numpy as np
@@ -105,12 +104,11 @@ def test_a_full_disk_is_noticed_first_and_loses_nothing(
         with pytest.raises(DataError, match=r"cannot be written .No space left on device.; make room"):
             teacher_targets(teacher, images, scale=2, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
-    usage = os.statvfs(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr("shutil.disk_usage", lambda _p: type("Usage", (), {"free": 1000})())
         with pytest.raises(DataError, match="MB are free"):
             teacher_targets(teacher, images, scale=2, folder=tmp_path)
-    assert usage.f_bsize > 0 and len(teacher_targets(teacher, images, scale=2, folder=tmp_path)) == 3
+    assert len(teacher_targets(teacher, images, scale=2, folder=tmp_path)) == 3
 
 
 class Scaled(SRNetwork):
