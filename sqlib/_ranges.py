@@ -15,8 +15,8 @@ from sqlib.models import SRNetwork
 
 FAR = 4
 """An input is far outside the calibrated range beyond this many widths of it."""
-TINY = 1 / 100
-"""An input is tiny if its largest magnitude is below this share of the calibrated one."""
+TINY = 1 / 200
+"""An input is tiny if its largest magnitude is below this share of the calibrated one: 0..1 beside 0..255."""
 
 
 def extent(found: Iterable[Tensor]) -> tuple[float, float] | None:

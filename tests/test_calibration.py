@@ -428,3 +428,14 @@ def test_weights_without_values_or_density():
     sparse[0].weight = nn.Parameter(torch.eye(3).to_sparse())
     with pytest.raises(InputError, match=r"'0.weight' is stored as torch.sparse_coo; .*dense"):
         sqlib.quantize_model(sparse, MinMax(8), [torch.rand(2, 3)])
+
+
+def test_a_dark_patch_is_an_image_like_others():
+    """Up to two gray levels of 255: nothing is wrong with its units."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3))
+    quantized = sqlib.quantize_model(model, recipes.MinMax(8), [torch.rand(2, 3, 8, 8)], skip=[])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantized(torch.full((1, 3, 8, 8), 2 / 255))
+    with pytest.warns(UserWarning, match="same units"):
+        quantized(torch.rand(1, 3, 8, 8) * 255)
