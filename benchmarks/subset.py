@@ -21,7 +21,7 @@ from torch import Tensor
 
 import sqlib
 from sqlib.codebook import Codebook, universal
-from sqlib.kernels.nearest import nearest_table
+from sqlib.codebook.nearest import nearest_table
 from sqlib.kernels.normalized import fake_quantize_normalized
 from sqlib.quantizers import SubsetQuantizer
 

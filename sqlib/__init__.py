@@ -11,26 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sqlib.loading import load_quantized
-    from sqlib.operands import record_operands
-    from sqlib.quantize import QuantizedModel, quantize_model
+    from sqlib.engine import QuantizedModel, load_quantized, quantize_model, record_operands
 
 __all__ = ["QuantizedModel", "__version__", "load_quantized", "quantize_model", "record_operands"]
 
-_LAZY = {
-    "load_quantized": "sqlib.loading",
-    "quantize_model": "sqlib.quantize",
-    "QuantizedModel": "sqlib.quantize",
-    "record_operands": "sqlib.operands",
-}
+_ENGINE = {"QuantizedModel", "load_quantized", "quantize_model", "record_operands"}
 _SUBMODULES = {
     "codebook",
     "cost",
     "datasets",
-    "distill",
+    "engine",
     "errors",
     "evaluate",
     "experiments",
+    "fit",
     "images",
     "kernels",
     "metrics",
@@ -46,12 +40,12 @@ _SUBMODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _ENGINE:
+        return getattr(importlib.import_module("sqlib.engine"), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"sqlib.{name}")
     raise AttributeError(f"module 'sqlib' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_SUBMODULES})
+    return sorted({*globals(), *_ENGINE, *_SUBMODULES})

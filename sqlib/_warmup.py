@@ -21,9 +21,9 @@ class Compiled(NamedTuple):
 def warmup() -> None:
     """Call everything that leads to a kernel, on tiny data of both dtypes; the machine code stays on disk."""
     from sqlib import codebook
-    from sqlib.codebook.compensation import fit_compensated
+    from sqlib.codebook.nearest import nearest_table
     from sqlib.codebook.shift_add import multiply
-    from sqlib.kernels.nearest import nearest_table
+    from sqlib.fit.compensation.rows import fit_compensated
     from sqlib.kernels.normalized import fake_quantize_normalized, plane_statistics
     from sqlib.kernels.uniform_backward import Grid, backward
 

@@ -147,7 +147,7 @@ def test_operands_and_distillation_of_what_can_be_read_once():
     assert all(torch.equal(a, b) for a, b in zip(seen["0", "input"], data, strict=True))
     q, twin = (sqlib.quantize_model(net, MinMax(3), data) for _ in range(2))
     options = dict(iterations=3, batch=2, learning_rate=1e-2)
-    assert sqlib.distill.distill(q, Once(data), **options) == sqlib.distill.distill(twin, data, **options)
+    assert sqlib.fit.distill(q, Once(data), **options) == sqlib.fit.distill(twin, data, **options)
 
 
 def test_a_site_that_only_the_first_pass_reaches_is_not_called_quantized():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sqlib import models
-from sqlib._channels import channel_axis
+from sqlib.engine.channels import channel_axis
 from sqlib.models.swinir import SwinIR
 
 

@@ -15,17 +15,17 @@ from torch import nn
 import sqlib
 from sqlib import models
 from sqlib.codebook import Bounds
-from sqlib.distill import Options, _train, distill
-from sqlib.distill._features import find_taps
-from sqlib.distill._loss import distillation_loss
-from sqlib.distill._modes import prepared, training
-from sqlib.distill._samples import Samples, turn
-from sqlib.distill._train import _Run, learning_rate
-from sqlib.distill._variables import NARROWEST, Variables
+from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
+from sqlib.fit.distillation import Options, distill, train
+from sqlib.fit.distillation.features import find_taps
+from sqlib.fit.distillation.loss import distillation_loss
+from sqlib.fit.distillation.modes import prepared, training
+from sqlib.fit.distillation.samples import Samples, turn
+from sqlib.fit.distillation.train import _Run, learning_rate
+from sqlib.fit.distillation.variables import NARROWEST, Variables
 from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR
-from sqlib.quantize import QuantizedModel
 from sqlib.quantizers import UniformQuantizer
 from sqlib.recipes import DFSQ, DOBI, Density, MinMax
 
@@ -359,12 +359,12 @@ def test_continues_bit_for_bit(tmp_path, monkeypatch):
         return learning_rate(o, i)
 
     model = quantized()
-    monkeypatch.setattr(_train, "learning_rate", stop)
+    monkeypatch.setattr(train, "learning_rate", stop)
     with pytest.raises(Killed):
         distill(model, [crops()], folder=tmp_path, every=4, **options)
     assert equal(bounds(model), start)
     steps = []
-    monkeypatch.setattr(_train, "learning_rate", lambda o, i: steps.append(i) or learning_rate(o, i))
+    monkeypatch.setattr(train, "learning_rate", lambda o, i: steps.append(i) or learning_rate(o, i))
     found = distill(model, [crops()], folder=tmp_path, every=4, **options)
     assert steps == [4, 5, 6, 7, 8]  # from the last save on
     assert found == expected and equal(bounds(model), bounds(whole))
@@ -582,7 +582,7 @@ def test_not_finite_names_the_iteration_and_leaves_the_model(monkeypatch):
         distill(model, [torch.full((1, 3, 8, 8), torch.nan)], **SHORT)
     with pytest.raises(InputError, match="iteration 0: a bound left"):
         distill(model, [crops()], **{**SHORT, "learning_rate": 1e300})
-    real = _train.distillation_loss
+    real = train.distillation_loss
     for value, message in ((torch.inf, "iteration 3: the loss is inf"), (0.0, "iteration 3: a gradient")):
         calls = []
 
@@ -593,7 +593,7 @@ def test_not_finite_names_the_iteration_and_leaves_the_model(monkeypatch):
                 return loss
             return loss + torch.inf if value else (loss - loss.detach()).sqrt()  # infinite slope at 0
 
-        monkeypatch.setattr(_train, "distillation_loss", broken)
+        monkeypatch.setattr(train, "distillation_loss", broken)
         with pytest.raises(InputError, match=message):
             distill(model, [crops()], **SHORT)
         assert equal(bounds(model), start)

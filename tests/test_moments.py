@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sqlib._moments import Layer, Moments, conv2d_layer, sample
+from sqlib.fit.compensation.moments import Layer, Moments, conv2d_layer, sample
 
 CALLS = [
     dict(weight=(6, 4, 3, 3), padding=1),

@@ -282,7 +282,7 @@ def test_transformer_encoder_layer_is_not_swallowed_by_its_fast_path():
 
 @pytest.mark.parametrize("mask", ["none", "bool", "float", "causal", "gqa"])
 def test_attention_decomposition_equals_torch(mask):
-    from sqlib._ops import attention
+    from sqlib.engine.ops import attention
 
     q, k, v = torch.randn(2, 4, 5, 6), torch.randn(2, 4, 7, 6), torch.randn(2, 4, 7, 3)
     kw = {}

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import sqlib
-from sqlib import _artifact, models, recipes
+from sqlib import models, recipes
+from sqlib.engine import artifact
 from sqlib.errors import DataError, InputError
 from sqlib.models._checkpoints import QUANTIZED
 from sqlib.models.edsr import EDSR
@@ -118,7 +119,7 @@ def forge(path, manifest=None, tensors=None):
     """Write other content over a file, with a right checksum."""
     manifest = dict(manifest_of(path) if manifest is None else manifest)
     manifest.pop("sha256", None)
-    _artifact.write(path, manifest, tensors_of(path) if tensors is None else tensors)
+    artifact.write(path, manifest, tensors_of(path) if tensors is None else tensors)
 
 
 def assert_same(one, other):

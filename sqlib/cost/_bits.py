@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlib import _skip
 from sqlib._checks import FULL_PRECISION, check_bits
-from sqlib._sites import Site
+from sqlib.engine import skip as rules
+from sqlib.engine.site import Site
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sqlib._flow import Upsampler
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.flow import Upsampler
+    from sqlib.engine.model import QuantizedModel
 
 #: (site, role of an operand) -> bits; 32 is full precision.
 Bits = Callable[[Site, str], int]
@@ -45,10 +45,10 @@ def planned(bits: Any, sites: list[Site]) -> Bits:
     table = bits if isinstance(bits, Mapping) else {"*": bits}
     checked = {pattern: pair(numbers) for pattern, numbers in table.items()}
     if isinstance(bits, Mapping):
-        _skip.require_matches(sites, _skip.check_patterns(tuple(table)))
+        rules.require_matches(sites, rules.check_patterns(tuple(table)))
 
     def of(site: Site, role: str) -> int:
-        found = _skip.first_match(site, checked) if site.active else None
+        found = rules.first_match(site, checked) if site.active else None
         if found is None:
             return FULL_PRECISION
         weight, activation = checked[found]
@@ -82,17 +82,17 @@ def mark(
     skip: Iterable[str] | str | None,
 ) -> None:
     """Set ``active`` of every site by the rules of `quantize_model`, or by what the papers count of CARN."""
-    patterns = None if skip is None else _skip.check_patterns(skip)
+    patterns = None if skip is None else rules.check_patterns(skip)
     if patterns is not None:
-        _skip.require_matches(sites, patterns)
+        rules.require_matches(sites, patterns)
     elif getattr(network, "default_skip", None) is not None:
-        patterns = _skip.check_patterns(network.default_skip)
+        patterns = rules.check_patterns(network.default_skip)
         fusions = _FUSIONS.get(str(getattr(network, "name", "")))
         patterns += () if fusions is None else (fusions,)
     if patterns is not None:
-        _skip.apply_patterns(sites, patterns, "skip")
+        rules.apply_patterns(sites, patterns, "skip")
     else:
-        _skip.apply_default(sites, upsampler)
+        rules.apply_default(sites, upsampler)
 
 
 def mark_like(sites: list[Site], model: QuantizedModel) -> None:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlib._checks import FULL_PRECISION
-from sqlib._sites import Site
 from sqlib.cost import _bits
 from sqlib.cost._bits import Numbers
 from sqlib.cost._patches import patch_sizes
 from sqlib.cost._storage import Stored, quantizer_bytes, storage
 from sqlib.cost._walk import walk
+from sqlib.engine.site import Site
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def cost(
     >>> round(cost.cost(network, (1280, 720), patch=72, overlap=6).bitops / 1e9, 2)
     148.32
     """
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
 
     if layers not in ("body", "all"):
         raise InputError(f"layers={layers!r}: expected 'body' or 'all'")

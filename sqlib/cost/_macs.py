@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sqlib._ops import ATTENTION, EINSUM, Op
+from sqlib.engine.ops import ATTENTION, EINSUM, Op
 
 #: One multiplication per term of the sum, with the roles of its two factors; a call may hold several.
 Counts = list[tuple[str, int, str, str]]
@@ -19,7 +19,7 @@ def count(op: Op, values: list[Tensor], args: tuple[Any, ...], out: Tensor) -> C
     Parameters
     ----------
     op
-        Its row in `sqlib._ops.OPS`.
+        Its row in `sqlib.engine.ops.OPS`.
     values
         Its operands, in the order of ``op.operands``.
     args

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from sqlib._checks import FULL_PRECISION
-from sqlib._sites import Site
 from sqlib.cost._bits import Bits
+from sqlib.engine.site import Site
 
 if TYPE_CHECKING:
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlib._calibrate import Discovery
-from sqlib._flow import Flow, Upsampler
-from sqlib._ops import Op
-from sqlib._sites import Site, Tracer, _argument, _running, add_hooks
-from sqlib._weights import Names
 from sqlib.cost import _macs
 from sqlib.cost._memory import LiveBytes
+from sqlib.engine.calibration import Discovery
+from sqlib.engine.flow import Flow, Upsampler
+from sqlib.engine.ops import Op
+from sqlib.engine.running import running
+from sqlib.engine.site import Site
+from sqlib.engine.tracing import Tracer, _argument, add_hooks
+from sqlib.engine.weights import Names
 from sqlib.errors import InputError
 
 NORMS = {
@@ -65,8 +67,8 @@ class Product:
 class Walk:
     """What one pass showed: products and call sites in the order of the calls, and the peak of memory.
 
-    ``upsampler`` is where that begins, as `sqlib._skip` wants it; ``live_bytes`` counts input, output and
-    everything between at the most crowded moment.
+    ``upsampler`` is where that begins, as `sqlib.engine.skip` wants it; ``live_bytes`` counts input,
+    output and everything between at the most crowded moment.
     """
 
     products: tuple[Product, ...]
@@ -175,7 +177,7 @@ class _Counter(Tracer):
     ) -> Any:
         out = super().__torch_function__(func, types, args, kwargs)
         if func in NORMS and isinstance(out, Tensor):
-            path = (_running.stack or [self.root])[-1][0]
+            path = (running.stack or [self.root])[-1][0]
             self.products.append(Product(path, NORMS[func], "norm", out.numel()))
         return out
 

@@ -195,7 +195,7 @@ class Workbench:
     def _quantized(self, cell: Cell) -> nn.Module:
         """The cell's network, quantized and calibrated; kept, as the next cell usually wants the same."""
         from sqlib import recipes
-        from sqlib.quantize import quantize_model
+        from sqlib.engine.quantize import quantize_model
 
         model = self._model(cell)
         if cell.recipe is None:
@@ -224,4 +224,4 @@ def _protocol(identifier: str) -> Any:
 def code_roots(cell: Cell) -> list[str]:
     """Modules whose sources (with all they import) decide the cell's number."""
     roots = ["sqlib.evaluate", "sqlib.datasets", "sqlib.models", "sqlib.experiments.compute"]
-    return roots if cell.recipe is None else [*roots, "sqlib.quantize", "sqlib.recipes"]
+    return roots if cell.recipe is None else [*roots, "sqlib.engine.quantize", "sqlib.recipes"]

@@ -112,7 +112,7 @@ def fake_quantize_normalized(
         float32 or float64 (samples, channels, values), also empty; read in place when C-contiguous and
         writable, otherwise a copy is made first.
     table
-        From `sqlib.kernels.nearest.nearest_table`, in x's dtype, with a row per channel or one for all.
+        From `sqlib.codebook.nearest.nearest_table`, in x's dtype, with a row per channel or one for all.
     centre, channelwise
         See `plane_statistics`.
     statistics

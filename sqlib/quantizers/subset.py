@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from sqlib._checks import check_flag, check_integer
 from sqlib.codebook import Codebook
 from sqlib.codebook import quantize as nearest
+from sqlib.codebook.nearest import nearest_table
 from sqlib.errors import InputError
-from sqlib.kernels.nearest import NearestTable, nearest_table
+from sqlib.kernels.nearest import NearestTable
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
 from sqlib.quantizers._memory import empty_like
 from sqlib.quantizers._saved import saved_as

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqlib.recipes._base import Observer, Recipe, canonical, create, from_dict, from_json, names, register
+from sqlib.engine.recipe import Observer, Recipe
+from sqlib.engine.registry import canonical, create, from_dict, from_json, names, register
 from sqlib.recipes.brecq import BRECQ
 from sqlib.recipes.compensated import CompensatedDFSQ
 from sqlib.recipes.dbdc_pac import DBDCPaC

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_integer, check_number
-from sqlib.recipes._base import register
-from sqlib.recipes._reconstruction import Reconstruction
+from sqlib.engine.registry import register
+from sqlib.recipes._blockwise import Reconstruction
 
 if TYPE_CHECKING:
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
 
 
 @register("brecq")
@@ -26,7 +26,7 @@ class BRECQ(Reconstruction):
     activation_norm
         p of the second sweep's error.
 
-    Others as in `sqlib.recipes._reconstruction.Reconstruction`.
+    Others as in `sqlib.recipes._blockwise.Reconstruction`.
 
     Notes
     -----
@@ -72,7 +72,7 @@ class BRECQ(Reconstruction):
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """Both sweeps; ``model.reconstruction`` lists what they did to each unit."""
-        from sqlib.recipes._optimize import Stage, reconstruct
+        from sqlib.fit.reconstruction.optimize import Stage, reconstruct
 
         stages = []
         if self.weight_bits != FULL_PRECISION:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_flag
+from sqlib.engine.recipe import Recipe
+from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes._base import Recipe, register
 from sqlib.recipes.dfsq import _SIZES, DFSQ, _integer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sqlib._sites import Site
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
+    from sqlib.engine.site import Site
 
 # From here on the universal set of four word sets is too coarse, and every one is towards its ends.
 _MANY_BITS = 6
@@ -31,7 +32,7 @@ class CompensatedDFSQ(DFSQ):
     activations share one mean and one magnitude per plane, however large the image; here a tile of the plane
     has its own (block scaling, as in Dai et al. 2021), with the same points for all. Each
     layer's weights are fitted, one layer after the other, to give the layer's full-precision outputs from the
-    quantized inputs it will see (`sqlib.codebook.compensation`): least squares, then compensated rounding on
+    quantized inputs it will see (`sqlib.fit.compensation.rows`): least squares, then compensated rounding on
     a grid of least-squares scale, then the bias. No labels and no gradients.
 
     Parameters
@@ -130,7 +131,7 @@ class CompensatedDFSQ(DFSQ):
         import numpy as np
 
         from sqlib.codebook import fit_bounds
-        from sqlib.codebook.compensation import fit_nearest
+        from sqlib.fit.compensation.rows import fit_nearest
         from sqlib.quantizers import UniformQuantizer
 
         if self.weight_bits == FULL_PRECISION:
@@ -143,7 +144,7 @@ class CompensatedDFSQ(DFSQ):
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """Fit the weights."""
-        from sqlib._compensate import compensate_weights
+        from sqlib.fit.compensation.passes import compensate_weights
 
         super().refine(model, calibration)
         if self.weight_bits != FULL_PRECISION and (self.retarget or self.compensate or self.correct_bias):

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_integer, check_number, check_variant
-from sqlib.distill.options import Options
-from sqlib.recipes._base import register, resolve_schedule
+from sqlib.engine.recipe import resolve_schedule
+from sqlib.engine.registry import register
+from sqlib.fit.distillation.options import Options
 from sqlib.recipes.density import Density
 
 if TYPE_CHECKING:
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
 
 
 @register("dbdc-pac")
@@ -43,8 +44,8 @@ class DBDCPaC(Density):
     feature_weight
         5.
     features, feature_axis, augment, relative, seed
-        As in `sqlib.distill.Options`. Published: residual blocks, no augmentation, rates in absolute units,
-        for EDSR, which computes in 0..255.
+        As in `sqlib.fit.distillation.Options`. Published: residual blocks, no augmentation, rates in absolute
+        units, for EDSR, which computes in 0..255.
 
     Notes
     -----
@@ -129,7 +130,7 @@ class DBDCPaC(Density):
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """Both stages; ``model.distillation`` has an outcome for each."""
-        from sqlib.distill._train import distill, resume_folder
+        from sqlib.fit.distillation.train import distill, resume_folder
 
         sides = (("activation_bounds", self.activation_bits), ("weight_bounds", self.weight_bits))
         model.distillation = [  # type: ignore[assignment]

@@ -8,16 +8,17 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_flag
+from sqlib.engine.recipe import Observer, Recipe
+from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes._base import Observer, Recipe, register
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from sqlib._sites import Site
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
+    from sqlib.engine.site import Site
 
 #: The inputs that DFSQ's release does not centre: EDSR's second convolution of every residual block.
 RELEASE_POST_RELU = ("blocks.*.conv2",)

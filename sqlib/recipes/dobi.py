@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlib._checks import FULL_PRECISION, check_steps, check_variant
+from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sqlib._sites import Site
+    from sqlib.engine.site import Site
 
 
 @register("dobi")
@@ -65,7 +66,7 @@ class DOBI(Recipe):
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """Range, then histogram."""
-        from sqlib._skip import first_match
+        from sqlib.engine.skip import first_match
         from sqlib.quantizers import BoundsObserver
 
         if self.activation_bits == FULL_PRECISION:

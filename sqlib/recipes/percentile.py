@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlib._checks import FULL_PRECISION, check_flag, check_percentile
-from sqlib.recipes._base import Observer, Recipe, check_weight_per, register
+from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sqlib._sites import Site
+    from sqlib.engine.site import Site
 
 
 @register("percentile")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, check_number
-from sqlib.recipes._base import register
-from sqlib.recipes._reconstruction import Reconstruction
+from sqlib.engine.registry import register
+from sqlib.recipes._blockwise import Reconstruction
 
 if TYPE_CHECKING:
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
 
 
 @register("qdrop")
@@ -28,7 +28,7 @@ class QDrop(Reconstruction):
         Candidates of the searches for ranges: 100 published. For activations on both sides of zero, every
         position of the zero point is tried with every width; weights shrink both ends together.
 
-    Others as in `sqlib.recipes._reconstruction.Reconstruction`.
+    Others as in `sqlib.recipes._blockwise.Reconstruction`.
 
     Notes
     -----
@@ -58,7 +58,7 @@ class QDrop(Reconstruction):
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """One sweep; ``model.reconstruction`` lists what it did to each unit."""
-        from sqlib.recipes._optimize import Stage, reconstruct
+        from sqlib.fit.reconstruction.optimize import Stage, reconstruct
 
         stage = Stage(
             rounding=self.weight_bits != FULL_PRECISION,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import check_steps, check_variant
-from sqlib.distill.options import Options
+from sqlib.engine.recipe import Observer, Recipe, check_weight_per, resolve_schedule
+from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes._base import Observer, Recipe, check_weight_per, register, resolve_schedule
+from sqlib.fit.distillation.options import Options
 from sqlib.recipes.density import Density
 from sqlib.recipes.dobi import DOBI
 from sqlib.recipes.minmax import MinMax
@@ -20,8 +21,8 @@ from sqlib.recipes.percentile import Percentile
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sqlib._sites import Site
-    from sqlib.quantize import QuantizedModel
+    from sqlib.engine.model import QuantizedModel
+    from sqlib.engine.site import Site
 
 STARTS: Mapping[str, tuple[type[Recipe], tuple[str, ...]]] = {
     "dobi": (DOBI, ("variant", "one_sided", "steps", "weight_per")),
@@ -50,18 +51,19 @@ class TwoDQuant(Recipe):
         "paper", "release", "laptop" or "custom". The options below it that are None are taken from the
         schedule, "custom" needs them all, and a schedule of which an option differs becomes "custom".
     iterations, batch, learning_rate, final_learning_rate, betas, relative
-        As in `sqlib.distill.Options`. "paper": 3,000 iterations of 32 samples, rate 0.01 along a cosine to 0,
-        betas (0.9, 0.999). "release": 4,000 of 16, rate 0.01 throughout, betas (0.9, 0.99). "laptop" (ours):
-        300 of 4, rate 0.003 along a cosine in units of the starting widths, of 0.03, 0.01 and 0.003 the best
-        for swinir-small at 4 bits (at 2 bits 0.01 was) on DIV2K images that calibration had not seen; the
-        published rate, in absolute units, made edsr-small worse there, whose features lie in 0..255 and its
-        weights in 0..1.
+        As in `sqlib.fit.distillation.Options`. "paper": 3,000 iterations of 32 samples, rate 0.01 along a
+        cosine to 0, betas (0.9, 0.999). "release": 4,000 of 16, rate 0.01 throughout, betas (0.9, 0.99).
+        "laptop" (ours): 300 of 4, rate 0.003 along a cosine in units of the starting widths, of 0.03, 0.01
+        and 0.003 the best for swinir-small at 4 bits (at 2 bits 0.01 was) on DIV2K images that calibration
+        had not seen; the published rate, in absolute units, made edsr-small worse there, whose features lie
+        in 0..255 and its weights in 0..1.
     loss
         "paper", or "release" with its code's scaling: both terms shrink, the feature term almost to nothing.
     feature_weight
         Lambda. The paper does not state it; 5 as in the code.
     train, features, feature_axis, augment, seed
-        As in `sqlib.distill.Options`. Published: the bounds, and the four groups of layers of a SwinIR.
+        As in `sqlib.fit.distillation.Options`. Published: the bounds, and the four groups of layers of a
+        SwinIR.
 
     Notes
     -----
@@ -72,7 +74,7 @@ class TwoDQuant(Recipe):
     serves both stages; drawn samples are flipped and rotated. A batch larger than the data is all of it.
 
     The environment variable ``SQLIB_RESUME`` names a folder in which unfinished training is kept and
-    continued (see `sqlib.distill.distill`). ``model.distillation`` lists what training did.
+    continued (see `sqlib.fit.distill`). ``model.distillation`` lists what training did.
     """
 
     spellings: ClassVar[tuple[str, ...]] = ("2DQuant",)
@@ -166,7 +168,7 @@ class TwoDQuant(Recipe):
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """Train; ``model.distillation`` has the outcome."""
-        from sqlib.distill._train import distill, resume_folder
+        from sqlib.fit.distillation.train import distill, resume_folder
 
         options = dataclasses.asdict(self.options())
         outcome = distill(model, calibration, folder=resume_folder(), **options)

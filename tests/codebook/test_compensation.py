@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlib.codebook import dequantize, fit_bounds, quantize
-from sqlib.codebook.compensation import damped, fit_compensated, fit_nearest, retarget, row_errors
 from sqlib.errors import InputError
+from sqlib.fit.compensation.rows import damped, fit_compensated, fit_nearest, retarget, row_errors
 from sqlib.kernels.compensation import descend_rows, round_rows
 
 

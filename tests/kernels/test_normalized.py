@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sqlib.codebook import Codebook, quantize, universal
+from sqlib.codebook.nearest import nearest_table
 from sqlib.errors import InputError
 from sqlib.kernels import _threads, vector
-from sqlib.kernels.nearest import nearest_table
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
 
 NAN = np.array(np.nan)

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from sqlib._weights import Cache
 from sqlib.codebook import Bounds, Codebook, fit_bounds, fit_codebook, universal_set
+from sqlib.engine.weights import Cache
 from sqlib.quantizers import SubsetQuantizer, UniformQuantizer
 from sqlib.quantizers.learned_step import LearnedStep
 from sqlib.quantizers.rounded import RoundedWeight

@@ -14,10 +14,10 @@ from torch import nn
 import sqlib
 from sqlib import models, recipes
 from sqlib.errors import InputError
+from sqlib.fit.reconstruction.blocks import find_units
 from sqlib.quantizers import UniformQuantizer
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.recipes import MinMax
-from sqlib.recipes._blocks import find_units
 from sqlib.recipes.brecq import BRECQ
 
 SHORT = dict(

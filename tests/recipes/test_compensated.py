@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from sqlib import quantize_model, recipes
-from sqlib._compensate import _joined
-from sqlib._moments import Moments
 from sqlib.errors import InputError
+from sqlib.fit.compensation.moments import Moments
+from sqlib.fit.compensation.passes import _joined
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.recipes import CompensatedDFSQ
 

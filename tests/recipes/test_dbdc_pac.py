@@ -117,7 +117,7 @@ def test_schedule_and_round_trip():
 
 
 def test_continues_after_the_first_stage(tmp_path, monkeypatch):
-    from sqlib.distill import _train
+    from sqlib.fit.distillation import _train
 
     expected = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
     monkeypatch.setenv("SQLIB_RESUME", str(tmp_path))

@@ -8,8 +8,8 @@ from torch import nn
 
 import sqlib
 from sqlib import models, recipes
-from sqlib.distill import Options
 from sqlib.errors import InputError
+from sqlib.fit.distillation import Options
 from sqlib.models.carn import CARN
 from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR

@@ -1,0 +1,89 @@
+"""The front door: quantize any network, without touching it.
+
+>>> quantized = sqlib.quantize_model(network, sqlib.recipes.MinMax(bits=8), calibration)   # doctest: +SKIP
+>>> quantized.report()                                                                    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from sqlib.engine import skip as rules
+from sqlib.engine.batches import batches
+from sqlib.engine.calibration import calibrate
+from sqlib.engine.model import QuantizedModel
+from sqlib.engine.network import check_network, copied, ordinary_tensors
+from sqlib.engine.ranges import InputRange, check_contract, extent, images
+from sqlib.engine.recipe import Recipe
+from sqlib.engine.tracing import add_hooks
+from sqlib.errors import InputError
+
+
+def quantize_model(
+    model: nn.Module, recipe: Recipe, calibration: Iterable[Any], *, skip: Iterable[str] | str | None = None
+) -> QuantizedModel:
+    """Return a fake-quantized copy of a network.
+
+    Parameters
+    ----------
+    model
+        Any network whose work is done in convolutions, linear layers and matrix products, called as modules,
+        functions or operators. Never changed: parameters, buffers, mode and hooks stay as they are.
+    recipe
+        How to quantize, e.g. ``sqlib.recipes.MinMax(bits=4)``.
+    calibration
+        Iterable of input tensors (N, C, H, W), of tuples for networks with several inputs, or of dictionaries
+        of keyword arguments; moved to the network's device and floating dtype. Read once and kept in memory.
+        All statistics come from the full-precision network in evaluation mode, without autocast.
+    skip
+        Patterns (`fnmatch`) of call sites to leave in full precision; a module's name also covers everything
+        inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
+        otherwise the first convolution and the upsampler, from the convolution that feeds the first
+        upsampling on; without one, the last convolution (see `sqlib.engine.skip`). The report says which.
+
+    Returns
+    -------
+    QuantizedModel
+        In evaluation mode, whatever mode the network is in; made of ordinary tensors even inside of
+        `torch.inference_mode`.
+
+    Raises
+    ------
+    InputError
+        For non-finite weights or activations, weights without values (meta device), empty or unusable
+        calibration data, a pattern that matches nothing, or a network without a call that could be quantized.
+
+    Warns
+    -----
+    UserWarning
+        Calibration images that are not in 0..1, for a network of `sqlib.models`.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+    if isinstance(model, QuantizedModel):
+        raise InputError(
+            "model is already quantized; quantize the network it was made from (model.network is a copy "
+            "whose biases the recipe may have changed)"
+        )
+    if not isinstance(recipe, Recipe):
+        raise InputError(
+            f"recipe is {recipe!r}, expected a recipe such as sqlib.recipes.MinMax(bits=8) or "
+            "sqlib.recipes.create(name)"
+        )
+    check_network(model)
+    patterns = None if skip is None else rules.check_patterns(skip)
+    with ordinary_tensors(model):
+        network = copied(model)
+        network.eval()
+        data = batches(calibration, network)
+        check_contract(network, data)
+        elsewhere = add_hooks(network)
+        quantized = QuantizedModel(network, recipe).eval()
+        seen = extent(t for batch in data for t in images(batch))
+        quantized.input_range = None if seen is None else InputRange(*seen)
+        calibrate(quantized, recipe, data, patterns, elsewhere)
+        recipe.refine(quantized, data)
+    return quantized.eval()

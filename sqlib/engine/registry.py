@@ -1,0 +1,104 @@
+"""Recipes by name. Imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlib.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlib.engine.recipe import Recipe
+
+R = TypeVar("R", bound="type[Recipe]")
+_REGISTRY: dict[str, type[Recipe]] = {}
+
+
+def register(name: str) -> Callable[[R], R]:
+    """Class decorator: make a recipe known under `name`."""
+
+    def add(cls: R) -> R:
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def names() -> list[str]:
+    """Names of all recipes, sorted."""
+    return sorted(_REGISTRY)
+
+
+def canonical(name: Any) -> str | None:
+    """The recipe's name for a spelling such as ``"DBDC+Pac"``, ``"Min-Max"`` or ``"2DQuant"``, else None."""
+    given = _letters(name) if isinstance(name, str) else ""
+    for known, cls in _REGISTRY.items():
+        if given and given in map(_letters, (known, cls.__name__, *vars(cls).get("spellings", ()))):
+            return known
+    return None
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+def create(name: str, **options: Any) -> Recipe:
+    """Make a recipe by name, e.g. ``create("percentile", bits=4, percentile=99.5)``; see `canonical`.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or option, or a bad value.
+    """
+    found = canonical(name)
+    if found is None:
+        near = difflib.get_close_matches(str(name).casefold(), _REGISTRY, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"unknown recipe {name!r}: expected one of {', '.join(names())}{hint}")
+    cls = _REGISTRY[found]
+    known = [f.name for f in dataclasses.fields(cls)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"recipe {found!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return cls(**options)
+
+
+def from_dict(data: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from `Recipe.to_dict`; a missing option takes its default.
+
+    Raises
+    ------
+    InputError
+        For anything that is not such a dictionary, and for another version of the recipe.
+    """
+    if not isinstance(data, dict) or "name" not in data:
+        raise InputError(f"recipe data {data!r}: expected a dictionary with the key 'name'")
+    options = {k: v for k, v in data.items() if k not in ("name", "version")}
+    recipe = create(data["name"], **options)
+    version = data.get("version", recipe.version)
+    if version != recipe.version:
+        raise InputError(
+            f"recipe {recipe.name!r} has version {recipe.version} here, the data says {version!r}; "
+            "recompute with the present version"
+        )
+    return recipe
+
+
+def from_json(text: str) -> Recipe:
+    """Rebuild a recipe from `Recipe.to_json`."""
+    return from_dict(parse(text))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The dictionary that a line of JSON describes."""
+    try:
+        data = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"recipe: not valid JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"recipe: JSON {type(data).__name__}, expected an object")
+    return data

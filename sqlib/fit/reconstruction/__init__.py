@@ -1,0 +1,1 @@
+"""Rounding and activation steps learned block by block (BRECQ, QDrop)."""
