@@ -45,7 +45,7 @@ class Bounds:
         Squared error, summed over the values, of quantizing the fitted data; shape as `lower`. NaN where
         only the range of the data was kept (streamed Min-Max).
     method
-        "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range that
+        "given", "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range that
         collapsed to a point says "percentile (collapsed: minmax)".
     axis
         Channel axis, None for one range for the whole tensor.
@@ -58,8 +58,8 @@ class Bounds:
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     bits: int
-    error: NDArray[np.float64]
-    method: str
+    error: NDArray[np.float64] = np.nan  # type: ignore[assignment]  # an array once it is made
+    method: str = "given"
     axis: int | None = None
     integer_zero: bool = True
     exact: bool = True

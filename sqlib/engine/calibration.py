@@ -112,14 +112,14 @@ class Observation(Discovery):
         key = f"{site.name}:weight" if computed else f"{site.weight}|{site.weight_axis}"
         site.weight_key = key
         if key not in self.model.weight_keys:
-            self.model.add_weight(key, self.recipe.weight_quantizer(value.detach(), site))
+            self.model.add_weight(key, self.recipe.quantize_weight(value, site))
         quantizer = self.model.weight_quantizer(key)
         if quantizer is not None:
             site.weight_sqnr_db = sqnr_db(value, quantizer(value.detach()))
 
     def _activation(self, site: Site, role: str, value: Tensor) -> None:
         if role not in site.activation_keys:
-            observer = self.recipe.activation_observer(site, role)
+            observer = self.recipe.observe(site, role)
             if observer is None:
                 return
             site.activation_keys[role] = f"{site.name}:{role}"

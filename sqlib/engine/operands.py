@@ -68,11 +68,11 @@ class _Record(Recipe):
 
     seen: Operands = field(default_factory=dict)
 
-    def weight_quantizer(self, weight: Tensor, site: Site) -> None:
+    def quantize_weight(self, weight: Tensor, site: Site) -> None:
         # A weight that is computed in the call is watched as an activation, too, and is there already.
-        self.seen.setdefault((site.name, site.weight_role or "weight"), [weight.cpu().clone()])
+        self.seen.setdefault((site.name, site.weight_role or "weight"), [weight.detach().cpu().clone()])
 
-    def activation_observer(self, site: Site, operand: str) -> _Copy:
+    def observe(self, site: Site, operand: str) -> _Copy:
         return _Copy(self.seen.setdefault((site.name, operand), []))
 
 

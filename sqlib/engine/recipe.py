@@ -4,12 +4,16 @@ A recipe is a frozen dataclass that says how weights and activations become fake
 (`sqlib.quantize_model`) finds the call sites, drives the passes over the calibration data and asks:
 
 ``weight_quantizer(weight, site)``
-    a module that fake-quantizes this weight, or None to leave it; called once per distinct weight.
+    a module that fake-quantizes this weight, or None to leave it; called once per distinct weight, unless
+    weights have 32 bits.
 ``activation_observer(site, operand)``
-    an `Observer` for one activation operand of one call site, or None to leave it in full precision.
+    an `Observer` for one activation operand of one call site, or None to leave it in full precision; not
+    called if activations have 32 bits.
 ``refine(model, calibration)``
     a last word with the complete `QuantizedModel` and the calibration batches, for reconstruction and
     bound training; does nothing by default.
+
+The page "Write your own recipe" of the book has an example.
 """
 
 from __future__ import annotations
@@ -20,11 +24,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from sqlib._checks import FULL_PRECISION, check_bits
+from sqlib._checks import FULL_PRECISION
 from sqlib.engine import registry
+from sqlib.engine.options import assign, bit_widths, check_all, option
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from sqlib.engine.model import QuantizedModel
@@ -45,35 +52,66 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Base of all recipes: bits, and the round trip through dictionaries and JSON.
+    """Base of all recipes: bits, declared options, and the round trip through dictionaries and JSON.
 
     Parameters
     ----------
     bits
         One bit-width for weights and activations, or the pair (weight bits, activation bits); 2 to 8 each.
         One of the pair may be 32: that side stays in full precision.
+
+    Attributes
+    ----------
+    name, spellings
+        What `sqlib.recipes.create` finds it by: the name it was registered under, and other names of the
+        method, as papers write it; case and punctuation do not matter.
+    version
+        Raised when the method changes, so that results of the old one are not taken for those of the new.
+    schedules, shared
+        Named sets of options, for a recipe with an option ``schedule``: what is None is taken from its
+        schedule, which becomes "custom" where one of its options differs from it, or one of the options
+        `shared` by all schedules from its default.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     spellings: ClassVar[tuple[str, ...]] = ()
-    """Other names of the method, as papers write it; case and punctuation do not matter."""
+    schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    shared: ClassVar[tuple[str, ...]] = ()
 
-    bits: int | tuple[int, int] = 8
+    bits: int | tuple[int, int] = option(8, bit_widths)
 
     def __post_init__(self) -> None:
-        bits: Any = self.bits
-        if isinstance(bits, (list, tuple)):
-            if len(bits) != 2:
-                raise InputError(
-                    f"bits={bits!r}: expected one number or a pair (weight bits, activation bits)"
-                )
-            pair = tuple(check_bits(b, low=2, high=8, full_precision=True) for b in bits)
-            if pair == (FULL_PRECISION, FULL_PRECISION):
-                raise InputError("bits=(32, 32) quantizes nothing; give at least one side 2 to 8 bits")
-            object.__setattr__(self, "bits", pair)
-        else:
-            object.__setattr__(self, "bits", check_bits(bits, low=2, high=8))
+        assign(self, bits=bit_widths("bits", self.bits))
+        assign(self, **self.defaults())
+        check_all(self)
+        assign(self, **self.check())
+        if self.schedules and self._differs():
+            assign(self, schedule="custom")
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Values for options that are None, now that the bits are known; by default the schedule's."""
+        if not self.schedules:
+            return {}
+        chosen = getattr(self, "schedule")  # noqa: B009  (an option of subclasses)
+        if chosen not in (*self.schedules, "custom"):
+            raise InputError(f"schedule={chosen!r}: expected one of {', '.join([*self.schedules, 'custom'])}")
+        values = self.schedules.get(chosen, {})
+        missing = [name for name in next(iter(self.schedules.values())) if getattr(self, name) is None]
+        lacking = [name for name in missing if name not in values]
+        if lacking:
+            raise InputError(f"schedule='custom' needs {lacking[0]}=; the other schedules have a default")
+        return {name: values[name] for name in missing}
+
+    def _differs(self) -> bool:
+        """Whether an option is not what the schedule says."""
+        said = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.shared}
+        said |= self.schedules.get(getattr(self, "schedule"), {})  # noqa: B009
+        return any(getattr(self, name) != value for name, value in said.items())
+
+    def check(self) -> Mapping[str, Any]:
+        """Raise `InputError` for options that are good alone and not together; return any to be replaced."""
+        return {}
 
     @property
     def weight_bits(self) -> int:
@@ -85,13 +123,33 @@ class Recipe:
         """Bit-width of the activations; 32 means full precision."""
         return self.bits[1] if isinstance(self.bits, tuple) else self.bits
 
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
-        """The fake-quantizer for `weight`; ``site.weight_axis`` is the axis of its output channels."""
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
+        """The fake-quantizer of a weight, or None to leave it in full precision.
+
+        Parameters
+        ----------
+        weight
+            The values, a copy.
+        site
+            The call site that uses it first; ``site.weight_axis`` is the axis of its output channels.
+        """
         raise NotImplementedError(f"{type(self).__name__}.weight_quantizer")
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """An observer for the operand ("input", "left", "right", "query", ...) of `site`."""
         raise NotImplementedError(f"{type(self).__name__}.activation_observer")
+
+    def quantize_weight(self, weight: Tensor, site: Site) -> nn.Module | None:
+        """What the engine calls for a weight of any dtype and device: `weight_quantizer` with its values."""
+        if self.weight_bits == FULL_PRECISION:
+            return None
+        import torch
+
+        return self.weight_quantizer(weight.detach().to("cpu", torch.float64, copy=True).numpy(), site)
+
+    def observe(self, site: Site, operand: str) -> Observer | None:
+        """What the engine calls for an activation: `activation_observer`."""
+        return None if self.activation_bits == FULL_PRECISION else self.activation_observer(site, operand)
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """Adjust the complete quantized network in place; the default does nothing."""
@@ -118,33 +176,3 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """Rebuild from `to_json`."""
         return cls.from_dict(registry.parse(text))
-
-
-def check_weight_per(value: Any) -> None:
-    """Accept "channel" or "tensor"."""
-    if value not in ("channel", "tensor"):
-        raise InputError(
-            f"weight_per={value!r}: expected 'channel' (one range per output channel) or 'tensor'"
-        )
-
-
-def resolve_schedule(
-    recipe: Any, schedules: Mapping[str, Mapping[str, Any]], *, fixed: Sequence[str] = ()
-) -> None:
-    """Fill the options of `recipe` that are None from its schedule.
-
-    The schedule becomes "custom" where one of its options differs from it, or one of the options `fixed`,
-    which all schedules share, from its default.
-    """
-    known = [*schedules, "custom"]
-    if recipe.schedule not in known:
-        raise InputError(f"schedule={recipe.schedule!r}: expected one of {', '.join(known)}")
-    defaults = schedules.get(recipe.schedule, {})
-    for name in next(iter(schedules.values())):
-        if getattr(recipe, name) is None:
-            if name not in defaults:
-                raise InputError(f"schedule='custom' needs {name}=; the other schedules have a default")
-            object.__setattr__(recipe, name, defaults[name])
-    shared = {f.name: f.default for f in dataclasses.fields(recipe) if f.name in fixed}
-    if any(getattr(recipe, name) != value for name, value in {**shared, **defaults}.items()):
-        object.__setattr__(recipe, "schedule", "custom")

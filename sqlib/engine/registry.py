@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,9 +19,29 @@ _REGISTRY: dict[str, type[Recipe]] = {}
 
 
 def register(name: str) -> Callable[[R], R]:
-    """Class decorator: make a recipe known under `name`."""
+    """Class decorator: make a recipe known under `name`.
+
+    Raises
+    ------
+    InputError
+        For a class that is no recipe, and for a name or spelling that another recipe has.
+    """
 
     def add(cls: R) -> R:
+        if not hasattr(cls, "weight_quantizer") or not dataclasses.is_dataclass(cls):
+            raise InputError(
+                f"register({name!r}): {getattr(cls, '__name__', cls)} is no recipe; derive it from "
+                "sqlib.recipes.Recipe and make it a frozen dataclass"
+            )
+        own = _spellings(name, cls)
+        for known, other in _REGISTRY.items():
+            # The same class again is a module that is loaded anew.
+            again = (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__)
+            if not again and own & _spellings(known, other):
+                raise InputError(
+                    f"register({name!r}): {cls.__module__}.{cls.__qualname__} has a name that is taken by "
+                    f"the recipe {known!r} ({other.__module__}.{other.__qualname__}); choose another"
+                )
         cls.name = name
         _REGISTRY[name] = cls
         return cls
@@ -28,18 +49,25 @@ def register(name: str) -> Callable[[R], R]:
     return add
 
 
+def _spellings(name: str, cls: type[Recipe]) -> set[str]:
+    return {_letters(each) for each in (name, cls.__name__, *vars(cls).get("spellings", ()))}
+
+
+def known() -> dict[str, type[Recipe]]:
+    """Name to class of all recipes: those of `sqlib.recipes`, and what others have registered."""
+    importlib.import_module("sqlib.recipes")  # by its name: the engine itself knows no recipe
+    return _REGISTRY
+
+
 def names() -> list[str]:
     """Names of all recipes, sorted."""
-    return sorted(_REGISTRY)
+    return sorted(known())
 
 
 def canonical(name: Any) -> str | None:
     """The recipe's name for a spelling such as ``"DBDC+Pac"``, ``"Min-Max"`` or ``"2DQuant"``, else None."""
     given = _letters(name) if isinstance(name, str) else ""
-    for known, cls in _REGISTRY.items():
-        if given and given in map(_letters, (known, cls.__name__, *vars(cls).get("spellings", ()))):
-            return known
-    return None
+    return next((each for each, cls in known().items() if given and given in _spellings(each, cls)), None)
 
 
 def _letters(text: str) -> str:
@@ -56,14 +84,14 @@ def create(name: str, **options: Any) -> Recipe:
     """
     found = canonical(name)
     if found is None:
-        near = difflib.get_close_matches(str(name).casefold(), _REGISTRY, n=1)
+        near = difflib.get_close_matches(str(name).casefold(), known(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"unknown recipe {name!r}: expected one of {', '.join(names())}{hint}")
     cls = _REGISTRY[found]
-    known = [f.name for f in dataclasses.fields(cls)]
-    unknown = sorted(set(options) - set(known))
+    fields = [f.name for f in dataclasses.fields(cls)]
+    unknown = sorted(set(options) - set(fields))
     if unknown:
-        raise InputError(f"recipe {found!r} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+        raise InputError(f"recipe {found!r} has no option {', '.join(unknown)}; it has {', '.join(fields)}")
     return cls(**options)
 
 

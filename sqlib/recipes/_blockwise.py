@@ -9,17 +9,16 @@ short run never passes for the published one. The units of rates and errors are 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_flag, check_integer, check_number
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per, resolve_schedule
-from sqlib.errors import InputError
+from sqlib.engine.options import choice, flag, integer, number, pair
+from sqlib.engine.recipe import Observer, Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.site import Site
 
@@ -64,7 +63,6 @@ class Reconstruction(Recipe):
         Of the draws of samples and masks.
     """
 
-    schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared: ClassVar[tuple[str, ...]] = (
         "warmup",
         "regularization",
@@ -76,65 +74,34 @@ class Reconstruction(Recipe):
     )
 
     schedule: str = "published"
-    iterations: int = None  # type: ignore[assignment]  # None: as the schedule says
-    batch: int = None  # type: ignore[assignment]
-    learning_rate: float = None  # type: ignore[assignment]
-    step_learning_rate: float = None  # type: ignore[assignment]
-    warmup: float = 0.2
-    regularization: float = 0.01
-    beta: tuple[float, float] = (20.0, 2.0)
-    loss_norm: float = 2.0
-    scale_norm: float = 2.4
-    scale_steps: int = 80
-    relative: bool = True
-    weight_per: str = "channel"
-    seed: int = 0
+    iterations: int = integer(None, 0)  # None: as the schedule says
+    batch: int = integer(None, 1)
+    learning_rate: float = number(None, 0, above=True)
+    step_learning_rate: float = number(None, 0)
+    warmup: float = number(0.2, 0, 1)
+    regularization: float = number(0.01, 0)
+    beta: tuple[float, float] = pair((20.0, 2.0), 1)
+    loss_norm: float = number(2.0, 0, above=True)
+    scale_norm: float = number(2.4, 0, above=True)
+    scale_steps: int = integer(80, 1, 100)
+    relative: bool = flag(True)
+    weight_per: str = choice("channel", "tensor")
+    seed: int = integer(0, 0, 2**63 - 1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight_per(self.weight_per)
-        if not isinstance(self.beta, (tuple, list)) or len(self.beta) != 2:
-            raise InputError(f"beta={self.beta!r}: expected a pair (first, last), e.g. (20, 2)")
-        pair = tuple(check_number("beta", b, 1, math.inf) for b in self.beta)
-        object.__setattr__(self, "beta", pair)
-        resolve_schedule(self, self.schedules, fixed=self.shared)
-        for name, low, high in (
-            ("iterations", 0, 10**9),
-            ("batch", 1, 10**9),
-            ("scale_steps", 1, 100),
-            ("seed", 0, 2**63 - 1),
-        ):
-            check_integer(name, getattr(self, name), low, high)
-        for name, above in (
-            ("learning_rate", True),
-            ("step_learning_rate", False),
-            ("regularization", False),
-        ):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), 0, math.inf, above=above))
-        object.__setattr__(self, "warmup", check_number("warmup", self.warmup, 0, 1))
-        for name in ("loss_norm", "scale_norm"):
-            object.__setattr__(self, name, check_number(name, getattr(self, name), 0, math.inf, above=True))
-        check_flag("relative", self.relative)
-
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module:
         """Nearest rounding on the searched grid: the start of the reconstruction."""
         from sqlib.codebook.norm_search import shrink_bounds
         from sqlib.quantizers import UniformQuantizer
 
-        if self.weight_bits == FULL_PRECISION:
-            return None
         axis = site.weight_axis if self.weight_per == "channel" else None
-        values = weight.detach().cpu().double().numpy()
         return UniformQuantizer(
-            shrink_bounds(values, self.weight_bits, norm=self.scale_norm, steps=self.scale_steps, axis=axis)
+            shrink_bounds(weight, self.weight_bits, norm=self.scale_norm, steps=self.scale_steps, axis=axis)
         )
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """Range search on a histogram, in two passes."""
         from sqlib.quantizers.norm_observer import NormObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         return NormObserver(
             self.activation_bits, norm=self.scale_norm, steps=self.scale_steps, scan=self._scans()
         )

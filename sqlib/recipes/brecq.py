@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_integer, check_number
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import integer, number
 from sqlib.engine.registry import register
 from sqlib.recipes._blockwise import Reconstruction
 
@@ -61,14 +62,8 @@ class BRECQ(Reconstruction):
 
     shared: ClassVar[tuple[str, ...]] = (*Reconstruction.shared, "activation_norm")
 
-    activation_iterations: int = None  # type: ignore[assignment]
-    activation_norm: float = 2.4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("activation_iterations", self.activation_iterations, 0, 10**9)
-        norm = check_number("activation_norm", self.activation_norm, 0, float("inf"), above=True)
-        object.__setattr__(self, "activation_norm", norm)
+    activation_iterations: int = integer(None, 0)
+    activation_norm: float = number(2.4, 0, above=True)
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """Both sweeps; ``model.reconstruction`` lists what they did to each unit."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_flag
-from sqlib.engine.recipe import Recipe
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import choice, flag, integer, number, option
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes.dfsq import _SIZES, DFSQ, _integer
+from sqlib.recipes.dfsq import _SIZES, DFSQ
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.model import QuantizedModel
     from sqlib.engine.site import Site
 
 # From here on the universal set of four word sets is too coarse, and every one is towards its ends.
 _MANY_BITS = 6
+
+
+def _check_reach(name: str, value: Any) -> float:
+    if isinstance(value, bool) or value not in _SIZES:
+        raise InputError(f"{name}={value!r}: expected 1 or 0.5")
+    return float(value)
 
 
 @register("dfsq-compensated")
@@ -83,48 +90,38 @@ class CompensatedDFSQ(DFSQ):
     spellings: ClassVar[tuple[str, ...]] = ("compensated",)
     version: ClassVar[int] = 2  # 1 took its statistics over whole planes by default
 
-    words: int | None = None  # type: ignore[assignment]  # a number once the recipe is made
-    selector: str = "exact"
-    post_relu: str = "auto"
-    reach: float | None = None
-    statistics: str = "patch"
-    patch: int = 16
-    retarget: bool = True
-    compensate: bool = True
-    correct_bias: bool = True
-    positions: int = 32768
-    ridge: float = 0.01
-    repeats: int = 3
+    words: int = option(None, choice(4, 2, 3, 5).metadata["check"])
+    selector: str = choice("exact", "release", "kmeans")
+    post_relu: str = choice("auto", "release", "never")
+    reach: float = option(None, _check_reach)
+    statistics: str = choice("patch", "image")
+    patch: int = integer(16, 1)
+    retarget: bool = flag(True)
+    compensate: bool = flag(True)
+    correct_bias: bool = flag(True)
+    positions: int = integer(32768, 1)
+    ridge: float = number(0.01, 0, above=True)
+    repeats: int = integer(3, 1)
 
-    def __post_init__(self) -> None:
-        Recipe.__post_init__(self)  # checks the bits, which the rest depends on
+    def defaults(self) -> Mapping[str, Any]:
+        """More words from 6 bits on, and only the dense half of what they can say."""
         bits = 0 if self.activation_bits == FULL_PRECISION else self.activation_bits
-        if self.words is None:
-            object.__setattr__(self, "words", 5 if bits >= _MANY_BITS else 4)
-        reach = self.reach
-        if reach is None:
-            reach = 0.5 if bits >= _MANY_BITS and self.normalize == "dynamic" else 1.0
-        if isinstance(reach, bool) or reach not in _SIZES:
-            raise InputError(f"reach={reach!r}: expected 1 or 0.5")
-        if reach != 1 and self.normalize != "dynamic":
+        many = bits >= _MANY_BITS
+        found = {"words": 5 if many else 4, "reach": 0.5 if many and self.normalize == "dynamic" else 1.0}
+        return {name: value for name, value in found.items() if getattr(self, name) is None}
+
+    def check(self) -> Mapping[str, Any]:
+        """As in `DFSQ`; and a reach below 1 needs normalized values."""
+        if self.reach != 1 and self.normalize != "dynamic":
             raise InputError(
-                f"reach={reach} needs normalize='dynamic', it is {self.normalize!r}; give reach=1"
+                f"reach={self.reach} needs normalize='dynamic', it is {self.normalize!r}; give reach=1"
             )
-        object.__setattr__(self, "reach", float(reach))
-        super().__post_init__()
-        for name in ("retarget", "compensate", "correct_bias"):
-            check_flag(name, getattr(self, name))
-        for name in ("positions", "repeats"):
-            object.__setattr__(self, name, _integer(name, getattr(self, name), 1))
-        ridge = self.ridge
-        if isinstance(ridge, bool) or not isinstance(ridge, (int, float)) or not 0 < ridge < math.inf:
-            raise InputError(f"ridge={ridge!r}: expected a positive number, e.g. 0.01")
-        object.__setattr__(self, "ridge", float(ridge))
+        return super().check()
 
     def _reach(self) -> float:
-        return 1.0 if self.reach is None else self.reach
+        return self.reach
 
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
         """Nearest level of the grid of least squared weight error, per output channel."""
         from dataclasses import replace
 
@@ -134,12 +131,10 @@ class CompensatedDFSQ(DFSQ):
         from sqlib.fit.compensation.rows import fit_nearest
         from sqlib.quantizers import UniformQuantizer
 
-        if self.weight_bits == FULL_PRECISION:
-            return None
-        values, axis = weight.detach().cpu().double().numpy(), site.weight_axis
+        axis = site.weight_axis
         if axis is None:
-            return UniformQuantizer(fit_bounds(values, self.weight_bits, method="mse"))
-        rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+            return UniformQuantizer(fit_bounds(weight, self.weight_bits, method="mse"))
+        rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
         return UniformQuantizer(replace(fit_nearest(rows, self.weight_bits)[0], axis=axis))
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_integer, check_number, check_variant
-from sqlib.engine.recipe import resolve_schedule
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import choice, flag, integer, number
 from sqlib.engine.registry import register
 from sqlib.fit.distillation.options import Options
 from sqlib.recipes.density import Density
@@ -74,32 +73,25 @@ class DBDCPaC(Density):
 
     schedule: str = "release"
     iterations: int = None  # type: ignore[assignment]  # None: as the schedule says
-    weight_iterations: int = None  # type: ignore[assignment]
+    weight_iterations: int = integer(None, 0)
     batch: int = None  # type: ignore[assignment]
     learning_rate: float = None  # type: ignore[assignment]
     final_learning_rate: float = None  # type: ignore[assignment]
-    weight_learning_rate: float = None  # type: ignore[assignment]
-    final_weight_learning_rate: float = None  # type: ignore[assignment]
-    relative: bool = None  # type: ignore[assignment]
-    variant: str = "paper"
+    weight_learning_rate: float = number(None, 0, above=True)
+    final_weight_learning_rate: float = number(None, 0)
+    relative: bool = flag(None)
+    variant: str = choice("paper", "release")
     feature_weight: float = 5.0
     features: tuple[str, ...] | None = None
     feature_axis: int | None = None
     augment: bool = False
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        resolve_schedule(self, self.schedules)
-        check_variant(self.variant)
-        check_integer("weight_iterations", self.weight_iterations, 0, 10**9)
-        rate = check_number("weight_learning_rate", self.weight_learning_rate, 0, math.inf, above=True)
-        object.__setattr__(self, "weight_learning_rate", rate)
-        last = check_number("final_weight_learning_rate", self.final_weight_learning_rate, 0, math.inf)
-        object.__setattr__(self, "final_weight_learning_rate", last)
+    def check(self) -> Mapping[str, Any]:
+        """What `sqlib.fit.distillation.Options` says to the options of training."""
         first = self.stage("activation_bounds")
-        for name in ("learning_rate", "final_learning_rate", "feature_weight", "features"):
-            object.__setattr__(self, name, getattr(first, name))
+        names = ("learning_rate", "final_learning_rate", "feature_weight", "features")
+        return {name: getattr(first, name) for name in names}
 
     def stage(self, group: str) -> Options:
         """How "activation_bounds" or "weight_bounds" are trained."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_clip
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.options import choice, number
+from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
 from sqlib.recipes.dobi import searched_weight
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.site import Site
 
@@ -42,15 +44,10 @@ class Density(Recipe):
 
     spellings: ClassVar[tuple[str, ...]] = ("DBDC",)
 
-    clip: float | None = None
-    weight_per: str = "channel"
+    clip: float | None = number(None, 0, 1, below=True, optional=True)
+    weight_per: str = choice("channel", "tensor")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "clip", check_clip(self.clip))
-        check_weight_per(self.weight_per)
-
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module:
         """Min-Max quantizer of one weight."""
         return searched_weight(self, "minmax", weight, site, self.weight_per)
 
@@ -58,6 +55,4 @@ class Density(Recipe):
         """Bounds per batch, averaged."""
         from sqlib.quantizers import DensityObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         return DensityObserver(self.activation_bits, clip=self.clip)

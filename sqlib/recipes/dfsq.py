@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_flag
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import choice, flag, integer
 from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
@@ -15,7 +15,9 @@ from sqlib.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.model import QuantizedModel
     from sqlib.engine.site import Site
@@ -23,13 +25,6 @@ if TYPE_CHECKING:
 #: The inputs that DFSQ's release does not centre: EDSR's second convolution of every residual block.
 RELEASE_POST_RELU = ("blocks.*.conv2",)
 
-_CHOICES = {
-    "selector": ("release", "kmeans", "exact"),
-    "normalize": ("dynamic", "static", "none"),
-    "points_per": ("channel", "layer"),
-    "post_relu": ("release", "auto", "never"),
-    "statistics": ("image", "patch"),
-}
 # How many values of a universal set lie within [-reach, reach], by reach and words: this file needs no numpy
 _SIZES = {1.0: {2: 29, 3: 107, 4: 377, 5: 1295}, 0.5: {2: 19, 3: 83, 4: 293, 5: 1105}}
 
@@ -96,27 +91,18 @@ class DFSQ(Recipe):
         "exact": {"selector": "exact"},
     }
 
-    words: int = 4
-    selector: str = "release"
-    channelwise: bool = True
-    normalize: str = "dynamic"
-    points_per: str = "channel"
-    post_relu: str = "release"
-    statistics: str = "image"
-    patch: int = 48
-    seed: int = 0
+    words: int = choice(4, 2, 3, 5)
+    selector: str = choice("release", "kmeans", "exact")
+    channelwise: bool = flag(True)
+    normalize: str = choice("dynamic", "static", "none")
+    points_per: str = choice("channel", "layer")
+    post_relu: str = choice("release", "auto", "never")
+    statistics: str = choice("image", "patch")
+    patch: int = integer(48, 1)
+    seed: int = integer(0, 0, 2**63 - 1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
-        check_flag("channelwise", self.channelwise)
-        for name, low in (("words", 2), ("patch", 1), ("seed", 0)):
-            object.__setattr__(self, name, _integer(name, getattr(self, name), low))
-        if self.words not in _SIZES[1.0]:
-            raise InputError(f"words={self.words}: expected the number of word sets, 2, 3, 4 or 5")
+    def check(self) -> Mapping[str, Any]:
+        """The points must be enough for the bits, and tiles need statistics of their own."""
         levels, reach = 1 << self.activation_bits, self._reach()
         size = _SIZES[reach][self.words]
         if self.activation_bits != FULL_PRECISION and levels > size:
@@ -130,6 +116,7 @@ class DFSQ(Recipe):
                 f"statistics='patch' needs normalize='dynamic', it is {self.normalize!r}; "
                 "give statistics='image'"
             )
+        return {}
 
     @classmethod
     def variant(cls, name: str, bits: int | tuple[int, int] = 8, **options: Any) -> DFSQ:
@@ -144,22 +131,17 @@ class DFSQ(Recipe):
             raise InputError(f"variant {name!r}: expected one of {', '.join(map(repr, cls.VARIANTS))}")
         return cls(bits, **{**cls.VARIANTS[name], **options})
 
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
         """Min-Max per output channel."""
         from sqlib.codebook import fit_bounds
         from sqlib.quantizers import UniformQuantizer
 
-        if self.weight_bits == FULL_PRECISION:
-            return None
-        values = weight.detach().cpu().double().numpy()
-        return UniformQuantizer(fit_bounds(values, self.weight_bits, axis=site.weight_axis, method="minmax"))
+        return UniformQuantizer(fit_bounds(weight, self.weight_bits, axis=site.weight_axis, method="minmax"))
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """Lattice histogram of the normalized activations."""
         from sqlib.quantizers.subset_observer import SubsetObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         axis = _channel_axis(site.op)
         return SubsetObserver(
             self.activation_bits,
@@ -212,13 +194,3 @@ def _sample_axis(site: Site, operand: str) -> int:
     if site.op == "linear":
         return 1 if site.module_type == "MultiheadAttention" else 0
     return -1 if operand == "right" else 0
-
-
-def _integer(name: str, value: Any, low: int) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < low:
-        raise InputError(f"{name}={value!r}: expected an integer of {low} or more")
-    return number

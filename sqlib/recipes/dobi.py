@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlib._checks import FULL_PRECISION, check_steps, check_variant
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.options import choice, integer, patterns
+from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
-from sqlib.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.site import Site
 
@@ -45,22 +46,12 @@ class DOBI(Recipe):
     linear layers and 96 operands of matrix products, 768 bounds.
     """
 
-    variant: str = "release"
-    one_sided: tuple[str, ...] = ("*.fc2",)
-    steps: int = 100
-    weight_per: str = "tensor"
+    variant: str = choice("release", "paper")
+    one_sided: tuple[str, ...] = patterns("*.fc2")
+    steps: int = integer(100, 1, 1000)
+    weight_per: str = choice("tensor", "channel")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_variant(self.variant)
-        patterns: Any = self.one_sided
-        if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) and p for p in patterns):
-            raise InputError(f"one_sided={patterns!r}: expected a list of name patterns, e.g. ['*.fc2']")
-        object.__setattr__(self, "one_sided", tuple(patterns))
-        check_steps(self.steps)
-        check_weight_per(self.weight_per)
-
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module:
         """DOBI on one weight."""
         return searched_weight(self, "dobi", weight, site, self.weight_per, steps=self.steps)
 
@@ -69,8 +60,6 @@ class DOBI(Recipe):
         from sqlib.engine.skip import first_match
         from sqlib.quantizers import BoundsObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         one_sided: bool | None = False
         if self.variant == "paper":
             one_sided = True if first_match(site, self.one_sided) else None
@@ -84,21 +73,22 @@ class DOBI(Recipe):
 
 
 def searched_weight(
-    recipe: Recipe, method: str, weight: Tensor, site: Site, weight_per: str, **options: Any
-) -> nn.Module | None:
-    """The quantizer of a weight with bounds by a method of `fit_bounds`; None in full precision."""
+    recipe: Recipe,
+    method: str,
+    weight: NDArray[np.float64],
+    site: Site,
+    weight_per: str,
+    **options: Any,
+) -> nn.Module:
+    """The quantizer of a weight with bounds by a method of `fit_bounds`."""
     import torch
 
     from sqlib.codebook import fit_bounds
     from sqlib.quantizers import UniformQuantizer
 
-    if recipe.weight_bits == FULL_PRECISION:
-        return None
-    values = weight.detach().cpu()
-    values = values if values.dtype == torch.float64 else values.float()
     axis = site.weight_axis if weight_per == "channel" else None
     bounds = fit_bounds(
-        values.numpy(),
+        weight,
         recipe.weight_bits,
         method=method,
         axis=axis,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlib._checks import FULL_PRECISION, check_flag
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.options import choice, flag
+from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.site import Site
 
@@ -35,24 +37,17 @@ class MinMax(Recipe):
     Activations: one range per call site and tensor over all calibration batches; one pass.
     """
 
-    weight_per: str = "channel"
-    integer_zero: bool = True
+    weight_per: str = choice("channel", "tensor")
+    integer_zero: bool = flag(True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight_per(self.weight_per)
-        check_flag("integer_zero", self.integer_zero)
-
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
         """Min-Max quantizer of one weight."""
         from sqlib.codebook import fit_bounds
         from sqlib.quantizers import UniformQuantizer
 
-        if self.weight_bits == FULL_PRECISION:
-            return None
         axis = site.weight_axis if self.weight_per == "channel" else None
         bounds = fit_bounds(
-            weight.detach().cpu().double().numpy(),
+            weight,
             self.weight_bits,
             axis=axis,
             method="minmax",
@@ -64,6 +59,4 @@ class MinMax(Recipe):
         """Running minimum and maximum."""
         from sqlib.quantizers import RangeObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         return RangeObserver(self.activation_bits, integer_zero=self.integer_zero)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlib._checks import FULL_PRECISION, check_steps
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.options import choice, integer
+from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
 from sqlib.recipes.dobi import searched_weight
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.site import Site
 
@@ -36,15 +38,10 @@ class MSE(Recipe):
     histogram of 8,192 bins per call site, an approximation; two passes over the calibration data.
     """
 
-    steps: int = 100
-    weight_per: str = "tensor"
+    steps: int = integer(100, 1, 1000)
+    weight_per: str = choice("tensor", "channel")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_steps(self.steps)
-        check_weight_per(self.weight_per)
-
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module:
         """Least squares quantizer of one weight."""
         return searched_weight(self, "mse", weight, site, self.weight_per, steps=self.steps)
 
@@ -52,6 +49,4 @@ class MSE(Recipe):
         """Range, then histogram."""
         from sqlib.quantizers import BoundsObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         return BoundsObserver(self.activation_bits, method="mse", steps=self.steps)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlib._checks import FULL_PRECISION, check_flag, check_percentile
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per
+from sqlib.engine.options import choice, flag, number
+from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.site import Site
 
@@ -40,28 +42,18 @@ class Percentile(Recipe):
     falls back to its full range.
     """
 
-    percentile: float = 99.9
-    weight_per: str = "channel"
-    weight_percentile: float = 100.0
-    integer_zero: bool = True
+    percentile: float = number(99.9, 50, 100, above=True)
+    weight_per: str = choice("channel", "tensor")
+    weight_percentile: float = number(100.0, 50, 100, above=True)
+    integer_zero: bool = flag(True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_weight_per(self.weight_per)
-        check_flag("integer_zero", self.integer_zero)
-        object.__setattr__(self, "percentile", check_percentile(self.percentile))
-        weight_percentile = check_percentile(self.weight_percentile, "weight_percentile")
-        object.__setattr__(self, "weight_percentile", weight_percentile)
-
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
         """Percentile (by default Min-Max) quantizer of one weight."""
         from sqlib.codebook import fit_bounds
         from sqlib.quantizers import UniformQuantizer
 
-        if self.weight_bits == FULL_PRECISION:
-            return None
         bounds = fit_bounds(
-            weight.detach().cpu().double().numpy(),
+            weight,
             self.weight_bits,
             method="minmax" if self.weight_percentile == 100.0 else "percentile",
             percentile=self.weight_percentile,
@@ -74,8 +66,6 @@ class Percentile(Recipe):
         """Two-pass histogram."""
         from sqlib.quantizers import HistogramObserver
 
-        if self.activation_bits == FULL_PRECISION:
-            return None
         return HistogramObserver(
             self.activation_bits, percentile=self.percentile, integer_zero=self.integer_zero
         )

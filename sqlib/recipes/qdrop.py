@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION, check_number
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import integer, number
 from sqlib.engine.registry import register
 from sqlib.recipes._blockwise import Reconstruction
 
@@ -48,13 +49,8 @@ class QDrop(Reconstruction):
 
     shared: ClassVar[tuple[str, ...]] = (*Reconstruction.shared, "drop_probability")
 
-    scale_steps: int = 100
-    drop_probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        p = check_number("drop_probability", self.drop_probability, 0, 1)
-        object.__setattr__(self, "drop_probability", p)
+    scale_steps: int = integer(100, 1, 100)
+    drop_probability: float = number(0.5, 0, 1)
 
     def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
         """One sweep; ``model.reconstruction`` lists what it did to each unit."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import check_steps, check_variant
-from sqlib.engine.recipe import Observer, Recipe, check_weight_per, resolve_schedule
+from sqlib.engine.options import choice, flag, integer, patterns
+from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.registry import register
-from sqlib.errors import InputError
 from sqlib.fit.distillation.options import Options
 from sqlib.recipes.density import Density
 from sqlib.recipes.dobi import DOBI
@@ -19,7 +18,9 @@ from sqlib.recipes.mse import MSE
 from sqlib.recipes.percentile import Percentile
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
 
     from sqlib.engine.model import QuantizedModel
     from sqlib.engine.site import Site
@@ -105,19 +106,19 @@ class TwoDQuant(Recipe):
         },
     }
 
-    bounds_from: str = "dobi"
-    variant: str = "release"
-    one_sided: tuple[str, ...] = ("*.fc2",)
-    steps: int = 100
-    weight_per: str = "tensor"
+    bounds_from: str = choice("dobi", "mse", "minmax", "percentile", "density")
+    variant: str = choice("release", "paper")
+    one_sided: tuple[str, ...] = patterns("*.fc2")
+    steps: int = integer(100, 1, 1000)
+    weight_per: str = choice("tensor", "channel")
     schedule: str = "paper"
     iterations: int = None  # type: ignore[assignment]  # None: as the schedule says
     batch: int = None  # type: ignore[assignment]
     learning_rate: float = None  # type: ignore[assignment]
     final_learning_rate: float = None  # type: ignore[assignment]
     betas: tuple[float, float] = None  # type: ignore[assignment]
-    relative: bool = None  # type: ignore[assignment]
-    loss: str = "paper"
+    relative: bool = flag(None)
+    loss: str = choice("paper", "release")
     feature_weight: float = 5.0
     train: tuple[str, ...] = ("bounds",)
     features: tuple[str, ...] | None = None
@@ -125,25 +126,9 @@ class TwoDQuant(Recipe):
     augment: bool = True
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bounds_from not in STARTS:
-            raise InputError(f"bounds_from={self.bounds_from!r}: expected one of {', '.join(STARTS)}")
-        check_variant(self.variant)
-        check_steps(self.steps)
-        check_weight_per(self.weight_per)
-        # checks `one_sided`, also where DOBI is not the start
-        object.__setattr__(self, "one_sided", DOBI(one_sided=self.one_sided).one_sided)
-        betas: Any = self.betas
-        if isinstance(betas, list):  # from JSON
-            object.__setattr__(self, "betas", tuple(betas))
-        resolve_schedule(self, self.schedules)
-        if self.loss not in ("paper", "release"):
-            raise InputError(f"loss={self.loss!r}: expected 'paper' or 'release'")
-        options = self.options()
-        for field in dataclasses.fields(options):
-            if hasattr(self, field.name):
-                object.__setattr__(self, field.name, getattr(options, field.name))
+    def check(self) -> Mapping[str, Any]:
+        """What `sqlib.fit.distillation.Options` says to the options of training."""
+        return {name: value for name, value in vars(self.options()).items() if hasattr(self, name)}
 
     def options(self) -> Options:
         """How the bounds are trained."""
@@ -158,7 +143,7 @@ class TwoDQuant(Recipe):
             options["integer_zero"] = False  # no quantizer of 2DQuant has a zero point
         return kind(bits=self.bits, **options)
 
-    def weight_quantizer(self, weight: Tensor, site: Site) -> nn.Module | None:
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
         """As the first stage has it."""
         return self.start().weight_quantizer(weight, site)
 

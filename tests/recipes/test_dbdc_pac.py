@@ -117,7 +117,7 @@ def test_schedule_and_round_trip():
 
 
 def test_continues_after_the_first_stage(tmp_path, monkeypatch):
-    from sqlib.fit.distillation import _train
+    from sqlib.fit.distillation import train
 
     expected = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
     monkeypatch.setenv("SQLIB_RESUME", str(tmp_path))
@@ -132,7 +132,7 @@ def test_continues_after_the_first_stage(tmp_path, monkeypatch):
             raise Killed
         return rates(options, i)
 
-    monkeypatch.setattr(_train, "learning_rate", kill)
+    monkeypatch.setattr(train, "learning_rate", kill)
     with pytest.raises(Killed):
         sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
     model = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])

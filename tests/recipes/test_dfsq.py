@@ -71,8 +71,8 @@ def test_bad_options(options, message):
 
 
 def test_weight_only_needs_no_points():
-    assert DFSQ(bits=(4, 32), words=2).activation_observer(None, "input") is None
-    assert DFSQ(bits=(32, 4)).weight_quantizer(None, None) is None
+    assert DFSQ(bits=(4, 32), words=2).observe(None, "input") is None
+    assert DFSQ(bits=(32, 4)).quantize_weight(None, None) is None
 
 
 def tiny_edsr():
