@@ -140,7 +140,7 @@ class Workbench:
 
     def _model(self, cell: Cell) -> nn.Module:
         from sqlib import models
-        from sqlib.models.interpolation import Bilinear
+        from sqlib.models._interpolation import Bilinear
 
         key = (cell.model, cell.scale, cell.weights)
         if key not in self._models:
@@ -223,5 +223,9 @@ def _protocol(identifier: str) -> Any:
 
 def code_roots(cell: Cell) -> list[str]:
     """Modules whose sources (with all they import) decide the cell's number."""
+    from sqlib import models
+
     roots = ["sqlib.evaluate", "sqlib.datasets", "sqlib.models", "sqlib.experiments.compute"]
+    if cell.weights != "none":  # sqlib.models finds the files of its networks by name, not by import
+        roots.append(models.spec(cell.model).network.__module__)
     return roots if cell.recipe is None else [*roots, "sqlib.quantize", "sqlib.recipes"]
