@@ -22,14 +22,19 @@ class WeightsFile:
 
     Attributes
     ----------
-    name : the network's name here
-    scales : what the file holds
-    file : what it is called in ``$SQLIB_WEIGHTS`` and in the cache
-    licence : of the weights, as their publisher states it
-    source : who published them
-    url : address of the file; None where no publisher offers it in a form that loads
-    sha256 : of the file that this project has held; None where nobody has: such an address is fetched on
-        demand only
+    name : str
+        The network's name here.
+    scales : tuple of int
+        What the file holds.
+    file : str
+        What it is called in ``$SQLIB_WEIGHTS`` and in the cache.
+    licence, source : str
+        Of the weights as their publisher states it, and who that is.
+    url : str or None
+        Address of the file; None where no publisher offers it in a form that loads.
+    sha256 : str or None
+        Of the file that this project has held; None where nobody has: such an address is fetched on demand
+        only.
     """
 
     name: str
