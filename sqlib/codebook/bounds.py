@@ -45,8 +45,8 @@ class Bounds:
         Squared error, summed over the values, of quantizing the fitted data; shape as `lower`. NaN where
         only the range of the data was kept (streamed Min-Max).
     method
-        "given", "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range that
-        collapsed to a point says "percentile (collapsed: minmax)".
+        "given", "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range
+        that collapsed to a point says "percentile (collapsed: minmax)".
     axis
         Channel axis, None for one range for the whole tensor.
     integer_zero

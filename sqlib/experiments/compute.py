@@ -140,7 +140,7 @@ class Workbench:
 
     def _model(self, cell: Cell) -> nn.Module:
         from sqlib import models
-        from sqlib.models.interpolation import Bilinear
+        from sqlib.models._interpolation import Bilinear
 
         key = (cell.model, cell.scale, cell.weights)
         if key not in self._models:
@@ -223,5 +223,12 @@ def _protocol(identifier: str) -> Any:
 
 def code_roots(cell: Cell) -> list[str]:
     """Modules whose sources (with all they import) decide the cell's number."""
+    from sqlib import models, recipes
+
     roots = ["sqlib.evaluate", "sqlib.datasets", "sqlib.models", "sqlib.experiments.compute"]
-    return roots if cell.recipe is None else [*roots, "sqlib.engine.quantize", "sqlib.recipes"]
+    if cell.weights != "none":  # networks and recipes are found by name, not by import
+        roots.append(models.spec(cell.model).network.__module__)
+    if cell.recipe is None:
+        return roots
+    recipe = recipes.from_dict(cell.recipe)
+    return [*roots, "sqlib.engine.quantize", type(recipe).__module__]

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
-from sqlib.models import bsrn, carn, edsr, elan, rdn, srresnet, swinir
-from sqlib.models._catalogue import entry
 from sqlib.models._checkpoints import read_checkpoint
 from sqlib.models._common import SRNetwork
 from sqlib.models._layout import OWN, Layout
 from sqlib.models._pretrained import by_hand, download_weights, local_file
-from sqlib.models._weights import load_strict, matching, weights_id
+from sqlib.models._spec import Spec, WeightsFile, discover, names, register, spec
+from sqlib.models._state_dict import load_strict, matching, weights_id
 
 __all__ = [
+    "Layout",
     "SRNetwork",
+    "Spec",
+    "WeightsFile",
     "available",
     "best",
     "card",
@@ -32,39 +34,11 @@ __all__ = [
     "names",
     "pretrained",
     "read_state",
+    "register",
+    "spec",
 ]
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-
-_Build = Callable[[str, int], SRNetwork]
-_Official = Callable[..., Layout]
-# name -> (constructor, names of the official release)
-_NETWORKS: dict[str, tuple[_Build, _Official]] = {
-    "edsr-baseline": (partial(edsr.EDSR, blocks=16, features=64), edsr.official),
-    "edsr-large": (partial(edsr.EDSR, blocks=32, features=256, residual_scale=0.1), edsr.official),
-    "edsr-small": (partial(edsr.EDSR, blocks=8, features=32), edsr.official),
-    "edsr-8x64": (partial(edsr.EDSR, blocks=8, features=64), edsr.official),
-    "carn": (carn.CARN, carn.official),
-    "carn-single": (lambda name, scale: carn.CARN(name, scale, scales=(scale,)), carn.official),
-    "carn-m": (partial(carn.CARN, mobile=True, groups=4), carn.official),
-    "srresnet": (srresnet.SRResNet, srresnet.official),
-    "rdn": (rdn.RDN, rdn.official),
-    "elan-light": (elan.ELAN, elan.official),
-    "bsrn": (bsrn.BSRN, bsrn.official),
-    "swinir-light": (swinir.SwinIR, swinir.official),
-    "swinir-small": (partial(swinir.SwinIR, depths=(2, 2)), swinir.official),
-}
-
-
-def names() -> list[str]:
-    """Names that :func:`create` understands."""
-    return list(_NETWORKS)
-
-
-def _network(name: str) -> tuple[_Build, _Official]:
-    if name not in _NETWORKS:
-        raise InputError(f"unknown network {name!r}; expected one of {', '.join(_NETWORKS)}")
-    return _NETWORKS[name]
 
 
 def create(name: str, *, scale: int) -> SRNetwork:
@@ -80,7 +54,8 @@ def create(name: str, *, scale: int) -> SRNetwork:
     InputError
         Unknown name or scale.
     """
-    return _network(name)[0](name, scale).eval()
+    known = spec(name)
+    return known.network(name, scale, **known.names[name]).eval()
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -120,7 +95,7 @@ def load(path: str | Path, name: str | None = None, *, scale: int) -> SRNetwork:
     model = create(name, scale=scale)
     # Of two sets of names the one that the file has more of; some names are in both.
     layout = max(
-        (OWN, _network(name)[1](checkpoint.tensors, model)),
+        (OWN, spec(name).official(checkpoint.tensors, model)),
         key=lambda each: sum(each.theirs(key) in checkpoint.tensors for key in model.state_dict()),
     )
     load_strict(model, checkpoint.tensors, str(path), layout=layout, prefix=checkpoint.prefix)
@@ -156,7 +131,7 @@ def pretrained(name: str, *, scale: int, allow_unverified: bool = False, downloa
 
     1. What ships with sqlib (:func:`available`); 2. a file in the folder ``$SQLIB_WEIGHTS``; 3. the user's
     cache; 4. for third-party checkpoints a download into the cache, whose licence is shown. A file is called
-    as in the catalogue (``sqlib/models/_catalogue.py``), or ``NAME-xS.safetensors``.
+    as in ``files`` of the network's :func:`spec`, or ``NAME-xS.safetensors``.
 
     Parameters
     ----------
@@ -182,7 +157,7 @@ def pretrained(name: str, *, scale: int, allow_unverified: bool = False, downloa
     path: Path | None = WEIGHTS_FOLDER / f"{name}-x{scale}.safetensors"
     if path is not None and path.is_file():
         return load(path, name, scale=scale)
-    known = entry(name, scale)
+    known = spec(name).file(name, scale)
     path = local_file(name, scale, known)
     if path is None:
         fetchable = known is not None and known.url is not None and (known.sha256 or allow_unverified)
@@ -199,10 +174,8 @@ def pretrained(name: str, *, scale: int, allow_unverified: bool = False, downloa
 
 
 def _nowhere(name: str, scale: int) -> str:
-    from sqlib.training.config import CONFIGS
-
     have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales) or "none"
-    known = entry(name, scale)
+    known = spec(name).file(name, scale)
     third = ""
     if known is not None:
         third = f" A third party's file exists: {by_hand(known)}"
@@ -215,20 +188,20 @@ def _nowhere(name: str, scale: int) -> str:
     return (
         f"no weights ship for {name} x{scale}; shipped: {have}.{third} Load a checkpoint with "
         f"sqlib.models.load(path, {name!r}, scale={scale})"
-        + (train if f"{name}-x{scale}" in CONFIGS else "; no training configuration exists for it yet")
+        + (train if (name, scale) in spec(name).training else "; no training configuration exists for it yet")
     )
 
 
 def card(name: str, *, scale: int) -> Mapping[str, Any]:
     """The record of how shipped weights were made: data, steps, seed, versions, device, curve, scores.
 
-    Of a third party's checkpoint, what the catalogue knows: file, licence, source, url, sha256.
+    Of a third party's checkpoint, what its entry knows: file, licence, source, url, sha256.
     """
     path = WEIGHTS_FOLDER / f"{name}-x{scale}.json"
     if path.is_file():
         loaded: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return loaded
-    known = entry(name, scale)
+    known = spec(name).file(name, scale)
     if known is None:
         raise DataError(f"no weights ship for {name} x{scale}; sqlib.models.available() lists what does")
     return asdict(known)
@@ -237,3 +210,6 @@ def card(name: str, *, scale: int) -> Mapping[str, Any]:
 def count_parameters(model: SRNetwork) -> int:
     """Learnable parameters; the fixed colour shift is not among them."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+discover(sys.modules[__name__])

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log2
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sqlib.errors import InputError
 
+if TYPE_CHECKING:
+    from sqlib.models._spec import Spec
+
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K in [0, 1], printed in EDSR's and CARN's releases."""
+
+# Targets of BSRN: with some 590 images and hours, the noise of the originals is what limits a network.
+DISTILLED: Mapping[str, Any] = dict(
+    batch=16, patch=32, learning_rate=6e-4, warmup=300, clip=1.0, border=3, teacher="bsrn"
+)
+"""Options of `sqlib.training.TrainConfig` that several networks share."""
 
 
 class SRNetwork(nn.Module):
@@ -25,8 +34,10 @@ class SRNetwork(nn.Module):
 
     name: str
     scale: int
+    spec: ClassVar[Spec | None] = None
+    """What else is known about the network; set by :func:`sqlib.models.register`."""
     default_skip: tuple[str, ...] = ()
-    """``fnmatch`` patterns over module names that the papers leave in full precision."""
+    """``fnmatch`` patterns over module names that stay in full precision: ``skip`` of its SPEC."""
     weights_id: str = "random"
     """SHA-256 of the loaded state dict; ``"random"`` until weights are loaded."""
     licence: str | None = None
@@ -59,11 +70,15 @@ class Upsampler(nn.Sequential):
     """Sub-pixel upsampling (ESPCN): one x3 stage or log2(scale) x2 stages of convolution and PixelShuffle."""
 
     def __init__(self, scale: int, features: int) -> None:
-        steps = [3] if scale == 3 else [2] * round(log2(scale))
         stages: list[nn.Module] = []
-        for step in steps:
+        for step in upsampling_steps(scale):
             stages += [nn.Conv2d(features, step * step * features, 3, padding=1), nn.PixelShuffle(step)]
         super().__init__(*stages)
+
+
+def upsampling_steps(scale: int) -> tuple[int, ...]:
+    """Factors of the stages that enlarge by ``scale``: one of 3, or one or two of 2."""
+    return {2: (2,), 3: (3,), 4: (2, 2)}[scale]
 
 
 def check_scale(name: str, scale: object, allowed: Sequence[int] = (2, 3, 4)) -> int:

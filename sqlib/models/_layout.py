@@ -19,11 +19,14 @@ class Layout:
 
     Attributes
     ----------
-    names : the beginning of their name -> the beginning of ours; ``*`` stands for one part between dots, and
-        the first entry that fits counts. Several names of ours mean that the release stacks these tensors
-        along the first axis. What no entry fits has the same name on both sides.
-    constants : patterns of their tensors that hold no weights.
-    check : raises InputError where constants of a file are not those that our network computes with.
+    names : mapping of str to str or tuple of str
+        The beginning of their name -> the beginning of ours; ``*`` stands for one part between dots, and the
+        first entry that fits counts. Several names of ours mean that the release stacks these tensors along
+        the first axis. What no entry fits has the same name on both sides.
+    constants : tuple of str
+        Patterns of their tensors that hold no weights.
+    check : callable or None
+        Raises InputError where constants of a file are not those that our network computes with.
     """
 
     names: Mapping[str, str | tuple[str, ...]]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sqlib._download import cache_folder, fetch
 from sqlib.errors import InputError
-from sqlib.models._catalogue import Entry
 from sqlib.models._checkpoints import what_else
+from sqlib.models._spec import WeightsFile
 
 
 def weights_cache() -> Path:
@@ -19,10 +19,10 @@ def weights_cache() -> Path:
     return cache_folder() / "weights"
 
 
-def local_file(name: str, scale: int, known: Entry | None) -> Path | None:
+def local_file(name: str, scale: int, known: WeightsFile | None) -> Path | None:
     """A file with these weights in ``$SQLIB_WEIGHTS`` or in the cache, or None.
 
-    It is called as in the catalogue (``known``), or ``NAME-xS.safetensors`` as training calls its result.
+    It is called as ``known`` says, or ``NAME-xS.safetensors`` as training calls its result.
 
     Raises
     ------
@@ -55,12 +55,12 @@ def local_file(name: str, scale: int, known: Entry | None) -> Path | None:
     return None
 
 
-def download_weights(known: Entry, check: Callable[[Path], object]) -> Path:
+def download_weights(known: WeightsFile, check: Callable[[Path], object]) -> Path:
     """Fetch a checkpoint into the cache, and show its licence.
 
     Parameters
     ----------
-    known : Entry
+    known : WeightsFile
         With an address.
     check : callable
         Raises where a file without a checksum is not what it should be.
@@ -87,7 +87,7 @@ def download_weights(known: Entry, check: Callable[[Path], object]) -> Path:
     return target
 
 
-def by_hand(known: Entry) -> str:
+def by_hand(known: WeightsFile) -> str:
     """How a user gets the file without this program."""
     source = f"save {known.url}" if known.url else f"the file converted from {known.source}, saved"
     return (

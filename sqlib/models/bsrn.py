@@ -7,7 +7,6 @@ are those of the release, so its checkpoints load as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlib.models._common import SRNetwork, check_scale
-from sqlib.models._layout import OWN, Layout
+from sqlib.models._spec import Spec, WeightsFile
 
 
 class BlueprintConv(nn.Module):
@@ -114,8 +113,6 @@ class BSRN(SRNetwork):
     blocks : int
     """
 
-    default_skip = ("fea_conv.*", "upsampler.*")
-
     def __init__(self, name: str, scale: int, *, features: int = 64, blocks: int = 8) -> None:
         super().__init__()
         self.name, self.scale, self.blocks = name, check_scale(name, scale), blocks
@@ -137,6 +134,23 @@ class BSRN(SRNetwork):
         return cast(Tensor, self.upsampler["upsampleOneStep"](features))
 
 
-def official(names: Iterable[str], network: BSRN | None = None) -> Layout:
-    """The names of the release are ours."""
-    return OWN
+_SOURCE = "https://github.com/xiaom233/BSRN"
+_MODELS = f"{_SOURCE}/raw/2d63d5239c9fa9810b9c1aea93e98d42ece09efc/experiments/pretrained_models"
+_SHA256 = {
+    2: "09bd1f85e017c7902e65a9c9770ee592efe3d013f6b5cf1fe7de8cabac4ba37d",
+    3: "6eb73a300aaec5029bc0de7f5ae85c02b8dcd8fdaf438c77f90272939fecca7e",
+    4: "47518e0f549f5696da0c84ca2d65bf50d789c7ac20e621909f5fd6c8c8d70bcb",
+}
+
+SPEC = Spec(
+    network=BSRN,
+    names={"bsrn": {}},
+    skip=("fea_conv.*", "upsampler.*"),
+    blocks="B?",
+    files=tuple(
+        WeightsFile(
+            "bsrn", (s,), f"bsrn_x{s}.pth", "MIT", _SOURCE, f"{_MODELS}/net_g_BSRN_x{s}.pth", _SHA256[s]
+        )
+        for s in (2, 3, 4)
+    ),
+)

@@ -6,15 +6,16 @@ cascade: the same weights see three different activation distributions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sqlib.models._common import RGBMean, SRNetwork, check_scale
+from sqlib.models._common import DISTILLED, RGBMean, SRNetwork, check_scale, upsampling_steps
 from sqlib.models._layout import Layout, check_mean
+from sqlib.models._spec import Spec, WeightsFile
 
 WIDTH = 64
 
@@ -84,9 +85,8 @@ class Upsample(nn.Sequential):
     """Per x2 or x3 step: convolution, ReLU, PixelShuffle (the ReLU is CARN's own)."""
 
     def __init__(self, scale: int, groups: int) -> None:
-        steps = {2: [2], 3: [3], 4: [2, 2]}[scale]
         stages: list[nn.Module] = []
-        for step in steps:
+        for step in upsampling_steps(scale):
             conv = nn.Conv2d(WIDTH, step * step * WIDTH, 3, padding=1, groups=groups)
             stages += [conv, nn.ReLU(), nn.PixelShuffle(step)]
         super().__init__(*stages)
@@ -103,11 +103,9 @@ class CARN(SRNetwork):
     mobile : bool
         CARN-M: ``groups``-wise convolutions and one shared residual block per cascade.
     groups : int
-    scales : tuple of int
-        Upsamplers to hold; the official weights are trained jointly for (2, 3, 4).
+    scales : tuple of int or None
+        Upsamplers to hold; the official weights are trained jointly for (2, 3, 4). None: that of ``scale``.
     """
-
-    default_skip = ("entry", "upsample.*", "exit")
 
     def __init__(
         self,
@@ -116,10 +114,10 @@ class CARN(SRNetwork):
         *,
         mobile: bool = False,
         groups: int = 1,
-        scales: tuple[int, ...] = (2, 3, 4),
+        scales: tuple[int, ...] | None = (2, 3, 4),
     ) -> None:
         super().__init__()
-        self.name, self.scale = name, check_scale(name, scale, scales)
+        self.name, self.scale = name, check_scale(name, scale, scales or (2, 3, 4))
         self.rgb_mean = RGBMean(rgb_range=1.0)
         self.entry = nn.Conv2d(3, WIDTH, 3, padding=1)
 
@@ -129,7 +127,7 @@ class CARN(SRNetwork):
             return Cascade([ResidualBlock() for _ in range(3)])
 
         self.body = Cascade([cascading_block() for _ in range(3)])
-        self.upsample = nn.ModuleDict({f"x{s}": Upsample(s, groups) for s in scales})
+        self.upsample = nn.ModuleDict({f"x{s}": Upsample(s, groups) for s in scales or (scale,)})
         self.exit = nn.Conv2d(WIDTH, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +135,7 @@ class CARN(SRNetwork):
         return self.rgb_mean.add(self.exit(self.upsample[f"x{self.scale}"](features)))
 
 
-def official(names: Iterable[str], network: CARN | None = None) -> Layout:
+def official(names: Collection[str], network: CARN) -> Layout:
     """The names of the CARN-pytorch release (``b1.b1.body.0.weight``).
 
     Files for several scales hold ``upsample.up2``, ``up3`` and ``up4``, those for one scale ``upsample.up``.
@@ -150,15 +148,48 @@ def official(names: Iterable[str], network: CARN | None = None) -> Layout:
                 table[f"b{i + 1}.b{j + 1}.body.{theirs}"] = f"{outer}.stages.{j}.{ours}"
             table[f"b{i + 1}.c{j + 1}.body.0"] = f"{outer}.fusions.{j}.conv"
         table[f"c{i + 1}.body.0"] = f"body.fusions.{i}.conv"
-    known = set(names)
-    if any(name.startswith("upsample.up.body") for name in known):
-        scale = 4 if "upsample.up.body.3.weight" in known else 2
-        table["upsample.up.body"] = f"upsample.x{scale if network is None else network.scale}"
+    if any(name.startswith("upsample.up.body") for name in names):
+        table["upsample.up.body"] = f"upsample.x{network.scale}"
     else:
         table |= {f"upsample.up{scale}.body": f"upsample.x{scale}" for scale in (2, 3, 4)}
     return Layout(table, ("sub_mean.*", "add_mean.*"), partial(check_mean, rgb_range=1.0))
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the CARN-pytorch layout to ours; unknown names pass through."""
-    return official(state).translate(state)
+_SOURCE = "https://github.com/nmhkahn/CARN-pytorch"
+_COMMIT = "40d3514f81cccd680d846cd5ab07af35f2c8e0e2"
+
+SPEC = Spec(
+    network=CARN,
+    names={"carn": {}, "carn-single": dict(scales=None), "carn-m": dict(mobile=True, groups=4)},
+    skip=("entry", "upsample.*", "exit"),
+    blocks="body.stages.*.stages.*",
+    replaced=1,
+    official=official,
+    files=(
+        WeightsFile(
+            "carn-m",
+            (2, 3, 4),
+            "carn_m.pth",
+            "MIT",
+            _SOURCE,
+            f"{_SOURCE}/raw/{_COMMIT}/checkpoint/carn_m.pth",
+            "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff",
+        ),
+        # Released for another framework, converted to our names by this project: no address loads.
+        WeightsFile(
+            "carn-single",
+            (2,),
+            "carn_x2.pth",
+            "MIT",
+            f"{_SOURCE}, converted from https://github.com/WolframRhodium/Super-Resolution-Zoo",
+            sha256="721022257b1ad9f8d846f8ffb9f90c73005af0198c53f5b4a5d2b5644e7e1726",
+        ),
+        # The release's README offers its folder checkpoint; scripts of others name the file beside CARN-M's.
+        WeightsFile(
+            "carn", (2, 3, 4), "carn.pth", "MIT", _SOURCE, f"{_SOURCE}/raw/master/checkpoint/carn.pth"
+        ),
+    ),
+    training={
+        ("carn-single", 4): dict(DISTILLED, steps=12_000, start="carn-single-x2", frozen=2_500),
+    },
+)

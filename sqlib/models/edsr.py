@@ -6,14 +6,14 @@ activations of its channels on one scale. The body computes in 0..255, as in the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import partial
 
 from torch import Tensor, nn
 
-from sqlib.models._common import RGBMean, SRNetwork, Upsampler, check_scale
+from sqlib.models._common import DISTILLED, RGBMean, SRNetwork, Upsampler, check_scale
 from sqlib.models._layout import Layout, check_mean
+from sqlib.models._spec import Spec, WeightsFile
 
 
 class ResidualBlock(nn.Module):
@@ -44,9 +44,6 @@ class EDSR(SRNetwork):
         1 for the baseline, 0.1 for the large network (keeps wide residual sums stable while training).
     """
 
-    # Every paper here quantizes the residual blocks only (DFSQ section 4.1, PAMS, DDTB, CADyQ).
-    default_skip = ("head", "body_end", "upsampler.*", "tail")
-
     def __init__(
         self, name: str, scale: int, *, blocks: int = 16, features: int = 64, residual_scale: float = 1.0
     ) -> None:
@@ -68,17 +65,12 @@ class EDSR(SRNetwork):
         return self.rgb_mean.add(self.tail(features))
 
 
-def official(names: Iterable[str], network: EDSR | None = None) -> Layout:
-    """The names of the EDSR-PyTorch release; its ``body`` ends with the closing convolution.
-
-    ``names`` are those of a file; they give the number of blocks where there is no ``network``.
-    """
-    indices = (int(name.split(".")[1]) for name in names if re.match(r"body\.\d+\.", name))
-    closing = max(indices, default=0) if network is None else len(network.blocks)
+def official(names: Collection[str], network: EDSR) -> Layout:
+    """The names of the EDSR-PyTorch release; its ``body`` ends with the closing convolution."""
     return Layout(
         {
             "head.0": "head",
-            f"body.{closing}": "body_end",
+            f"body.{len(network.blocks)}": "body_end",
             "body.*.body.0": "blocks.*.conv1",
             "body.*.body.2": "blocks.*.conv2",
             "tail.0": "upsampler",
@@ -89,6 +81,50 @@ def official(names: Iterable[str], network: EDSR | None = None) -> Layout:
     )
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the EDSR-PyTorch layout to ours; unknown names pass through."""
-    return official(state).translate(state)
+def _released(name: str, scale: int, file: str) -> WeightsFile:
+    # The addresses stand in src/model/edsr.py of the release.
+    source = "https://github.com/sanghyun-son/EDSR-PyTorch"
+    return WeightsFile(
+        name, (scale,), file, "MIT", source, f"https://cv.snu.ac.kr/research/EDSR/models/{file}"
+    )
+
+
+SPEC = Spec(
+    network=EDSR,
+    names={
+        "edsr-baseline": {},
+        "edsr-large": dict(blocks=32, features=256, residual_scale=0.1),
+        "edsr-small": dict(blocks=8, features=32),
+        "edsr-8x64": dict(blocks=8),
+    },
+    # Every paper here quantizes the residual blocks only (DFSQ section 4.1, PAMS, DDTB, CADyQ).
+    skip=("head", "body_end", "upsampler.*", "tail"),
+    blocks="blocks.*",
+    official=official,
+    files=(
+        _released("edsr-baseline", 2, "edsr_baseline_x2-1bc95232.pt"),
+        _released("edsr-baseline", 3, "edsr_baseline_x3-abf2a44e.pt"),
+        _released("edsr-baseline", 4, "edsr_baseline_x4-6b446fab.pt"),
+        _released("edsr-large", 2, "edsr_x2-0edfb8a3.pt"),
+        _released("edsr-large", 3, "edsr_x3-ea3ef2c6.pt"),
+        _released("edsr-large", 4, "edsr_x4-4f62e9ef.pt"),
+        # Released for another framework, converted to our names by this project: no address loads.
+        WeightsFile(
+            "edsr-8x64",
+            (2,),
+            "edsr_8x64_x2.pth",
+            "Apache-2.0",
+            "https://github.com/krasserm/wdsr, converted from "
+            "https://github.com/WolframRhodium/Super-Resolution-Zoo",
+            sha256="b21731038d7987a9cac1a5fa344b638f839b2478dd8e8b370f0327570c958bd6",
+        ),
+    ),
+    training={
+        # Sized for one to two hours on two CPU cores.
+        ("edsr-small", 4): dict(steps=9000, batch=16, patch=32, learning_rate=6e-4),
+        ("edsr-small", 2): dict(steps=9000, batch=16, patch=32, learning_rate=6e-4),
+        # Sized for hours on two CPU cores with bf16.
+        ("edsr-baseline", 4): dict(DISTILLED, steps=12_000, later=((7_200, 8, 48),)),
+        ("edsr-baseline", 2): dict(DISTILLED, steps=12_000, start="edsr-baseline-x4"),
+    },
+)

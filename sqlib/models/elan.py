@@ -16,7 +16,7 @@ statistics: a fixed affine map per channel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from math import lcm
 from typing import cast
 
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from sqlib.errors import InputError
 from sqlib.models._common import RGBMean, SRNetwork, check_scale
 from sqlib.models._layout import Layout, check_mean
+from sqlib.models._spec import Spec, WeightsFile
 
 # Fifths of the channels read the neighbour at (row, column) of the padded 3x3 neighbourhood: right, left,
 # below, above, and the pixel itself.
@@ -196,9 +197,6 @@ class ELAN(SRNetwork):
         ``features`` cannot be split among the windows.
     """
 
-    # RefQSR quantizes the body; the softmax maps are operands of its products, so a recipe decides on them.
-    default_skip = ("head", "tail.*")
-
     def __init__(
         self,
         name: str,
@@ -249,7 +247,7 @@ def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x
 
 
-def official(names: Iterable[str], network: ELAN | None = None) -> Layout:
+def official(names: Collection[str], network: ELAN) -> Layout:
     """The names of the ELAN release (``body.0.modules_lfe.0.lfe.0.weight``).
 
     It keeps the fixed kernels of every shift as ``mask``; they are compared with `shift` and dropped.
@@ -265,17 +263,6 @@ def official(names: Iterable[str], network: ELAN | None = None) -> Layout:
             f"{attention}.project_out": f"body.*.attention{half + 1}.project_out",
         }
     return Layout(table, ("sub_mean.*", "add_mean.*", "body.*.mask"), _check_constants)
-
-
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the ELAN release to ours; unknown names pass through.
-
-    Raises
-    ------
-    InputError
-        A fixed kernel moves channels otherwise than `shift` does, or the colours are shifted otherwise.
-    """
-    return official(state).translate(state)
 
 
 def _check_constants(state: Mapping[str, Tensor]) -> None:
@@ -297,3 +284,29 @@ def _shifts(kernels: Tensor) -> bool:
     # Images with a single one, at every position, tell this linear map from any other.
     ones = torch.eye(9).reshape(9, 1, 3, 3).expand(9, channels, 3, 3)
     return torch.equal(F.conv2d(ones, kernels.float(), padding=1, groups=channels), shift(ones))
+
+
+_SOURCE = "https://github.com/Fried-Rice-Lab/FriedRiceLab"
+_COMMIT = "a82cfd7ac2f07cedf870ea7f3bc293c8b21d1f60"
+
+SPEC = Spec(
+    network=ELAN,
+    names={"elan-light": {}},
+    # RefQSR quantizes the body; the softmax maps are operands of its products, so a recipe decides on them.
+    skip=("head", "tail.*"),
+    blocks="body.*",
+    replaced=2,
+    official=official,
+    files=(
+        # Trained by that lab, not by ELAN's authors.
+        WeightsFile(
+            "elan-light",
+            (4,),
+            "elan_light_x4.pth",
+            "MIT",
+            _SOURCE,
+            f"{_SOURCE}/raw/{_COMMIT}/modelzoo/ELAN/ELAN-demo.pth",
+            "433400f0b3182d1c0e363edd122a070d04215283621b968367d2caac2de10493",
+        ),
+    ),
+)

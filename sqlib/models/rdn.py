@@ -7,15 +7,15 @@ network computes in 0..255 and subtracts no mean.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._common import DISTILLED, SRNetwork, check_scale, upsampling_steps
 from sqlib.models._layout import Layout
+from sqlib.models._spec import Spec
 
 RGB_RANGE = 255.0
 
@@ -60,9 +60,6 @@ class RDN(SRNetwork):
         D, C, G and G0 in the paper: 16, 8, 64 and 64.
     """
 
-    # DFSQ's release quantizes the blocks (3x3 and 1x1) and both global fusions.
-    default_skip = ("shallow1", "shallow2", "upsampler.*", "tail")
-
     def __init__(
         self,
         name: str,
@@ -97,20 +94,17 @@ def _upsampler(scale: int, features: int, growth: int) -> nn.Sequential:
     """Sub-pixel upsampling that leaves ``growth`` channels: one x3 stage or one or two x2 stages."""
     stages: list[nn.Module] = []
     width = features
-    for step in {2: [2], 3: [3], 4: [2, 2]}[scale]:
+    for step in upsampling_steps(scale):
         stages += [nn.Conv2d(width, step * step * growth, 3, padding=1), nn.PixelShuffle(step)]
         width = growth
     return nn.Sequential(*stages)
 
 
-def official(names: Iterable[str], network: RDN | None = None) -> Layout:
+def official(names: Collection[str], network: RDN) -> Layout:
     """The names of the EDSR-PyTorch layout (``RDBs.0.convs.0.conv.0.weight``).
 
-    Its ``UPNet`` holds the upsampler and, last, the closing convolution. ``names`` are those of a file; they
-    give the number of upsampling steps where there is no ``network``. Its colour shifts were never used.
+    Its ``UPNet`` holds the upsampler and, last, the closing convolution. Its colour shifts were never used.
     """
-    indices = (int(name.split(".")[1]) for name in names if re.match(r"UPNet\.\d+\.", name))
-    closing = max(indices, default=0) if network is None else len(network.upsampler)
     return Layout(
         {
             "SFENet1": "shallow1",
@@ -119,13 +113,24 @@ def official(names: Iterable[str], network: RDN | None = None) -> Layout:
             "RDBs.*.LFF": "blocks.*.fusion",
             "GFF.0": "fusion1",
             "GFF.1": "fusion2",
-            f"UPNet.{closing}": "tail",
+            f"UPNet.{len(network.upsampler)}": "tail",
             "UPNet": "upsampler",
         },
         ("sub_mean.*", "add_mean.*"),
     )
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the EDSR-PyTorch layout to ours; unknown names pass through."""
-    return official(state).translate(state)
+_SHARED = dict(DISTILLED, batch=8, learning_rate=2e-4)
+
+SPEC = Spec(
+    network=RDN,
+    names={"rdn": {}},
+    # DFSQ's release quantizes the blocks (3x3 and 1x1) and both global fusions.
+    skip=("shallow1", "shallow2", "upsampler.*", "tail"),
+    blocks="blocks.*",
+    official=official,
+    training={
+        ("rdn", 4): dict(_SHARED, steps=20_000),
+        ("rdn", 2): dict(_SHARED, steps=9_000, start="rdn-x4"),
+    },
+)

@@ -10,14 +10,14 @@ fixed affine map per channel. They are buffers and part of the state dict, not o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import log2
+from collections.abc import Collection
 from typing import cast
 
 from torch import Tensor, nn
 
-from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._common import DISTILLED, SRNetwork, check_scale, upsampling_steps
 from sqlib.models._layout import Layout
+from sqlib.models._spec import Spec
 
 RGB_RANGE = 255.0
 
@@ -42,9 +42,8 @@ class Upsampler(nn.Sequential):
     """Per x2 or x3 step: convolution without bias, PixelShuffle, PReLU."""
 
     def __init__(self, scale: int, features: int) -> None:
-        steps = [3] if scale == 3 else [2] * round(log2(scale))
         stages: list[nn.Module] = []
-        for step in steps:
+        for step in upsampling_steps(scale):
             conv = nn.Conv2d(features, step * step * features, 3, padding=1, bias=False)
             stages += [conv, nn.PixelShuffle(step), nn.PReLU()]
         super().__init__(*stages)
@@ -62,9 +61,6 @@ class SRResNet(SRNetwork):
     blocks, features : int
         16 and 64 in the papers.
     """
-
-    # Quantized are the two convolutions of every block: DFSQ (release), RefQSR's count of 32 layers.
-    default_skip = ("head", "body_end", "upsampler.*", "tail")
 
     def __init__(self, name: str, scale: int, *, blocks: int = 16, features: int = 64) -> None:
         super().__init__()
@@ -86,7 +82,7 @@ class SRResNet(SRNetwork):
         return cast(Tensor, self.tail(features)) / RGB_RANGE
 
 
-def official(names: Iterable[str], network: SRResNet | None = None) -> Layout:
+def official(names: Collection[str], network: SRResNet) -> Layout:
     """The names of pytorch-SRResNet (``residual.0.bn1.weight``).
 
     SRResNet has no official PyTorch release; this is the layout of the widely used re-implementation, with
@@ -94,7 +90,7 @@ def official(names: Iterable[str], network: SRResNet | None = None) -> Layout:
     """
     first = {name.split(".")[0] for name in names}
     found = first.intersection(("upscale2x", "upscale3x", "upscale4x"))
-    upscale = found.pop() if len(found) == 1 else f"upscale{4 if network is None else network.scale}x"
+    upscale = found.pop() if len(found) == 1 else f"upscale{network.scale}x"
     return Layout(
         {
             "conv_input": "head",
@@ -111,6 +107,13 @@ def official(names: Iterable[str], network: SRResNet | None = None) -> Layout:
     )
 
 
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the pytorch-SRResNet layout to ours; unknown names pass through."""
-    return official(state).translate(state)
+SPEC = Spec(
+    network=SRResNet,
+    names={"srresnet": {}},
+    # Quantized are the two convolutions of every block: DFSQ (release), RefQSR's count of 32 layers.
+    skip=("head", "body_end", "upsampler.*", "tail"),
+    blocks="blocks.*",
+    replaced=2,
+    official=official,
+    training={("srresnet", 4): dict(DISTILLED, steps=20_000)},
+)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Any
 
 from sqlib.errors import InputError
+from sqlib.models import Spec
+from sqlib.models._spec import follow
 
 
 @dataclass(frozen=True)
@@ -116,35 +117,20 @@ class TrainConfig:
         return self.final_learning_rate + 0.5 * span * (1 + cos(pi * min(1.0, progress)))
 
 
-# Targets of BSRN: with some 590 images and hours, the noise of the originals is what limits a network.
-_DISTILLED: dict[str, Any] = dict(
-    batch=16, patch=32, learning_rate=6e-4, warmup=300, clip=1.0, border=3, teacher="bsrn"
-)
-# A patch of whole windows of 8 pixels.
-_SWIN: dict[str, Any] = _DISTILLED | dict(batch=8, learning_rate=1e-3, warmup=500)
-_RDN: dict[str, Any] = _DISTILLED | dict(batch=8, learning_rate=2e-4)
+CONFIGS: dict[str, TrainConfig] = {}
+"""By name, what the SPECs of all networks say of their training; of networks registered later too."""
 
-CONFIGS = {
-    c.name: c
-    for c in (
-        # Sized for one to two hours on two CPU cores.
-        TrainConfig("edsr-small", 4, steps=9000, batch=16, patch=32, learning_rate=6e-4),
-        TrainConfig("edsr-small", 2, steps=9000, batch=16, patch=32, learning_rate=6e-4),
-        # 2e-3: ahead of 1e-3 on the held-out images after 600 steps; 5e-4 with patches of 32 was behind both.
-        TrainConfig("swinir-small", 4, steps=4500, batch=8, patch=24, learning_rate=2e-3),
-        TrainConfig("swinir-small", 2, steps=4500, batch=8, patch=24, learning_rate=2e-3),
-        # Sized for hours on two CPU cores with bf16.
-        TrainConfig("edsr-baseline", 4, steps=12_000, later=((7_200, 8, 48),), **_DISTILLED),
-        TrainConfig("edsr-baseline", 2, steps=12_000, start="edsr-baseline-x4", **_DISTILLED),
-        TrainConfig("swinir-light", 4, steps=40_000, **_SWIN),
-        TrainConfig("swinir-light", 2, steps=16_000, start="swinir-light-x4", **_SWIN),
-        TrainConfig("swinir-light", 3, steps=16_000, start="swinir-light-x4", **_SWIN),
-        TrainConfig("srresnet", 4, steps=20_000, **_DISTILLED),
-        TrainConfig("carn-single", 4, steps=12_000, start="carn-single-x2", frozen=2_500, **_DISTILLED),
-        TrainConfig("rdn", 4, steps=20_000, **_RDN),
-        TrainConfig("rdn", 2, steps=9_000, start="rdn-x4", **_RDN),
-    )
-}
+
+def _learn(spec: Spec) -> None:
+    for (network, scale), options in spec.training.items():
+        try:
+            found = TrainConfig(network, scale, **options)
+        except (TypeError, InputError) as error:
+            raise InputError(f"SPEC of {network}, training x{scale}: {error}") from None
+        CONFIGS[found.name] = found
+
+
+follow(_learn)
 
 
 def config(name: str) -> TrainConfig:

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from sqlib import models
 from sqlib.errors import InputError
-from sqlib.models import SRNetwork
-from sqlib.models._weights import matching
+from sqlib.models import SRNetwork, matching
 from sqlib.training import checkpoint
 from sqlib.training.config import TrainConfig
 from sqlib.training.crops import CropPool

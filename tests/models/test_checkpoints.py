@@ -26,7 +26,7 @@ from sqlib import models
 from sqlib.cli import main
 from sqlib.errors import DataError, InputError
 from sqlib.models._checkpoints import _WRAPPERS, read_checkpoint
-from sqlib.models._weights import weights_id
+from sqlib.models._state_dict import weights_id
 
 NAME, SCALE = "edsr-small", 4
 MODEL = models.create(NAME, scale=SCALE)
@@ -394,7 +394,7 @@ def test_the_command_line_says_the_same_in_one_line(
 def official(name: str, scale: int) -> dict[str, Tensor]:
     """A network of ours under the names of its release."""
     model = models.create(name, scale=scale)
-    layout = models._NETWORKS[name][1]((), model)
+    layout = models.spec(name).official((), model)
     state: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         theirs = layout.theirs(key)
@@ -408,7 +408,7 @@ def test_names_of_releases_go_both_ways(tmp_path: Path, name: str, scale: int) -
     with torch.device("meta"):
         model = models.create(name, scale=scale)
         state = official(name, scale)
-    layout = models._NETWORKS[name][1](state, model)
+    layout = models.spec(name).official(state, model)
     back = [ours for theirs in state for ours in layout.ours(theirs)]
     assert sorted(back) == sorted(model.state_dict())
     translated = layout.translate(state)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import sqlib
 from sqlib import models
 from sqlib.errors import InputError
-from sqlib.models.elan import ELAN, Block, GroupAttention, from_official, reflect_to_multiple, shift
+from sqlib.models.elan import ELAN, Block, GroupAttention, official, reflect_to_multiple, shift
 from sqlib.recipes import MinMax
 
 SHIFT_KERNEL = [(1, 2), (1, 0), (2, 1), (0, 1), (1, 1)]  # where each fifth of the channels has its one
@@ -252,7 +252,7 @@ def test_official_layout_loads_and_computes_the_same(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 9, 16)
     with torch.inference_mode():
         assert torch.equal(loaded(x), model(x))
-    translated = from_official(state)
+    translated = official(state, model).translate(state)
     assert translated.keys() == model.state_dict().keys()
     assert all(torch.equal(translated[key], value) for key, value in model.state_dict().items())
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sqlib.errors import InputError
-from sqlib.models.interpolation import Bilinear
+from sqlib.models._interpolation import Bilinear
 
 
 def test_linear_ramps_stay_linear_inside():

@@ -25,9 +25,8 @@ from safetensors.torch import save_file
 from sqlib import models
 from sqlib.cli import main
 from sqlib.errors import DataError, InputError
-from sqlib.models import _catalogue
-from sqlib.models._catalogue import ENTRIES, Entry
-from sqlib.models._weights import weights_id
+from sqlib.models import WeightsFile, _spec
+from sqlib.models._state_dict import weights_id
 
 NAME, SCALE, FILE = "edsr-small", 3, "small_x3.pth"  # a small network at a scale that does not ship
 _Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
@@ -98,15 +97,16 @@ def cache(no_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def known(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
-    """The catalogue's entry of our small network, at the server's address."""
-    entry = Entry(NAME, (SCALE,), FILE, "MIT", "https://example.org/small", server.url, SHA256)
-    monkeypatch.setattr(_catalogue, "ENTRIES", (entry,))
-    return entry
+def known(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> WeightsFile:
+    """Weights of our small network as its SPEC knows them, at the server's address."""
+    file = WeightsFile(NAME, (SCALE,), FILE, "MIT", "https://example.org/small", server.url, SHA256)
+    listed(monkeypatch, file)
+    return file
 
 
-def listed(monkeypatch: pytest.MonkeyPatch, entry: Entry, **changes: object) -> None:
-    monkeypatch.setattr(_catalogue, "ENTRIES", (replace(entry, **changes),))  # type: ignore[arg-type]
+def listed(monkeypatch: pytest.MonkeyPatch, file: WeightsFile, **changes: object) -> None:
+    files = (replace(file, **changes),)  # type: ignore[arg-type]
+    monkeypatch.setitem(_spec._SPECS, NAME, replace(models.spec(NAME), files=files))
 
 
 def good_id() -> str:
@@ -115,7 +115,7 @@ def good_id() -> str:
 
 
 def test_right_file_is_downloaded_once_and_its_licence_shown(
-    known: Entry, server: Server, cache: Path
+    known: WeightsFile, server: Server, cache: Path
 ) -> None:
     shown = io.StringIO()
     handler = logging.StreamHandler(shown)
@@ -164,7 +164,12 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("verified", [True, False], ids=["verified", "unverified"])
 def test_failed_download_leaves_nothing_and_says_what_to_do(
-    known: Entry, server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str, verified: bool
+    known: WeightsFile,
+    server: Server,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    verified: bool,
 ) -> None:
     answer, message = FAULTS[fault]
     if not verified:
@@ -188,7 +193,7 @@ def test_failed_download_leaves_nothing_and_says_what_to_do(
     assert model.weights_id == good_id()
 
 
-def test_offline(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(known: WeightsFile, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -206,7 +211,7 @@ def test_offline(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
 
 
-def test_unwritable_cache(known: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache(known: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("a file where the folder should be")
     monkeypatch.setenv("SQLIB_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(
@@ -215,7 +220,7 @@ def test_unwritable_cache(known: Entry, tmp_path: Path, monkeypatch: pytest.Monk
         models.pretrained(NAME, scale=SCALE)
 
 
-def test_full_disk(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(known: WeightsFile, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: object, url: str, output_file: str, pooch: object) -> None:
         Path(output_file).write_bytes(GOOD[:100])
         raise OSError(28, "No space left on device")
@@ -227,17 +232,17 @@ def test_full_disk(known: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 CHILD = """
-import sys
+import dataclasses, sys
 from sqlib import models
-from sqlib.models import _catalogue
+from sqlib.models import _spec
 url, sha256 = sys.argv[1:]
-entry = _catalogue.Entry("edsr-small", (3,), "small_x3.pth", "MIT", "https://example.org/small", url, sha256)
-_catalogue.ENTRIES = (entry,)
+file = models.WeightsFile("edsr-small", (3,), "small_x3.pth", "MIT", "https://example.org/small", url, sha256)
+_spec._SPECS["edsr-small"] = dataclasses.replace(models.spec("edsr-small"), files=(file,))
 print(models.pretrained("edsr-small", scale=3).weights_id)
 """
 
 
-def child(known: Entry) -> subprocess.Popen[str]:
+def child(known: WeightsFile) -> subprocess.Popen[str]:
     assert known.url is not None and known.sha256 is not None
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, known.url, known.sha256],
@@ -247,7 +252,7 @@ def child(known: Entry) -> subprocess.Popen[str]:
     )
 
 
-def test_two_processes_at_once(known: Entry, server: Server, cache: Path) -> None:
+def test_two_processes_at_once(known: WeightsFile, server: Server, cache: Path) -> None:
     both = threading.Barrier(2)
 
     def together(handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -263,7 +268,7 @@ def test_two_processes_at_once(known: Entry, server: Server, cache: Path) -> Non
     assert [path.name for path in cache.iterdir()] == [FILE]
 
 
-def test_interrupted_download_leaves_nothing(known: Entry, server: Server, cache: Path) -> None:
+def test_interrupted_download_leaves_nothing(known: WeightsFile, server: Server, cache: Path) -> None:
     half, stop = threading.Event(), threading.Event()
 
     def stalling(handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -285,7 +290,7 @@ def test_interrupted_download_leaves_nothing(known: Entry, server: Server, cache
 
 
 def test_unverified_addresses_are_fetched_on_demand_only(
-    known: Entry, server: Server, monkeypatch: pytest.MonkeyPatch
+    known: WeightsFile, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed(monkeypatch, known, sha256=None)
     with pytest.raises(
@@ -298,13 +303,15 @@ def test_unverified_addresses_are_fetched_on_demand_only(
     assert server.requests == 1
 
 
-def test_nothing_is_downloaded_where_that_is_forbidden(known: Entry, server: Server) -> None:
+def test_nothing_is_downloaded_where_that_is_forbidden(known: WeightsFile, server: Server) -> None:
     with pytest.raises(DataError, match=r"A third party's file exists: save http://.* as .*small_x3\.pth"):
         models.pretrained(NAME, scale=SCALE, download=False, allow_unverified=True)
     assert server.requests == 0
 
 
-def test_places_in_order(known: Entry, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_in_order(
+    known: WeightsFile, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     cache.mkdir(parents=True)
@@ -335,7 +342,7 @@ def test_weights_trained_here_are_found_by_their_own_name(
     assert (found.weights_id, found.licence) == (weights_id(model), None)
 
 
-def test_another_file_in_the_cache_is_refused(known: Entry, server: Server, cache: Path) -> None:
+def test_another_file_in_the_cache_is_refused(known: WeightsFile, server: Server, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / FILE).write_bytes(GOOD[:-1])
     with pytest.raises(InputError, match=r"small_x3\.pth is .*cut off.*Delete it to fetch it again"):
@@ -344,7 +351,7 @@ def test_another_file_in_the_cache_is_refused(known: Entry, server: Server, cach
 
 
 def test_command_line_goes_the_same_way(
-    known: Entry, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    known: WeightsFile, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed(monkeypatch, known, sha256=None)
     args = ["evaluate", NAME, "--scale", "3", "--dataset", "builtin", "--first", "1", "--json"]
@@ -357,8 +364,13 @@ def test_command_line_goes_the_same_way(
 def test_catalogue() -> None:
     """Complete addresses, one file a network and scale, and nothing fetched unasked without a checksum."""
     seen = set()
-    for known in ENTRIES:
-        assert known.name in models.names() and set(known.scales) <= {2, 3, 4}
+    files = [file for spec in dict.fromkeys(map(models.spec, models.names())) for file in spec.files]
+    for known in files:
+        assert models.spec(known.name).file(known.name, known.scales[0]) is known and set(known.scales) <= {
+            2,
+            3,
+            4,
+        }
         assert known.licence and known.source.startswith("https://github.com/")
         assert known.sha256 is None or (len(known.sha256) == 64 and int(known.sha256, 16))
         if known.url is None:
@@ -370,7 +382,7 @@ def test_catalogue() -> None:
             seen.add((known.name, scale))
             if scale not in models.available().get(known.name, ()):  # else the card is that of our own
                 assert dict(models.card(known.name, scale=scale))["licence"]
-    verified = {(k.name, s) for k in ENTRIES if k.url and k.sha256 for s in k.scales}
+    verified = {(k.name, s) for k in files if k.url and k.sha256 for s in k.scales}
     assert verified == {
         ("elan-light", 4),
         *(("carn-m", s) for s in (2, 3, 4)),
@@ -379,13 +391,14 @@ def test_catalogue() -> None:
 
 
 def test_checksums_are_those_of_the_files_at_hand(weights_dir: Path) -> None:
-    held = [known for known in ENTRIES if known.sha256 and (weights_dir / known.file).is_file()]
+    files = {file for name in models.names() for file in models.spec(name).files}
+    held = [known for known in files if known.sha256 and (weights_dir / known.file).is_file()]
     if not held:
-        pytest.skip("none of the catalogue's files is in SQLIB_WEIGHTS")
+        pytest.skip("none of the known files is in SQLIB_WEIGHTS")
     for known in held:
         assert hashlib.sha256((weights_dir / known.file).read_bytes()).hexdigest() == known.sha256
 
 
-def test_a_folder_that_does_not_exist(known: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_does_not_exist(known: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLIB_WEIGHTS", os.path.join("no", "such", "folder"))
     assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()

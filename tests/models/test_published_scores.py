@@ -8,7 +8,6 @@ import pytest
 
 from sqlib import datasets, models
 from sqlib.evaluate import evaluate
-from sqlib.models._catalogue import entry
 
 
 @pytest.mark.parametrize(
@@ -25,7 +24,7 @@ from sqlib.models._catalogue import entry
 def test_set5(
     name: str, scale: int, psnr: float, data_dir: Path, weights_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = entry(name, scale)
+    known = models.spec(name).file(name, scale)
     assert known is not None
     if not (weights_dir / known.file).is_file():
         pytest.skip(f"needs {known.file} in SQLIB_WEIGHTS")

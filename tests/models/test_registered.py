@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sqlib import models
-from sqlib.models._weights import weights_id
+from sqlib.models._state_dict import weights_id
 
 
 @pytest.mark.parametrize("name", models.names())

@@ -122,7 +122,7 @@ def test_official_layout_loads() -> None:
             official[key.replace("relative_position_bias", "relative_position_bias_table")] = value
     official["layers.0.residual_group.blocks.0.attn.relative_position_index"] = torch.zeros(64, 64).long()
     official["layers.0.residual_group.blocks.1.attn_mask"] = torch.zeros(64, 64, 64)
-    back = swinir.from_official(official)
+    back = swinir.official(official, model).translate(official)
     assert back.keys() == model.state_dict().keys()
     assert all(torch.equal(back[k], v) for k, v in model.state_dict().items())
 

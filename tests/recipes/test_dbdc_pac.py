@@ -121,7 +121,7 @@ def test_continues_after_the_first_stage(tmp_path, monkeypatch):
 
     expected = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
     monkeypatch.setenv("SQLIB_RESUME", str(tmp_path))
-    rates, steps = _train.learning_rate, []
+    rates, steps = train.learning_rate, []
 
     class Killed(Exception):
         pass

@@ -12,18 +12,7 @@ from torch import Tensor, nn
 
 from sqlib.engine.channels import channel_axis as find_channel_axis
 from sqlib.errors import InputError
-
-# Class of `sqlib.models` -> (modules, channel axis of what they return). SwinIR: the layers of a residual
-# group without its convolution, as 2DQuant has it; the others: their residual (dense, attention) blocks.
-KNOWN = {
-    "SwinIR": ("groups.*.layers", -1),
-    "EDSR": ("blocks.*", 1),
-    "SRResNet": ("blocks.*", 1),
-    "RDN": ("blocks.*", 1),
-    "CARN": ("body.stages.*.stages.*", 1),
-    "ELAN": ("body.*", 1),
-    "BSRN": ("B?", 1),
-}
+from sqlib.models import SRNetwork
 
 
 class Taps(NamedTuple):
@@ -85,11 +74,12 @@ def find_taps(network: nn.Module, patterns: tuple[str, ...] | None, axis: int | 
     InputError
         A given pattern matches no module.
     """
-    known = KNOWN.get(type(network).__name__) if type(network).__module__.startswith("sqlib.models") else None
-    if axis is None and known is not None:
-        axis = known[1]
+    spec = network.spec if isinstance(network, SRNetwork) else None
+    if axis is None and spec is not None:
+        axis = spec.channel_axis
     if patterns is None:
-        patterns = () if known is None else (known[0],)
+        known = None if spec is None else spec.features or spec.blocks
+        patterns = () if known is None else (known,)
     names = [name for name, _ in network.named_modules() if name]
     chosen = []
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""Weights and networks: identifying them, strict loading, and starts from other networks."""
+"""State dicts: identifying them, strict loading, and starts from other networks."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def matching(state: Mapping[str, Tensor], model: nn.Module) -> tuple[dict[str, T
 
     Parameters
     ----------
-    state : a state dict in ``model``'s own names, as :func:`read_state` and a network's translation of the
-        official names give it.
+    state : a state dict in ``model``'s own names, as :func:`read_state` gives it, and as
+        ``spec(name).official(state, network).translate(state)`` makes it of the names of a release.
     model : the network that is to start.
 
     Returns

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sqlib import models
 from sqlib.errors import DataError, InputError
-from sqlib.models._weights import matching, weights_id
+from sqlib.models._state_dict import matching, weights_id
 
 
 def official_edsr_state(model: torch.nn.Module, blocks: int) -> dict[str, Tensor]:
