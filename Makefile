@@ -41,9 +41,10 @@ serve: $(STAMP) ## show _build/html at http://localhost:PORT (default 8000)
 test: lint ## lint, type-check and run every test
 	$(TEST_ENV) $(PY) -m pytest -q $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff (style and format) and mypy
+lint: $(STAMP) ## ruff (style and format), import-linter (the floors of sqlib) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
 format: $(STAMP) ## rewrite the sources in the project's format

@@ -173,6 +173,7 @@ def test_shared_module_has_two_activation_quantizers_and_one_weight_quantizer():
 
 
 def test_functional_calls_operators_and_views():
+    torch.manual_seed(0)
     model = Functional().eval()
     q = sqlib.quantize_model(model, EIGHT, IMAGES, skip=[])
     r = rows(q)

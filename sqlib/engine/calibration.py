@@ -96,6 +96,16 @@ class Observation(Discovery):
                 self._activation(site, operand.role, value)
         except InputError as error:
             raise InputError(f"call site {site.name!r} ({site.op}, {operand.role}): {error}") from error
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+            LookupError,
+        ) as error:  # not the network's: see `_described`
+            raise InputError(
+                f"call site {site.name!r} ({site.op}, {operand.role}): the recipe "
+                f"{type(self.recipe).__name__} cannot take it: {type(error).__name__}: {error}"
+            ) from error
         return value
 
     def _weight(self, site: Site, operand: Operand, value: Tensor) -> None:

@@ -133,11 +133,17 @@ class Recipe:
         site
             The call site that uses it first; ``site.weight_axis`` is the axis of its output channels.
         """
-        raise NotImplementedError(f"{type(self).__name__}.weight_quantizer")
+        raise InputError(
+            f"recipe {type(self).__name__} does not say how weights are quantized: write weight_quantizer, "
+            "or leave weights alone with bits=(32, ...)"
+        )
 
     def activation_observer(self, site: Site, operand: str) -> Observer | None:
         """An observer for the operand ("input", "left", "right", "query", ...) of `site`."""
-        raise NotImplementedError(f"{type(self).__name__}.activation_observer")
+        raise InputError(
+            f"recipe {type(self).__name__} does not say how activations are quantized: write "
+            "activation_observer, or leave activations alone with bits=(..., 32)"
+        )
 
     def quantize_weight(self, weight: Tensor, site: Site) -> nn.Module | None:
         """What the engine calls for a weight of any dtype and device: `weight_quantizer` with its values."""

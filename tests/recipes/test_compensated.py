@@ -333,9 +333,7 @@ def test_bits_per_layer(net, images):
             from sqlib.quantizers import UniformQuantizer
 
             bits = 8 if site.module == "plain" else 2
-            return UniformQuantizer(
-                fit_bounds(weight.double().numpy(), bits, axis=site.weight_axis, method="minmax")
-            )
+            return UniformQuantizer(fit_bounds(weight, bits, axis=site.weight_axis, method="minmax"))
 
     ours = quantize_model(net, Mixed(bits=(4, 8)), [images], skip=SKIP)
     report = ours.report().set_index("site")
