@@ -58,6 +58,8 @@ class Recipe:
     version: ClassVar[int] = 1
     spellings: ClassVar[tuple[str, ...]] = ()
     """Other names of the method, as papers write it; case and punctuation do not matter."""
+    learns: ClassVar[bool] = False
+    """Whether `refine` trains for minutes or longer, so that the network is worth keeping as a file."""
 
     bits: int | tuple[int, int] = 8
 

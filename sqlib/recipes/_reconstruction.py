@@ -64,6 +64,7 @@ class Reconstruction(Recipe):
         Of the draws of samples and masks.
     """
 
+    learns: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared: ClassVar[tuple[str, ...]] = (
         "warmup",
