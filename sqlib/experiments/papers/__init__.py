@@ -16,8 +16,10 @@ import pkgutil
 
 from sqlib.errors import InputError
 from sqlib.experiments.papers.schema import Derived, Gap, Method, Network, Paper, Statement, Table
+from sqlib.experiments.store.cells import CalibrationSpec
 
 __all__ = [
+    "CalibrationSpec",
     "Derived",
     "Gap",
     "Method",

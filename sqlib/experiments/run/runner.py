@@ -29,11 +29,12 @@ class Bench(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one cell; ``note`` is its score, or why it has none."""
+    """What became of one cell; ``note`` is its score, or why it has none, ``key`` that of its record."""
 
     cell: Cell
     state: State
     note: str = ""
+    key: str = ""
 
 
 @dataclass
@@ -141,13 +142,13 @@ def run_cell(cell: Cell, store: Store, bench: Bench, profile: str, *, wait: bool
         resolved = bench.resolve(cell)
         key = resolved.key
         if store.usable(key) is not None:
-            return Outcome(cell, "present")
+            return Outcome(cell, "present", key=key)
         with store.claim(key, wait=wait) as mine:
             if not mine:
                 return Outcome(cell, "busy", "another runner holds it")
             # The runner that held the claim a moment ago may have finished it.
             if store.usable(key) is not None:
-                return Outcome(cell, "present")
+                return Outcome(cell, "present", key=key)
             record = store.write(key, {**bench.compute(resolved), "profile": profile})
     except NotAvailable as error:
         return Outcome(cell, "skipped", str(error))
@@ -161,7 +162,7 @@ def run_cell(cell: Cell, store: Store, bench: Bench, profile: str, *, wait: bool
         # status report it.
         warnings.warn(f"{cell.label} failed: {type(error).__name__}: {error}", stacklevel=2)
         return Outcome(cell, "failed", f"{type(error).__name__}: {error}")
-    return Outcome(cell, "computed", f"{_score(record)} in {float(record['seconds']):.1f} s")
+    return Outcome(cell, "computed", f"{_score(record)} in {float(record['seconds']):.1f} s", key)
 
 
 def _score(record: Record) -> str:
