@@ -35,7 +35,7 @@ def checkout() -> Path:
 
 def test_every_tracked_text_has_unix_line_ends_and_every_binary_is_marked(checkout: Path) -> None:
     lines = git("ls-files", "--eol").splitlines()
-    assert len(lines) > 500
+    assert len(lines) > 300
     for line in lines:
         facts, name = line.split("\t")
         index, tree, attributes = facts.split(maxsplit=2)

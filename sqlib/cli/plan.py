@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
                 cost = costs[name]
                 result[name] = {"cells": len(cells[name]), "seconds": cost.seconds, "unknown": cost.unknown}
             else:
-                result[name] = [{"id": cell.id, **cell.to_dict()} for cell in cells[name]]
+                result[name] = [
+                    {"id": cell.id, **cell.to_dict(), "row": vars(cell.place)} for cell in cells[name]
+                ]
         _common.print_json(result)
         return
     for name in tables:
