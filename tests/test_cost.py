@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sqlib import cost, models, quantize_model
 from sqlib.cost import patch_sizes, walk
 from sqlib.errors import InputError
-from sqlib.experiments.frame import published_frame
+from sqlib.experiments.papers.published import published_frame
 from sqlib.recipes import BRECQ, CompensatedDFSQ, MinMax
 
 IMAGES = {"Urban100": ((1280, 720), 72), "Test2K": ((2048, 1080), 96), "Test4K": ((4096, 2160), 96)}

@@ -232,6 +232,6 @@ def quiet_stdout(active: bool) -> Iterator[None]:
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output."""
-    from sqlib.experiments.cells import jsonable
+    from sqlib.experiments.store.cells import jsonable
 
     print(json.dumps(jsonable(value), indent=2, allow_nan=False))

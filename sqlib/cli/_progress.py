@@ -42,7 +42,7 @@ class FitProgress:
             self._say()
 
     def _say(self) -> None:
-        from sqlib.experiments.progress import duration
+        from sqlib.experiments.run.progress import duration
 
         line = f"sqlib: {self._label}: {self._total:,} steps"
         if self._done > 1:

@@ -67,6 +67,8 @@ class Recipe:
         method, as papers write it; case and punctuation do not matter.
     version
         Raised when the method changes, so that results of the old one are not taken for those of the new.
+    learns
+        Whether `refine` trains for minutes or longer, so that the network is worth keeping as a file.
     schedules, shared
         Named sets of options, for a recipe with an option ``schedule``: what is None is taken from its
         schedule, which becomes "custom" where one of its options differs from it, or one of the options
@@ -76,6 +78,7 @@ class Recipe:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     spellings: ClassVar[tuple[str, ...]] = ()
+    learns: ClassVar[bool] = False
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared: ClassVar[tuple[str, ...]] = ()
 

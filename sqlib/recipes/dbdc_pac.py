@@ -58,6 +58,7 @@ class DBDCPaC(Density):
     """
 
     spellings: ClassVar[tuple[str, ...]] = ("PTQ4SR",)
+    learns: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "release": {
             "iterations": 250,

@@ -79,6 +79,7 @@ class TwoDQuant(Recipe):
     """
 
     spellings: ClassVar[tuple[str, ...]] = ("2DQuant",)
+    learns: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "iterations": 3000,

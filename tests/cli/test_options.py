@@ -36,6 +36,8 @@ def minimal(command: str) -> list[str]:
         "cost": ["MODEL", "--scale", "4", "--image", "64x64"],
         "reproduce": ["TABLE"],
         "verify": ["--sample", "1"],
+        "package-records": ["STORE"],
+        "migrate": ["OLD", "NEW"],
         "train": ["CONFIG", "--data", "d"],
         "run-notebooks": ["OUTDIR"],
     }.get(command, [])
