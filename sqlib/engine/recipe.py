@@ -7,9 +7,9 @@ A recipe is a frozen dataclass that says how weights and activations become fake
     a module that fake-quantizes this weight, or None to leave it; called once per distinct weight.
 ``activation_observer(site, operand)``
     an `Observer` for one activation operand of one call site, or None to leave it in full precision.
-``refine(model, calibration)``
-    a last word with the complete `QuantizedModel` and the calibration batches, for reconstruction and
-    bound training; does nothing by default.
+``refine(model, calibration, resume)``
+    a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
+    takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sqlib._checks import FULL_PRECISION, check_bits
@@ -93,7 +94,9 @@ class Recipe:
         """An observer for the operand ("input", "left", "right", "query", ...) of `site`."""
         raise NotImplementedError(f"{type(self).__name__}.activation_observer")
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Adjust the complete quantized network in place; the default does nothing."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from sqlib.errors import InputError
+from sqlib.fit.loop import Loop
 from sqlib.training import CropPool, Execution, TrainConfig, train
-from sqlib.training.run import Run
+from sqlib.training.task import Training
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path, tiny: TrainConfig, pool: CropPool) -> None:
@@ -23,11 +24,11 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path, tiny: TrainConfig
 
 def test_batch_statistics_reach_the_averaged_network(pool: CropPool) -> None:
     config = TrainConfig("srresnet", 2, steps=2, batch=1, patch=8, held_out=1)
-    run = Run(config, pool.fingerprint(), Execution())
-    training, _ = pool.split(1)
+    run = Training(config, Execution(), *pool.split(1))
+    loop = Loop(run)
     for _ in range(2):
-        run.advance(training)
+        loop.advance()
     run.settle()
-    means = [(k, v) for k, v in run.average.state_dict().items() if k.endswith("running_mean")]
+    means = [(k, v) for k, v in run.averaged.state_dict().items() if k.endswith("running_mean")]
     assert means and all(torch.equal(v, run.model.state_dict()[k]) for k, v in means)
     assert any(bool(v.abs().max() > 0) for _, v in means)

@@ -15,7 +15,7 @@ from functools import reduce
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,12 +34,22 @@ from sqlib.quantizers.rounded import RoundedWeight
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
-    from sqlib.recipes.compensated import CompensatedDFSQ
 
 _OPS = ("conv2d", "linear")
 
 
-def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: CompensatedDFSQ) -> None:
+class Options(NamedTuple):
+    """Which steps are taken, and how; see `sqlib.recipes.CompensatedDFSQ`."""
+
+    retarget: bool
+    compensate: bool
+    correct_bias: bool
+    positions: int
+    ridge: float
+    repeats: int
+
+
+def compensate_weights(model: QuantizedModel, data: Iterable[Any], options: Options) -> None:
     """Replace the weight quantizers of `model` by fitted ones, and set biases, in place.
 
     Parameters
@@ -48,8 +58,8 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
         Calibrated; in evaluation mode. Its activation quantizers stay as they are.
     data
         The calibration batches.
-    recipe
-        Options.
+    options
+        Which steps are taken, and how.
 
     Raises
     ------
@@ -60,26 +70,26 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
     -----
     A weight that is used at several call sites is fitted where it is first used, on the sum over its uses.
     What the later ones will see is taken from the full-precision pass at first, and from the round before in
-    the next of ``recipe.repeats`` rounds.
+    the next of ``options.repeats`` rounds.
     """
     batches = _joined(data)
     with torch.no_grad():
-        wanted = _Wanted(model, _shares(recipe.positions, batches))
+        wanted = _Wanted(model, _shares(options.positions, batches))
         _run(model, wanted, batches)
         seen = dict(wanted.estimates)
-        rounds = recipe.repeats if seen else 1  # once, if every weight is used once
+        rounds = options.repeats if seen else 1  # once, if every weight is used once
         for left in reversed(range(rounds)):
             if len(batches) == 1:
-                _run(model, _OnSight(model, recipe, wanted, seen), batches)
+                _run(model, _OnSight(model, options, wanted, seen), batches)
                 continue
             for key in wanted.order():
-                one = _One(model, recipe, wanted, seen, key)
+                one = _One(model, options, wanted, seen, key)
                 _run(model, one, batches)
                 one.solve()
                 for number in range(len(batches)):  # of no more use, and large
                     seen.pop((wanted.first.get((key, number), ""), number), None)
             if left:
-                _run(model, _Later(model, recipe, wanted, seen), batches)
+                _run(model, _Later(model, options, wanted, seen), batches)
     model.refresh()
 
 
@@ -271,12 +281,12 @@ class _Quantized(_Layers, ABC):
     def __init__(
         self,
         model: QuantizedModel,
-        recipe: CompensatedDFSQ,
+        options: Options,
         wanted: _Wanted,
         seen: dict[tuple[str, int], Moments],
     ) -> None:
         super().__init__(model, wanted.limits)
-        self.recipe, self.wanted, self.seen = recipe, wanted, seen
+        self.options, self.wanted, self.seen = options, wanted, seen
 
     def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
         if not site.active:
@@ -310,14 +320,14 @@ class _Quantized(_Layers, ABC):
         def solve() -> None:
             uses = self.wanted.uses[key]
             found = {at: m for at, m in self.seen.items() if at[0] in uses}
-            free = self.recipe.correct_bias and self.wanted.free(key)
+            free = self.options.correct_bias and self.wanted.free(key)
             if not free:
                 found = {at: self.wanted.about_bias(at[0], m) for at, m in found.items()}
             total = reduce(add, found.values())
             rows = layer.rows(weight.detach()).double().cpu().numpy()
             try:
                 bits = int(self.model.weight_quantizer(key).bits)  # type: ignore[union-attr, arg-type]
-                bounds, codes = _fit_rows(rows, total, bits, self.recipe)
+                bounds, codes = _fit_rows(rows, total, bits, self.options)
             except InputError as error:
                 raise InputError(f"call site {site.name!r} ({site.op}, weight): {error}") from error
             stored = layer.weight(torch.from_numpy(codes), weight)
@@ -371,16 +381,16 @@ class _Later(_Quantized):
 
 
 def _fit_rows(
-    rows: np.ndarray[Any, Any], moments: Moments, bits: int, recipe: CompensatedDFSQ
+    rows: np.ndarray[Any, Any], moments: Moments, bits: int, options: Options
 ) -> tuple[Bounds, np.ndarray[Any, Any]]:
     """Bounds and codes of a layer's weights (outputs, columns), group by group."""
     parts, groups = [], len(moments.gram)
     cross = np.split(moments.cross.cpu().numpy(), groups)
     for part, target, gram in zip(np.split(rows, groups), cross, moments.gram.cpu().numpy()):
-        if recipe.retarget:
-            part = retarget(part, gram, target, ridge=recipe.ridge)
+        if options.retarget:
+            part = retarget(part, gram, target, ridge=options.ridge)
         # One ridge for both: then rounding what was re-targeted is rounding what was wanted (chapter 7).
-        fitted = fit_compensated(part, gram, bits, damping=recipe.ridge) if recipe.compensate else None
+        fitted = fit_compensated(part, gram, bits, damping=options.ridge) if options.compensate else None
         parts.append(fitted or fit_nearest(part, bits))
     lower, upper, error = (
         np.concatenate([getattr(b, k) for b, _ in parts]) for k in ("lower", "upper", "error")

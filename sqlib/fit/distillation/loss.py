@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sqlib.errors import InputError
-from sqlib.fit.distillation.features import channel_axis
+from sqlib.fit.features import channel_axis
 
 TINY = 1e-30
 

@@ -48,19 +48,8 @@ class Variables:
         self, model: QuantizedModel, groups: Iterable[str], *, relative: bool, scale_gradients: bool
     ) -> None:
         groups = set(groups)
-        if "bounds" in groups:
-            groups |= {"weight_bounds", "activation_bounds"}
-        self.pairs = [
-            q
-            for group, home in (
-                ("weight_bounds", model.weights),
-                ("activation_bounds", model.activations),
-            )
-            if group in groups
-            for q in home.values()
-            if type(q) is UniformQuantizer and bool((q.upper > q.lower).any())
-        ]
-        self.names, self.parameters = _parameters(model.network, groups)
+        self.pairs = uniform_pairs(model, groups)
+        self.names, self.parameters = bias_and_norm_parameters(model.network, groups)
         if not self.pairs and not self.parameters:
             raise InputError(
                 f"distillation: the model has nothing to train in {', '.join(sorted(groups))}; it needs "
@@ -155,7 +144,20 @@ class Variables:
         self.write()
 
 
-def _parameters(network: nn.Module, groups: set[str]) -> tuple[list[str], list[nn.Parameter]]:
+def uniform_pairs(model: QuantizedModel, groups: Iterable[str]) -> list[UniformQuantizer]:
+    """The quantizers whose pairs of bounds can be trained: uniform ones whose range has an extent."""
+    groups = set(groups)
+    homes = {"weight_bounds": model.weights, "activation_bounds": model.activations}
+    return [
+        q
+        for group, home in homes.items()
+        if group in groups or "bounds" in groups
+        for q in home.values()
+        if type(q) is UniformQuantizer and bool((q.upper > q.lower).any())
+    ]
+
+
+def bias_and_norm_parameters(network: nn.Module, groups: set[str]) -> tuple[list[str], list[nn.Parameter]]:
     """Biases and norm parameters of the network that were asked for, each once."""
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, module in network.named_modules():

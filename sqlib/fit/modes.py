@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sqlib.fit.distillation.variables import Variables
+from sqlib.fit.variables import Variables
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel

@@ -1,0 +1,356 @@
+"""Quantization-aware training: weights, bounds or both, with the quantizers in the loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sqlib._checks import check_flag, check_integer, check_number
+from sqlib.engine.batches import batches
+from sqlib.engine.model import QuantizedModel
+from sqlib.errors import InputError
+from sqlib.fit.features import Taps, find_taps
+from sqlib.fit.loop import Average, Group, NotFinite, Task, fit
+from sqlib.fit.loop.checkpoint import fingerprint
+from sqlib.fit.loop.execution import Execution
+from sqlib.fit.loop.schedule import Schedule, cosine
+from sqlib.fit.modes import prepared, training
+from sqlib.fit.samples import Samples, Source
+from sqlib.fit.trainable import Trainable
+
+RATES: Mapping[str, float] = {"weights": 1e-4, "biases": 1e-4, "norms": 1e-4, "bounds": 1e-3}
+"""What is trained by default, with which learning rate."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a loss of `train_quantized` is computed from.
+
+    Attributes
+    ----------
+    output
+        Of the quantized network, (B, ...).
+    target
+        The high-resolution half of the pairs, or the teacher's output where the data have none.
+    taught
+        The teacher's output, None without a teacher.
+    features, teacher_features
+        Outputs of the tapped modules of network and teacher, in the same order.
+    model, step
+        The network that is trained, and the 0-based step.
+    """
+
+    output: Tensor
+    target: Tensor
+    taught: Tensor | None
+    features: list[Tensor]
+    teacher_features: list[Tensor]
+    model: QuantizedModel
+    step: int
+
+
+def l1(answer: Answer) -> Tensor:
+    """Mean absolute error of the output."""
+    return (answer.output.float() - answer.target.float()).abs().mean()
+
+
+class Trained(NamedTuple):
+    """What training did: names of what was trained, the loss of each step, and whether it is complete."""
+
+    parameters: tuple[str, ...]
+    curve: tuple[float, ...]
+    finished: bool
+
+
+def train_quantized(
+    model: QuantizedModel,
+    data: Iterable[Any] | Source,
+    *,
+    steps: int,
+    train: Mapping[str, float] = RATES,
+    loss: Callable[[Answer], Tensor] = l1,
+    teacher: nn.Module | str | None = None,
+    features: tuple[str, ...] = (),
+    batch: int = 16,
+    schedule: Callable[[float, int], Schedule] = cosine,
+    betas: tuple[float, float] = (0.9, 0.999),
+    clip: float = 0.0,
+    average: float = 0.0,
+    augment: bool = True,
+    relative: bool = True,
+    precision: str = "fp32",
+    seed: int = 0,
+    minutes: float = math.inf,
+    resume: str | os.PathLike[str] | None = None,
+    every: int = 100,
+) -> Trained:
+    """Train a quantized network in place, rounding included; gradients pass straight through it.
+
+    Parameters
+    ----------
+    model
+        From `sqlib.quantize_model`.
+    data
+        Pairs (low, high) of tensors (N, C, H, W) and (N, C, scale H, scale W), aligned crops; or, with a
+        teacher, inputs as for `quantize_model`. Kept in memory. Or what draws batches itself
+        (`sqlib.fit.samples.Source`): `Samples` with both pairs and a teacher, `sqlib.training.Crops` for
+        crops of whole pictures.
+    steps
+        Optimizer steps.
+    train
+        What is trained, by its learning rate: "weights", "biases" and "norms" of the network,
+        "weight_bounds" and "activation_bounds" or both as "bounds". Bounds are those of uniform quantizers,
+        which never cross, and all parameters that other quantizers have.
+    loss
+        From `Answer` to a scalar; own terms (on features, on bits) are added here.
+    teacher
+        A network whose outputs are targets; "self": this one in full precision, as it was before.
+    features
+        Patterns of modules whose outputs the loss sees, as in `sqlib.fit.distillation.Options`.
+    batch
+        Samples per step, drawn without replacement within a step (all, if there are fewer).
+    schedule
+        Of `sqlib.fit.loop.schedule`, applied to each rate: ``cosine``, ``constant``, or
+        ``functools.partial(step_decay, every=10_000)``.
+    betas, clip
+        Of Adam; largest norm of the gradient, 0 for no limit.
+    average
+        Decay of an exponential moving average that takes the place of the last step when the schedule is
+        complete; 0: none.
+    augment
+        Give every drawn sample one of the eight flips and rotations (of four, if it is not square).
+    relative
+        Rates of uniform bounds are in units of the width that a pair starts with; False: of the bounds.
+    precision
+        "fp32", "bf16" (autocast) or "auto", as in `sqlib.training.Execution`.
+    seed
+        Of the draws.
+    minutes
+        Stop in time; continue with `resume`.
+    resume
+        A folder: save the state there every `every` steps, under a name made from everything that decides
+        the result (a loss counts by its name), and continue from it when called again: bit for bit on a CPU
+        with the same number of threads. The finished state stays; a second call returns at once.
+    every
+        Steps between two saves.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    InputError
+        Nothing to train; data without targets and no teacher; outputs and targets of different shapes; a loss
+        or gradient that is not finite (the message names the step; the model is in the last good state).
+    DataError
+        The folder cannot be written.
+
+    Notes
+    -----
+    Batch normalization is in training mode meanwhile. A network in half precision is trained in float32 and
+    cast back. With `resume`, Ctrl-C and SIGTERM end the training after the step at hand, which is saved.
+    """
+    if not isinstance(model, QuantizedModel):
+        raise InputError(
+            f"train_quantized got {type(model).__name__}, expected a model made by sqlib.quantize_model"
+        )
+    options = _Options(
+        steps, train, loss, batch, schedule, tuple(betas), clip, average, augment, relative, seed
+    )
+    check_integer("every", every, 1, 10**9)
+    deadline = time.monotonic() + 60 * minutes
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(prepared(model))
+        source = _source(data, model.network, taught=teacher is not None)
+        guide = _teacher(teacher, model)
+        trainable = Trainable(model, train, relative=relative)
+        for variables in trainable.bounds:
+            stack.enter_context(training(variables))
+        stack.enter_context(trainable.collecting())
+        taps = find_taps(model.network, features, None)
+        execution = Execution(str(next(model.network.parameters(), torch.zeros(())).device), precision)
+        task = QuantizationAware(model, source, trainable, options, guide, taps, execution)
+        file = None if resume is None else Path(resume) / f"train-{task.fingerprint()[:16]}.pt"
+        model.train()
+        fitted = fit(
+            task, file=file, every=every, clip=clip, check_every=execution.check_every, deadline=deadline
+        )
+        if fitted.finished:
+            task.finish()
+    return Trained(tuple(trainable.names), fitted.losses, fitted.finished)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Options of `train_quantized` that decide the result."""
+
+    steps: int
+    train: Mapping[str, float]
+    loss: Callable[[Answer], Tensor]
+    batch: int
+    schedule: Callable[[float, int], Schedule]
+    betas: tuple[float, ...]
+    clip: float
+    average: float
+    augment: bool
+    relative: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 0), ("batch", 1), ("seed", 0)):
+            check_integer(name, getattr(self, name), low, 2**63 - 1)
+        check_number("clip", self.clip, 0, math.inf)
+        if check_number("average", self.average, 0, 1) == 1:
+            raise InputError("average=1 would keep the start; expected a decay below 1, e.g. 0.999")
+        for name in ("augment", "relative"):
+            check_flag(name, getattr(self, name))
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise InputError(f"betas={self.betas!r}: expected a pair of numbers of at least 0 and below 1")
+
+    def described(self) -> list[Any]:
+        """As plain data; a loss by its name, a schedule by some of its rates."""
+        plain = [dict(v) if isinstance(v, Mapping) else v for v in vars(self).values() if not callable(v)]
+        some = range(0, self.steps, max(self.steps // 8, 1))
+        loss = f"{self.loss.__module__}.{getattr(self.loss, '__qualname__', self.loss)}"
+        return [plain, loss, [self.schedule(1.0, self.steps)(step) for step in some]]
+
+
+class QuantizationAware(Task):
+    """The loss of the quantized network on drawn samples."""
+
+    name = "training of the quantized network"
+
+    def __init__(
+        self,
+        model: QuantizedModel,
+        source: Source,
+        trainable: Trainable,
+        options: _Options,
+        teacher: nn.Module | None,
+        taps: Taps,
+        execution: Execution,
+    ) -> None:
+        self.model, self.source, self.trainable, self.options = model, source, trainable, options
+        self.teacher, self.taps, self.execution = teacher, taps, execution
+        self.steps = options.steps
+        self.generator = torch.Generator().manual_seed(options.seed)
+        if options.average:
+            tensors = [p for parameters, _ in trainable.groups() for p in parameters]
+            self.average = Average(tensors, [p.detach().clone() for p in tensors], options.average)
+
+    def groups(self) -> list[Group]:
+        """Bounds as vectors, everything else as it is."""
+        o, betas = self.options, (self.options.betas[0], self.options.betas[1])
+        return [Group(tensors, o.schedule(rate, o.steps), betas) for tensors, rate in self.trainable.groups()]
+
+    def loss(self, step: int) -> Tensor:
+        """Of freshly drawn samples."""
+        drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
+        with self.execution.autocast():
+            taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
+            with self.taps.recording(self.model.network) as seen:
+                output = self.model(*drawn.args, **drawn.kwargs)
+                student_features = seen.copy()
+        target = taught if drawn.target is None else drawn.target
+        if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.shape != target.shape:
+            shapes = " and ".join(
+                str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in (output, target)
+            )
+            raise InputError(
+                f"train_quantized: output and target are {shapes}, expected tensors of one shape; give pairs "
+                "at the network's scale, or a teacher of the same scale"
+            )
+        answer = Answer(output, target, taught, student_features, teacher_features, self.model, step)
+        return self.options.loss(answer)
+
+    @torch.no_grad()
+    def _taught(self, args: Any, kwargs: Any) -> tuple[Tensor | None, list[Tensor]]:
+        """What the teacher makes of a batch."""
+        if self.teacher is None:
+            return None, []
+        inner = self.teacher.network if isinstance(self.teacher, QuantizedModel) else self.teacher
+        with self.taps.recording(inner) as seen:
+            return self.teacher(*args, **kwargs), seen.copy()
+
+    def backpropagated(self) -> None:
+        """Move the gradients of bounds to their vectors."""
+        for variables in self.trainable.bounds:
+            variables.vector.grad = variables.gradient()
+
+    def stepped(self) -> None:
+        """Move the bounds to where their vectors are."""
+        for variables in self.trainable.bounds:
+            variables.write()
+            if not variables.representable():
+                raise NotFinite("a bound left the range of float32")
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the average in the place of the last step."""
+        if self.average is not None:
+            for tensor, value in zip(self.average.source, self.average.values, strict=True):
+                tensor.copy_(value)
+            self.stepped()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
+
+    def state(self) -> dict[str, Any]:
+        """Every tensor of the model, the vectors of the bounds, and the source of the draws."""
+        vectors = [v.vector for v in self.trainable.bounds]
+        return {"model": self._tensors(), "bounds": vectors, "generator": self.generator.get_state()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to a saved state."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state["model"][name])
+        for variables, vector in zip(self.trainable.bounds, state["bounds"], strict=True):
+            variables.vector.copy_(vector)
+            variables.write()
+        self.generator.set_state(state["generator"])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of options, network, teacher and data."""
+        teacher = None if self.teacher is None else self.teacher.state_dict()
+        settings = self.options.described(), self.execution.precision, self.taps.names
+        return fingerprint(settings, self.model.state_dict(), teacher, self.source.content())
+
+
+def _source(data: Any, network: nn.Module, *, taught: bool) -> Source:
+    """What batches are drawn from."""
+    if hasattr(data, "draw"):
+        source: Source = data
+        if not (taught or source.paired):
+            raise InputError("train_quantized: the data have no targets; give pairs, or a teacher")
+        return source
+    if taught:
+        return Samples(batches(data, network), network)
+    if isinstance(data, (Tensor, str, bytes, Mapping)) or not isinstance(data, Iterable):
+        raise InputError(
+            f"train_quantized: data is {type(data).__name__}, expected an iterable of pairs (low, high) of "
+            "tensors; give teacher='self' to train on low-resolution images alone"
+        )
+    return Samples(data, network, paired=True)
+
+
+def _teacher(teacher: nn.Module | str | None, model: QuantizedModel) -> nn.Module | None:
+    """A copy in evaluation mode, which nothing trains."""
+    if teacher is None:
+        return None
+    if teacher != "self" and not isinstance(teacher, nn.Module):
+        raise InputError(f"teacher={teacher!r}: expected a network, 'self' or None")
+    guide = copy.deepcopy(teacher if isinstance(teacher, nn.Module) else model.network)
+    reference = next(model.network.parameters())
+    return guide.to(reference.device).float().eval().requires_grad_(False)
