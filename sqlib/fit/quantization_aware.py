@@ -172,8 +172,8 @@ def train_quantized(
     deadline = time.monotonic() + 60 * minutes
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         stack.enter_context(prepared(model))
-        source = _source(data, model.network, taught=teacher is not None)
         guide = _teacher(teacher, model)
+        source = _source(data, model.network, taught=guide is not None)
         trainable = Trainable(model, train, relative=relative)
         for variables in trainable.bounds:
             stack.enter_context(training(variables))

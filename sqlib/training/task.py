@@ -68,8 +68,8 @@ class Training(Task):
         self.curve: list[dict[str, float]] = []
         self.bursts: list[dict[str, Any]] = []
         self.seconds = self._earlier = 0.0
-        self._from_step, self._began = 0, time.monotonic()
-        self._entered = self._began if entered is None else entered
+        self._entered = time.monotonic() if entered is None else entered
+        self._from_step, self._began = 0, 0.0
         self._frozen = False
         self._reader = ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
@@ -94,6 +94,7 @@ class Training(Task):
     def loss(self, step: int) -> Tensor:
         """Mean absolute error (in 0..1) of the crops of this step."""
         config, device = self.config, self.execution.torch_device
+        self._began = self._began or time.monotonic()
         self._freeze(step < config.frozen)
         lr, target = (
             t.to(device, non_blocking=True).to(memory_format=torch.channels_last) for t in self.batch(step)
