@@ -158,6 +158,10 @@ def train_quantized(
 
     Notes
     -----
+    >>> quantized = sqlib.quantize_model(network, MinMax(bits=4), crops)                  # doctest: +SKIP
+    >>> sqlib.fit.train_quantized(quantized, pairs, steps=2000, resume="unfinished")      # doctest: +SKIP
+    >>> sqlib.fit.train_quantized(quantized, crops, steps=2000, teacher="self")           # doctest: +SKIP
+
     Batch normalization is in training mode meanwhile. A network in half precision is trained in float32 and
     cast back. With `resume`, Ctrl-C and SIGTERM end the training after the step at hand, which is saved.
     """

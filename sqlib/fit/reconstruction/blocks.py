@@ -113,7 +113,7 @@ class Substitute:
 
 
 class _Finished(BaseException):
-    """Ends a pass once the last wanted call is done; no `except Exception` of a network stops it."""
+    """Ends a pass once the last call of interest is done; no `except Exception` of a network stops it."""
 
 
 @torch.no_grad()

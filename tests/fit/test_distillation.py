@@ -17,7 +17,8 @@ from sqlib import models
 from sqlib.codebook import Bounds
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
-from sqlib.fit.distillation import Options, distill, train
+from sqlib.fit import distill
+from sqlib.fit.distillation import Options, train
 from sqlib.fit.distillation.loss import distillation_loss
 from sqlib.fit.distillation.train import Distillation
 from sqlib.fit.features import find_taps
