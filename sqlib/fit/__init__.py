@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sqlib.fit.distillation.train import Distilled, distill
-    from sqlib.fit.loop.progress import progress
+    from sqlib.fit.loop.bar import progress
     from sqlib.fit.quantization_aware import Answer, Trained, train_quantized
 
 _HOME = {
@@ -19,7 +19,7 @@ _HOME = {
     "Distilled": "distillation.train",
     "Trained": "quantization_aware",
     "distill": "distillation.train",
-    "progress": "loop.progress",
+    "progress": "loop.bar",
     "train_quantized": "quantization_aware",
 }
 

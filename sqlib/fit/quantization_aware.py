@@ -20,13 +20,14 @@ from sqlib.engine.batches import batches
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.features import Taps, find_taps
-from sqlib.fit.loop import Average, Group, NotFinite, Task, fit
+from sqlib.fit.loop import Average, Group, fit
 from sqlib.fit.loop.checkpoint import fingerprint
 from sqlib.fit.loop.execution import Execution
 from sqlib.fit.loop.schedule import Schedule, cosine
 from sqlib.fit.modes import prepared, training
 from sqlib.fit.samples import Samples, Source
 from sqlib.fit.trainable import Trainable
+from sqlib.fit.variables import BoundsTask
 
 RATES: Mapping[str, float] = {"weights": 1e-4, "biases": 1e-4, "norms": 1e-4, "bounds": 1e-3}
 """What is trained by default, with which learning rate."""
@@ -230,7 +231,7 @@ class _Options:
         return [plain, loss, [self.schedule(1.0, self.steps)(step) for step in some]]
 
 
-class QuantizationAware(Task):
+class QuantizationAware(BoundsTask):
     """The loss of the quantized network on drawn samples."""
 
     name = "training of the quantized network"
@@ -245,10 +246,10 @@ class QuantizationAware(Task):
         taps: Taps,
         execution: Execution,
     ) -> None:
-        self.model, self.source, self.trainable, self.options = model, source, trainable, options
+        super().__init__(model, trainable.bounds, options.seed)
+        self.source, self.trainable, self.options = source, trainable, options
         self.teacher, self.taps, self.execution = teacher, taps, execution
         self.steps = options.steps
-        self.generator = torch.Generator().manual_seed(options.seed)
         if options.average:
             tensors = [p for parameters, _ in trainable.groups() for p in parameters]
             self.average = Average(tensors, [p.detach().clone() for p in tensors], options.average)
@@ -287,18 +288,6 @@ class QuantizationAware(Task):
         with self.taps.recording(inner) as seen:
             return self.teacher(*args, **kwargs), seen.copy()
 
-    def backpropagated(self) -> None:
-        """Move the gradients of bounds to their vectors."""
-        for variables in self.trainable.bounds:
-            variables.vector.grad = variables.gradient()
-
-    def stepped(self) -> None:
-        """Move the bounds to where their vectors are."""
-        for variables in self.trainable.bounds:
-            variables.write()
-            if not variables.representable():
-                raise NotFinite("a bound left the range of float32")
-
     @torch.no_grad()
     def finish(self) -> None:
         """Put the average in the place of the last step."""
@@ -311,19 +300,15 @@ class QuantizationAware(Task):
         return {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
 
     def state(self) -> dict[str, Any]:
-        """Every tensor of the model, the vectors of the bounds, and the source of the draws."""
-        vectors = [v.vector for v in self.trainable.bounds]
-        return {"model": self._tensors(), "bounds": vectors, "generator": self.generator.get_state()}
+        """Every tensor of the model besides."""
+        return {**super().state(), "model": self._tensors()}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Back to a saved state."""
         for name, tensor in self._tensors().items():
             tensor.copy_(state["model"][name])
-        for variables, vector in zip(self.trainable.bounds, state["bounds"], strict=True):
-            variables.vector.copy_(vector)
-            variables.write()
-        self.generator.set_state(state["generator"])
+        super().restore(state)
 
     def fingerprint(self) -> str:
         """SHA-256 of options, network, teacher and data."""
@@ -356,5 +341,5 @@ def _teacher(teacher: nn.Module | str | None, model: QuantizedModel) -> nn.Modul
     if teacher != "self" and not isinstance(teacher, nn.Module):
         raise InputError(f"teacher={teacher!r}: expected a network, 'self' or None")
     guide = copy.deepcopy(teacher if isinstance(teacher, nn.Module) else model.network)
-    reference = next(model.network.parameters())
-    return guide.to(reference.device).float().eval().requires_grad_(False)
+    reference = next(model.network.parameters(), torch.zeros(()))
+    return guide.to(reference.device, reference.dtype).eval().requires_grad_(False)

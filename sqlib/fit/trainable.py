@@ -55,6 +55,8 @@ class Trainable:
             raise InputError(
                 f"train={train!r}: expected a dictionary from one or more of {', '.join(GROUPS)} to a rate"
             )
+        if "bounds" in train and len(set(train) & set(_HOMES)) > 1:
+            raise InputError(f"train={train!r}: 'bounds' are both 'weight_bounds' and 'activation_bounds'")
         self.bounds: list[Variables] = []
         self.names: list[str] = []
         self._groups: list[tuple[list[Tensor], float]] = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sqlib.errors import InputError
+from sqlib.fit.loop import NotFinite, Task
 from sqlib.quantizers import UniformQuantizer
 
 if TYPE_CHECKING:
@@ -142,6 +143,38 @@ class Variables:
         """Back to the start."""
         self.vector.zero_()
         self.write()
+
+
+class BoundsTask(Task):
+    """A task in which bounds of `model` move as the vectors `bounds`, and draws come from `generator`."""
+
+    def __init__(self, model: QuantizedModel, bounds: list[Variables], seed: int) -> None:
+        self.model, self.bounds = model, bounds
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def backpropagated(self) -> None:
+        """Move the gradients of bounds to their vectors."""
+        for variables in self.bounds:
+            variables.vector.grad = variables.gradient()
+
+    def stepped(self) -> None:
+        """Move the bounds to where their vectors are."""
+        for variables in self.bounds:
+            variables.write()
+            if not variables.representable():
+                raise NotFinite("a bound left the range of float32")
+
+    def state(self) -> dict[str, Any]:
+        """The vectors, and the source of the draws."""
+        return {"bounds": [v.vector for v in self.bounds], "generator": self.generator.get_state()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to saved vectors."""
+        for variables, vector in zip(self.bounds, state["bounds"], strict=True):
+            variables.vector.copy_(vector)
+            variables.write()
+        self.generator.set_state(state["generator"])
 
 
 def uniform_pairs(model: QuantizedModel, groups: Iterable[str]) -> list[UniformQuantizer]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sqlib.datasets import cache_folder
 from sqlib.errors import DataError, InputError
-from sqlib.fit.loop.progress import Bar
+from sqlib.fit.loop.bar import Bar
 from sqlib.models import SRNetwork
 from sqlib.resize import downscale
 

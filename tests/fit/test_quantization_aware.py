@@ -179,7 +179,7 @@ def test_one_step_of_adam_by_hand() -> None:
     key, q = next((k, q) for k, q in reference.activations.items())
     q.learnable()
     (reference(lr) - hr).abs().mean().backward()
-    width, lower, gradient = float(q.upper - q.lower), float(q.lower), float(q.lower.grad)
+    width, lower, gradient = (q.upper - q.lower).item(), q.lower.item(), q.lower.grad.item()
     weight = reference.network.body[0].weight
     expected = weight.detach() - 1e-3 * weight.grad / (weight.grad.abs() + 1e-8)
     train_quantized(model, pairs(), steps=1, train={"weights": 1e-3, "bounds": 1e-2}, batch=6, augment=False)
@@ -354,6 +354,7 @@ def test_infinite_gradients_and_bounds_stop() -> None:
         (pairs(), {"teacher": "bsrn"}, "expected a network, 'self' or None"),
         (pairs(), {"train": {}}, "one or more of weights"),
         (pairs(), {"train": {"scales": 1e-3}}, "one or more of weights"),
+        (pairs(), {"train": {"bounds": 1e-3, "weight_bounds": 1e-2}}, "'bounds' are both"),
         (pairs(), {"train": {"weights": 0}}, "train\\['weights'\\]=0"),
         (pairs(), {"steps": -1}, "steps=-1"),
         (pairs(), {"batch": 0}, "batch=0"),

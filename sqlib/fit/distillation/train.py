@@ -19,12 +19,12 @@ from sqlib.errors import InputError
 from sqlib.fit.distillation.loss import distillation_loss
 from sqlib.fit.distillation.options import Options
 from sqlib.fit.features import Taps, find_taps
-from sqlib.fit.loop import Group, NotFinite, Task, fit
+from sqlib.fit.loop import Group, fit
 from sqlib.fit.loop.checkpoint import fingerprint
 from sqlib.fit.loop.schedule import cosine
 from sqlib.fit.modes import prepared, training
 from sqlib.fit.samples import Drawn, Samples
-from sqlib.fit.variables import Variables
+from sqlib.fit.variables import BoundsTask, Variables
 
 JUDGED = 64
 """Samples (of each size) on which the loss before and after is measured."""
@@ -117,7 +117,7 @@ def distill(
     return Distilled(taps.names, len(variables.pairs), tuple(variables.names), before, after, losses)
 
 
-class Distillation(Task):
+class Distillation(BoundsTask):
     """Bounds of `model` as variables, its own full-precision outputs as targets."""
 
     name = "distillation"
@@ -126,8 +126,8 @@ class Distillation(Task):
     def __init__(
         self, model: QuantizedModel, samples: Samples, variables: Variables, taps: Taps, options: Options
     ) -> None:
-        self.model, self.samples, self.variables = model, samples, variables
-        self.taps, self.options = taps, options
+        super().__init__(model, [variables], options.seed)
+        self.samples, self.variables, self.taps, self.options = samples, variables, taps, options
         self.steps = options.iterations
         self.remedy = (
             f"lower learning_rate= (now {options.learning_rate:g}), or look for NaN and infinity in the "
@@ -136,7 +136,6 @@ class Distillation(Task):
         self.originals = {
             name: p.detach().clone() for name, p in zip(variables.names, variables.parameters, strict=True)
         }
-        self.generator = torch.Generator().manual_seed(options.seed)
 
     def groups(self) -> list[Group]:
         """The bounds, as one vector."""
@@ -166,16 +165,6 @@ class Distillation(Task):
                 o.loss, o.feature_weight, target, output, teacher, seen.copy(), self.taps.axis
             )
 
-    def backpropagated(self) -> None:
-        """Move the gradients from the bounds to the vector."""
-        self.variables.vector.grad = self.variables.gradient()
-
-    def stepped(self) -> None:
-        """Move the bounds to where the vector is."""
-        self.variables.write()
-        if not self.variables.representable():
-            raise NotFinite("a bound left the range of float32")
-
     @torch.no_grad()
     def measure(self) -> float:
         """Mean loss over the first samples, unaugmented."""
@@ -187,17 +176,6 @@ class Distillation(Task):
         if not math.isfinite(total):
             raise InputError(f"distillation: the loss over the samples is {total / count}; {self.remedy}")
         return total / count
-
-    def state(self) -> dict[str, Any]:
-        """The vector, and the source of the draws."""
-        return {"vector": self.variables.vector, "generator": self.generator.get_state()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Back to a vector."""
-        with torch.no_grad():
-            self.variables.vector.copy_(state["vector"])
-        self.variables.write()
-        self.generator.set_state(state["generator"])
 
     def fingerprint(self) -> str:
         """SHA-256 of options, model and data."""

@@ -5,8 +5,8 @@ interruption, time limit and progress are here and nowhere else.
 """
 
 from sqlib.fit.loop.average import Average
+from sqlib.fit.loop.bar import Bar, progress
 from sqlib.fit.loop.loop import Fitted, Loop, fit
-from sqlib.fit.loop.progress import Bar, progress
 from sqlib.fit.loop.task import Group, NotFinite, Task
 
 __all__ = ["Average", "Bar", "Fitted", "Group", "Loop", "NotFinite", "Task", "fit", "progress"]

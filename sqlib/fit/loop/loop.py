@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from sqlib.errors import InputError
 from sqlib.fit.loop import checkpoint
+from sqlib.fit.loop.bar import Bar
 from sqlib.fit.loop.guards import Interruption
-from sqlib.fit.loop.progress import Bar
 from sqlib.fit.loop.task import NotFinite, State, Task
 
 
@@ -70,10 +71,10 @@ def fit(
     KeyboardInterrupt
         After an interruption.
     """
-    loop = Loop(task, file=file, every=every, identity=identity, clip=clip, check_every=check_every)
-    return loop.run(deadline, bar)
+    return Loop(task, file, every, identity, clip, check_every).run(deadline, bar)
 
 
+@dataclass
 class Loop:
     """One training in progress; see `fit`.
 
@@ -85,27 +86,24 @@ class Loop:
         The loss of each.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        file: Path | None = None,
-        every: int = 100,
-        identity: Mapping[str, Any] | None = None,
-        clip: float = 0.0,
-        check_every: int = 1,
-    ) -> None:
-        self.task, self.file, self.every = task, file, every
-        self.identity, self.clip, self.check_every = _on_cpu(dict(identity or {})), clip, check_every
-        self.groups = list(task.groups())
+    task: Task
+    file: Path | None = None
+    every: int = 100
+    identity: Mapping[str, Any] | None = None
+    clip: float = 0.0
+    check_every: int = 1
+    step: int = field(default=0, init=False)
+    losses: list[float] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.identity = _on_cpu(dict(self.identity or {}))
+        self.groups = list(self.task.groups())
         self.parameters = [p for group in self.groups for p in group.parameters]
         self.optimizer = torch.optim.Adam(
             [{"params": list(g.parameters), "lr": g.rate(0), "betas": g.betas} for g in self.groups],
             # one kernel a step instead of several a tensor
             fused=True if any(p.is_cuda for p in self.parameters) else None,
         )
-        self.step = 0
-        self.losses: list[float] = []
         self._unread: list[Tensor] = []
         self._kept: State | None = None
         self._saved = self._judged = 0
@@ -218,7 +216,7 @@ class Loop:
         InputError
             It belongs to something else.
         """
-        for what, own in self.identity.items():
+        for what, own in (self.identity or {}).items():
             saved = _on_cpu(state["identity"].get(what))
             if saved != own:
                 raise InputError(
