@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlib.fit.distillation.train import Distilled, distill
     from sqlib.fit.loop.bar import progress
-    from sqlib.fit.quantization_aware import Answer, Trained, train_quantized
+    from sqlib.fit.quantization_aware.task import Answer
+    from sqlib.fit.quantization_aware.train import Trained, train_quantized
 
 _HOME = {
-    "Answer": "quantization_aware",
+    "Answer": "quantization_aware.task",
     "Distilled": "distillation.train",
-    "Trained": "quantization_aware",
+    "Trained": "quantization_aware.train",
     "distill": "distillation.train",
     "progress": "loop.bar",
-    "train_quantized": "quantization_aware",
+    "train_quantized": "quantization_aware.train",
 }
 
 __all__ = ["Answer", "Distilled", "Trained", "distill", "progress", "train_quantized"]

@@ -19,7 +19,7 @@ from sqlib import models
 from sqlib.errors import InputError
 from sqlib.fit import train_quantized
 from sqlib.fit.loop.schedule import constant, step_decay
-from sqlib.fit.quantization_aware import QuantizationAware, l1
+from sqlib.fit.quantization_aware.task import QuantizationAware, l1
 from sqlib.fit.samples import Samples
 from sqlib.quantizers import UniformQuantizer
 from sqlib.recipes import DOBI, MinMax
@@ -249,7 +249,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from test_quantization_aware import ALL, pairs, quantized
 from sqlib.fit import train_quantized
-from sqlib.fit.quantization_aware import QuantizationAware
+from sqlib.fit.quantization_aware.task import QuantizationAware
 stepped = QuantizationAware.stepped
 def said(self):
     stepped(self)

@@ -10,7 +10,8 @@ from torch import Tensor
 from sqlib.engine.channels import channel_axis
 from sqlib.fit.loop import Group, Task
 from sqlib.fit.loop.schedule import annealed, constant
-from sqlib.fit.reconstruction.blocks import Call, Substitute, Unit
+from sqlib.fit.reconstruction.blocks import Unit
+from sqlib.fit.reconstruction.calls import Call, Substitute
 from sqlib.fit.reconstruction.options import Stage
 from sqlib.quantizers import UniformQuantizer
 from sqlib.quantizers.adaround import AdaRound

@@ -25,7 +25,8 @@ from torch import nn
 from sqlib.errors import InputError
 from sqlib.fit.loop import Bar, fit
 from sqlib.fit.loop.checkpoint import fingerprint
-from sqlib.fit.reconstruction.blocks import Call, Unit, calls, find_units
+from sqlib.fit.reconstruction.blocks import Unit, find_units
+from sqlib.fit.reconstruction.calls import Call, calls
 from sqlib.fit.reconstruction.learner import Learner, Samples, quantizing
 from sqlib.fit.reconstruction.options import Stage
 
