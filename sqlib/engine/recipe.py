@@ -9,9 +9,9 @@ A recipe is a frozen dataclass that says how weights and activations become fake
 ``activation_observer(site, operand)``
     an `Observer` for one activation operand of one call site, or None to leave it in full precision; not
     called if activations have 32 bits.
-``refine(model, calibration)``
-    a last word with the complete `QuantizedModel` and the calibration batches, for reconstruction and
-    bound training; does nothing by default.
+``refine(model, calibration, resume)``
+    a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
+    takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
 The page "Write your own recipe" of the book has an example.
 """
@@ -22,6 +22,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sqlib._checks import FULL_PRECISION
@@ -160,7 +161,9 @@ class Recipe:
         """What the engine calls for an activation: `activation_observer`."""
         return None if self.activation_bits == FULL_PRECISION else self.activation_observer(site, operand)
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Adjust the complete quantized network in place; the default does nothing."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sqlib.errors import InputError
+from sqlib.fit.loop import NotFinite, Task
 from sqlib.quantizers import UniformQuantizer
 
 if TYPE_CHECKING:
@@ -48,19 +49,8 @@ class Variables:
         self, model: QuantizedModel, groups: Iterable[str], *, relative: bool, scale_gradients: bool
     ) -> None:
         groups = set(groups)
-        if "bounds" in groups:
-            groups |= {"weight_bounds", "activation_bounds"}
-        self.pairs = [
-            q
-            for group, home in (
-                ("weight_bounds", model.weights),
-                ("activation_bounds", model.activations),
-            )
-            if group in groups
-            for q in home.values()
-            if type(q) is UniformQuantizer and bool((q.upper > q.lower).any())
-        ]
-        self.names, self.parameters = _parameters(model.network, groups)
+        self.pairs = uniform_pairs(model, groups)
+        self.names, self.parameters = bias_and_norm_parameters(model.network, groups)
         if not self.pairs and not self.parameters:
             raise InputError(
                 f"distillation: the model has nothing to train in {', '.join(sorted(groups))}; it needs "
@@ -155,7 +145,52 @@ class Variables:
         self.write()
 
 
-def _parameters(network: nn.Module, groups: set[str]) -> tuple[list[str], list[nn.Parameter]]:
+class BoundsTask(Task):
+    """A task in which bounds of `model` move as the vectors `bounds`, and draws come from `generator`."""
+
+    def __init__(self, model: QuantizedModel, bounds: list[Variables], seed: int) -> None:
+        self.model, self.bounds = model, bounds
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def backpropagated(self) -> None:
+        """Move the gradients of bounds to their vectors."""
+        for variables in self.bounds:
+            variables.vector.grad = variables.gradient()
+
+    def stepped(self) -> None:
+        """Move the bounds to where their vectors are."""
+        for variables in self.bounds:
+            variables.write()
+            if not variables.representable():
+                raise NotFinite("a bound left the range of float32")
+
+    def state(self) -> dict[str, Any]:
+        """The vectors, and the source of the draws."""
+        return {"bounds": [v.vector for v in self.bounds], "generator": self.generator.get_state()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to saved vectors."""
+        for variables, vector in zip(self.bounds, state["bounds"], strict=True):
+            variables.vector.copy_(vector)
+            variables.write()
+        self.generator.set_state(state["generator"])
+
+
+def uniform_pairs(model: QuantizedModel, groups: Iterable[str]) -> list[UniformQuantizer]:
+    """The quantizers whose pairs of bounds can be trained: uniform ones whose range has an extent."""
+    groups = set(groups)
+    homes = {"weight_bounds": model.weights, "activation_bounds": model.activations}
+    return [
+        q
+        for group, home in homes.items()
+        if group in groups or "bounds" in groups
+        for q in home.values()
+        if type(q) is UniformQuantizer and bool((q.upper > q.lower).any())
+    ]
+
+
+def bias_and_norm_parameters(network: nn.Module, groups: set[str]) -> tuple[list[str], list[nn.Parameter]]:
     """Biases and norm parameters of the network that were asked for, each once."""
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, module in network.named_modules():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from sqlib.fit.distillation.variables import Variables
+from sqlib.fit.variables import Variables
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
@@ -22,9 +22,9 @@ def prepared(model: QuantizedModel) -> Iterator[None]:
     modes = {m: m.training for m in model.modules()}
     tensors = [*model.network.parameters(), *model.network.buffers()]
     kinds = [(t, t.dtype) for t in tensors if t.dtype in (torch.float16, torch.bfloat16)]
-    wanted = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in model.parameters() if p.requires_grad]
     model.eval()
-    for p in wanted:
+    for p in trained:
         p.requires_grad_(False)
     for t, _ in kinds:
         t.data = t.data.float()
@@ -34,7 +34,7 @@ def prepared(model: QuantizedModel) -> Iterator[None]:
     finally:
         for t, kind in kinds:
             t.data = t.data.to(kind)
-        for p in wanted:
+        for p in trained:
             p.requires_grad_(True)
         for module, training in modes.items():
             module.training = training

@@ -122,5 +122,5 @@ def channel_axis(feature: Tensor, axis: int | None) -> int:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    parts, wanted = name.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(fnmatchcase(p, w) for p, w in zip(parts, wanted, strict=True))
+    parts, asked = name.split("."), pattern.split(".")
+    return len(parts) == len(asked) and all(fnmatchcase(p, w) for p, w in zip(parts, asked, strict=True))

@@ -71,6 +71,11 @@ class Execution:
     def is_cuda(self) -> bool:
         return self.torch_device.type == "cuda"
 
+    @property
+    def check_every(self) -> int:
+        """Steps between looks at the loss, which make a CPU wait for its GPU."""
+        return 50 if self.is_cuda else 1
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
         if self.precision == "fp32":

@@ -17,13 +17,14 @@ from sqlib import models
 from sqlib.codebook import Bounds
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
-from sqlib.fit.distillation import Options, distill, train
-from sqlib.fit.distillation.features import find_taps
+from sqlib.fit import distill
+from sqlib.fit.distillation import Options, train
 from sqlib.fit.distillation.loss import distillation_loss
-from sqlib.fit.distillation.modes import prepared, training
-from sqlib.fit.distillation.samples import Samples, turn
-from sqlib.fit.distillation.train import _Run, learning_rate
-from sqlib.fit.distillation.variables import NARROWEST, Variables
+from sqlib.fit.distillation.train import Distillation
+from sqlib.fit.features import find_taps
+from sqlib.fit.modes import prepared, training
+from sqlib.fit.samples import Drawn, Samples, turn
+from sqlib.fit.variables import NARROWEST, Variables
 from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR
 from sqlib.quantizers import UniformQuantizer
@@ -178,11 +179,11 @@ def test_gradient_of_the_whole_loss_by_the_three_way_rule():
     options = Options(features=("layer",), feature_weight=40.0, batch=8)
     with prepared(model):
         variables = Variables(model, options.train, relative=False, scale_gradients=False)
-        run = _Run(
+        run = Distillation(
             model, Samples([x], model.network), variables, find_taps(model.network, ("layer",), None), options
         )
         with training(variables):
-            run.loss((x,), {}).backward()
+            run.compare(Drawn((x,), {})).backward()
             gradient = variables.gradient().numpy()
 
     def rule(v, lower, upper):
@@ -217,9 +218,9 @@ def test_lsq_factors_only_scale():
         with prepared(model):
             variables = Variables(model, ("activation_bounds",), relative=False, scale_gradients=scale)
             samples = Samples([crops()], model.network)
-            run = _Run(model, samples, variables, find_taps(model.network, (), None), options)
+            run = Distillation(model, samples, variables, find_taps(model.network, (), None), options)
             with training(variables):
-                run.loss((crops(),), {}).backward()
+                run.compare(Drawn((crops(),), {})).backward()
                 found[scale] = variables.gradient()
     torch.testing.assert_close(found[True], found[False] / math.sqrt(4 * 4 * 8 * 8 * 3))
 
@@ -273,14 +274,6 @@ def test_wild_rates_leave_a_working_model():
     for q in model.modules():
         if isinstance(q, UniformQuantizer):
             assert bool((q.upper > q.lower).all())
-
-
-def test_schedule_is_half_a_cosine():
-    options = Options(iterations=100, learning_rate=5e-3, final_learning_rate=2e-3)
-    rates = [learning_rate(options, i) for i in (0, 50, 100)]
-    np.testing.assert_allclose(rates, [5e-3, 3.5e-3, 2e-3])
-    flat = Options(iterations=10, learning_rate=0.1, final_learning_rate=0.1)
-    assert {learning_rate(flat, i) for i in range(10)} == {0.1}
 
 
 @pytest.mark.parametrize(
@@ -353,42 +346,44 @@ def test_continues_bit_for_bit(tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
-    def stop(o, i, at=7):
-        if i == at:
+    loss = Distillation.loss
+
+    def stop(self, step):
+        if step == 7:
             raise Killed
-        return learning_rate(o, i)
+        return loss(self, step)
 
     model = quantized()
-    monkeypatch.setattr(train, "learning_rate", stop)
+    monkeypatch.setattr(Distillation, "loss", stop)
     with pytest.raises(Killed):
-        distill(model, [crops()], folder=tmp_path, every=4, **options)
+        distill(model, [crops()], resume=tmp_path, every=4, **options)
     assert equal(bounds(model), start)
     steps = []
-    monkeypatch.setattr(train, "learning_rate", lambda o, i: steps.append(i) or learning_rate(o, i))
-    found = distill(model, [crops()], folder=tmp_path, every=4, **options)
+    monkeypatch.setattr(Distillation, "loss", lambda self, i: steps.append(i) or loss(self, i))
+    found = distill(model, [crops()], resume=tmp_path, every=4, **options)
     assert steps == [4, 5, 6, 7, 8]  # from the last save on
     assert found == expected and equal(bounds(model), bounds(whole))
     # A finished run returns at once; other data, options or bounds are another run.
     again = quantized()
     assert (
-        distill(again, [crops()], folder=tmp_path, **options) == expected
+        distill(again, [crops()], resume=tmp_path, **options) == expected
         and steps[-1] == 8
         and len(steps) == 5
     )
     assert equal(bounds(again), bounds(whole))
     assert [p.suffix for p in tmp_path.iterdir()] == [".pt"]
-    distill(quantized(), [crops(seed=5)], folder=tmp_path, **options)
-    distill(quantized(), [crops()], folder=tmp_path, **{**options, "feature_weight": 4.0})
-    distill(quantized(DOBI(bits=3)), [crops()], folder=tmp_path, **options)
+    distill(quantized(), [crops(seed=5)], resume=tmp_path, **options)
+    distill(quantized(), [crops()], resume=tmp_path, **{**options, "feature_weight": 4.0})
+    distill(quantized(DOBI(bits=3)), [crops()], resume=tmp_path, **options)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_damaged_state_is_named(tmp_path):
-    distill(quantized(), [crops()], folder=tmp_path, **SHORT)
+    distill(quantized(), [crops()], resume=tmp_path, **SHORT)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot be read"):
-        distill(quantized(), [crops()], folder=tmp_path, **SHORT)
+        distill(quantized(), [crops()], resume=tmp_path, **SHORT)
 
 
 # --- networks and data ------------------------------------------------------------------------------------
@@ -487,7 +482,7 @@ def test_unknown_network_compares_outputs_and_says_so():
 def test_images_of_several_sizes_and_shapes():
     data = [crops(3), crops(2, size=10), crops(1)[..., :6], crops(0)]
     samples = Samples(data, network())
-    assert [len(p) for p in samples.pools] == [3, 2, 1]
+    assert [len(lr) for (lr,) in samples.pools] == [3, 2, 1]
     generator = torch.Generator().manual_seed(0)
     shapes = {tuple(samples.draw(2, True, generator)[0][0].shape) for _ in range(40)}
     assert shapes == {(2, 3, 8, 8), (2, 3, 10, 10), (1, 3, 8, 6)}
@@ -578,12 +573,12 @@ def test_patterns_that_match_nothing():
 def test_not_finite_names_the_iteration_and_leaves_the_model(monkeypatch):
     start = bounds(quantized())
     model = quantized()
-    with pytest.raises(InputError, match="iteration 0: the loss is nan"):
+    with pytest.raises(InputError, match="the loss over the samples is nan"):
         distill(model, [torch.full((1, 3, 8, 8), torch.nan)], **SHORT)
-    with pytest.raises(InputError, match="iteration 0: a bound left"):
+    with pytest.raises(InputError, match="step 0: a bound left"):
         distill(model, [crops()], **{**SHORT, "learning_rate": 1e300})
     real = train.distillation_loss
-    for value, message in ((torch.inf, "iteration 3: the loss is inf"), (0.0, "iteration 3: a gradient")):
+    for value, message in ((torch.inf, "step 3: the loss is inf"), (0.0, "step 3: a gradient")):
         calls = []
 
         def broken(*args, calls=calls, value=value, **kwargs):
