@@ -16,7 +16,7 @@ from sqlib.engine.weights import trains
 from sqlib.errors import InputError
 from sqlib.quantizers import QuantizerBank
 from sqlib.quantizers._memory import Workspace
-from sqlib.quantizers.bank import Choice
+from sqlib.quantizers.bank import Choice, block_size
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
@@ -68,28 +68,31 @@ class Inference:
         return None if site.weight_key is None else self.model.weight_quantizer(site.weight_key)
 
     def _weight(self, site: Site, value: Tensor, found: nn.Module, choice: Choice | None) -> Tensor:
-        width = None
-        if choice is not None:
-            width = choice.widths
-            found = found.at(width)  # type: ignore[operator]
+        width = None if choice is None else choice.widths
+        if isinstance(found, QuantizerBank) and isinstance(width, int):
+            found = found.at(width)
         if site.weight == "(computed)" or trains(value, found):
             return found(value)  # type: ignore[no-any-return]
         return self.model._cache.fake((site.weight_key, width), value, found)
 
     def _choice(self, site: Site, role: str, value: Tensor, bank: QuantizerBank, weight: bool) -> Choice:
+        assert self.context is not None  # a pass of a network with banks has one
         try:
             choice = bank.choose(value, site, self.context)
-            if weight and (choice.shares is not None or not isinstance(choice.widths, int)):
+            if choice.shares is None and isinstance(choice.widths, int):
+                return choice
+            if weight:
                 raise InputError(
                     f"samples of one pass chose {choice.widths} bits for a weight, expected one width and no "
                     "shares: run the samples of each width, such as reference and query patches, in a pass "
                     "of their own"
                 )
-            if site.module_type == "MultiheadAttention" and not isinstance(choice.widths, int):
+            if site.module_type == "MultiheadAttention":
                 raise InputError(
                     "torch.nn.MultiheadAttention projects sequences of all samples at once: run the samples "
                     "of each width in a pass of their own, or leave this call site out (skip=)"
                 )
+            block_size(value, self.context.samples)
         except InputError as error:
             raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
         return choice

@@ -173,7 +173,7 @@ class QuantizerBank(QuantizerState):
             return self._mixture(x, widths, shares)
         if isinstance(widths, int):
             return self.at(widths)(x)  # type: ignore[no-any-return]
-        block = _block(x, len(widths))
+        block = block_size(x, len(widths))
         runs = [(width, block * len(list(run))) for width, run in groupby(widths)]
         parts = zip(runs, x.split([size for _, size in runs]), strict=True)
         if torch.is_grad_enabled():
@@ -187,7 +187,7 @@ class QuantizerBank(QuantizerState):
 
     def _mixture(self, x: Tensor, widths: int | tuple[int, ...], shares: Tensor) -> Tensor:
         """The quantizers that were chosen, exactly, with the gradient of the mixture."""
-        block = _block(x, len(shares))
+        block = block_size(x, len(shares))
         column = (-1, *[1] * (x.ndim - 1))
         chosen = torch.as_tensor(widths, device=x.device).expand(len(shares)).repeat_interleave(block)
         weights = shares.to(x.dtype).repeat_interleave(block, 0)
@@ -214,8 +214,14 @@ class QuantizerBank(QuantizerState):
         return f"widths={self.widths}"
 
 
-def _block(x: Tensor, samples: int) -> int:
-    """How many entries of the first axis belong to one sample."""
+def block_size(x: Tensor, samples: int) -> int:
+    """How many entries of the first axis belong to one sample.
+
+    Raises
+    ------
+    InputError
+        No whole number.
+    """
     if not x.ndim or len(x) % samples:
         raise InputError(
             f"an operand of shape {tuple(x.shape)} in a pass over {samples} samples: they cannot be told "
