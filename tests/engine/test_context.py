@@ -344,7 +344,5 @@ def test_states_of_banks_go_between_models():
     found = used(first)
     assert torch.equal(found[0], want[0])
     static = sqlib.quantize_model(cnn(), MinMax(8), [X])
-    with pytest.raises(
-        RuntimeError, match=r"activations\.blocks\.0\.conv1:input: .*another kind of quantizer"
-    ):
+    with pytest.raises(RuntimeError, match=r"activations\.blocks\.0\.conv1:input: the state was saved"):
         static.load_state_dict(first.state_dict())

@@ -1,4 +1,4 @@
-"""A bank of quantizers: mixed batches against each sample alone, the gradient of a choice, what it refuses."""
+"""A bank of quantizers: mixed batches against each sample alone, the gradient of a choice, and refusals."""
 
 from __future__ import annotations
 
