@@ -531,8 +531,8 @@ def test_bits_that_depend_on_the_image_are_not_guessed():
         model(torch.rand(1, 3, 8, 8))
     with pytest.raises(InputError, match="context= takes what"):
         cost.cost(model, (8, 8), context="passes")
-    with pytest.raises(InputError, match="without images="):
-        cost.cost(model, (8, 8), context=context, images=torch.rand(1, 3, 8, 8))
+    with pytest.raises(InputError, match="context= takes what"):
+        cost.cost(model, (8, 8), context=8)
     with pytest.raises(InputError, match="for the quantized model"):
         cost.cost(model.network, (8, 8), scale=1, context=context)
     with pytest.raises(InputError, match="never reached the call site"):
@@ -550,6 +550,7 @@ def test_bits_that_depend_on_the_image_are_not_guessed():
         ([torch.rand(3, 8, 8), torch.rand(3, 16, 16)], "number 1 has 16x16"),
         (torch.rand(8, 8), r"images has a Tensor \(8, 8\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "expected floating-point tensors"),
+        (8, "images has a int"),
         (["image.png"], r"images has a str \(\)"),
     ],
 )

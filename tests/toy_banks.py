@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sqlib.engine import Recipe
 from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR
-from sqlib.quantizers import QuantizerBank, RangeObserver, saved_as
+from sqlib.quantizers import QuantizerBank, RangeObserver, StaticBits, saved_as
 from sqlib.recipes import MinMax
 
 WIDTHS = (4, 6, 8)
@@ -112,6 +112,11 @@ class Banked(Recipe):
 
     def to_dict(self):
         return {"name": "toy-banked", "version": 1, "bits": 8}
+
+
+def SixBits() -> nn.Module:
+    """Of a bank's widths always the middle one."""
+    return StaticBits(6)
 
 
 def cnn(seed: int = 0) -> nn.Module:

@@ -73,9 +73,9 @@ def cost(
         Low-resolution images (C, H, W) or batches (N, C, H, W) of the size that ``image_size`` asks for, with
         values as the network takes them; cut into patches as asked for, and run.
     context
-        Instead of images: passes of the quantized model (`QuantizedModel.context`, `QuantizedModel.passes`),
-        whose samples are patches. Patches of each size cost what those of this size used in the mean; of a
-        size that no pass had, what all of them did. Roles of samples are in contexts only.
+        Where the bits come from instead: passes of the quantized model (`QuantizedModel.context`,
+        `QuantizedModel.passes`), whose samples are patches. Patches of each size cost what those of this size
+        used in the mean; of a size that no pass had, what all of them did. Only contexts have roles.
 
     Returns
     -------

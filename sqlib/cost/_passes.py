@@ -111,7 +111,8 @@ def patches(images: Any, size: Size, patch: int | None, overlap: int) -> Pieces:
 
 
 def _single(images: Any) -> Iterator[Tensor]:
-    for batch in (images,) if isinstance(images, Tensor) else images:
+    several = isinstance(images, Iterable) and not isinstance(images, Tensor)
+    for batch in images if several else (images,):
         if not isinstance(batch, Tensor) or batch.ndim not in (3, 4) or not batch.is_floating_point():
             raise InputError(
                 f"images has a {type(batch).__name__} {tuple(getattr(batch, 'shape', ()))}, expected "
@@ -131,11 +132,10 @@ def used(
         Banks of quantizers, and nothing to run them on; contexts without a pass, or of no quantized model.
     """
     if context is not None:
-        contexts = [context] if isinstance(context, Context) else list(context)
-        if model is None or pieces is not None or not all(isinstance(c, Context) for c in contexts):
+        contexts = list(context) if isinstance(context, Iterable) else [context]
+        if model is None or not all(isinstance(c, Context) for c in contexts):
             raise InputError(
-                "context= takes what quantized.passes() or quantized.context() gave, for the quantized model "
-                "itself and without images="
+                "context= takes what quantized.passes() or quantized.context() gave, for the quantized model"
             )
         if not any(c.samples and c.bits for c in contexts):
             raise InputError("the context has seen no pass: run the model in its block, then count")
