@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,22 +78,7 @@ class Artifacts:
         from sqlib import quantize_model
 
         unfinished = self.path / ".unfinished" / key
-        with _resuming(unfinished):
-            made = quantize_model(network, recipe, calibration)
+        made = quantize_model(network, recipe, calibration, resume=unfinished)
         made.save(self.file(key))
         shutil.rmtree(unfinished, ignore_errors=True)
         return made
-
-
-@contextmanager
-def _resuming(folder: Path) -> Iterator[None]:
-    """Recipes that learn keep their unfinished training in ``folder`` and go on from there."""
-    before = os.environ.get("SQLIB_RESUME")
-    os.environ["SQLIB_RESUME"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SQLIB_RESUME"]
-        else:
-            os.environ["SQLIB_RESUME"] = before
