@@ -101,7 +101,7 @@ def upgraded(old: Mapping[str, Any]) -> Record:
 
 
 def _recipe(old: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's recipe and bits; a recipe that cannot be made here, or has another version, keeps all options."""
+    """A cell's recipe and bits; a recipe that cannot be made here, or not as it was, keeps all options."""
     from sqlib import recipes
 
     bits = bits_text(old["bits"])
