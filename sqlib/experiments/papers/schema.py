@@ -172,7 +172,7 @@ class Paper:
     statements: tuple[Statement, ...] = ()
     gaps: tuple[Gap, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    derived: Callable[[], Mapping[str, Derived]] = dict
+    derived: Callable[[], Mapping[str, Derived]] | None = None
     derived_tables: frozenset[str] = frozenset()
 
 

@@ -55,8 +55,10 @@ def judged(published: pd.DataFrame, records: dict[str, Record]) -> pd.DataFrame:
 
 def derived_values(shown: frozenset[str] | set[str]) -> dict[str, Derived]:
     """Id of a printed value to ours, for the values of the tables ``shown`` that need no weights."""
-    counted = [paper for paper in papers().values() if paper.derived_tables & shown]
-    found = {name: value for paper in counted for name, value in paper.derived().items()}
+    found: dict[str, Derived] = {}
+    for paper in papers().values():
+        if paper.derived is not None and paper.derived_tables & shown:
+            found.update(paper.derived())
     known = set(published_frame(blanks=False)["id"]) if found else set()
     assert found.keys() <= known, f"no printed value is called {sorted(found.keys() - known)}"
     return found

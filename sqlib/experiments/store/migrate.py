@@ -70,16 +70,13 @@ def upgraded(old: Mapping[str, Any]) -> Record:
     RecordError
         It lacks what today's form needs.
     """
-    from sqlib import recipes
-
     try:
         planned = dict(old["planned"])
         for name in ("paper", "table", "method"):
             del planned[name]
         planned["bits"] = FULL_PRECISION
         if planned["recipe"] is not None:
-            recipe = recipes.from_dict(planned["recipe"])
-            planned.update(recipe=distinct(recipe), bits=bits_text(recipe.to_dict()["bits"]))
+            planned.update(_recipe(planned["recipe"]))
         if planned["calibration"] is not None:
             planned["calibration"] = CalibrationSpec(**planned["calibration"])
         crops = None if old["calibration"] is None else old["calibration"]["sha256"]
@@ -95,12 +92,23 @@ def upgraded(old: Mapping[str, Any]) -> Record:
                 for image in old["images"]
             ],
         }
-    except (KeyError, TypeError, InputError) as error:
+    except (KeyError, TypeError) as error:
         raise RecordError(
             f"record {str(old.get('key'))[:12]} of format {OLD} cannot become {FORMAT}: {error!r}"
         ) from error
     check_fields(record)
     return record
+
+
+def _recipe(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's recipe and bits; a recipe that cannot be made here, or not as it was, keeps all options."""
+    from sqlib import recipes
+
+    bits = bits_text(old["bits"])
+    try:
+        return {"recipe": distinct(recipes.from_dict(dict(old))), "bits": bits}
+    except InputError:
+        return {"recipe": {name: value for name, value in old.items() if name != "bits"}, "bits": bits}
 
 
 def merged(records: Iterable[Record]) -> tuple[list[Record], list[str]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -124,6 +126,18 @@ def test_a_name_that_is_taken_is_refused(toy):
     with pytest.raises(InputError, match="table 'toy-table1' of 'other' is there already, in 'toy'"):
         register(Paper(name="other", tables=(same,)))
     assert "other" not in papers.papers() and register(toy) is toy
+
+
+def test_the_example_of_the_page_on_contributing_is_planned_and_shown(monkeypatch, store, bench):
+    monkeypatch.setattr(papers, "_registered", dict(papers.papers()))
+    page = (Path(__file__).parents[3] / "book" / "contributing.md").read_text(encoding="utf8")
+    [block] = [b for b in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "papers.register" in b]
+    exec(block, {})
+    cells = plan("mine-table1", "laptop")
+    assert [cell.bits for cell in cells] == ["32", "4", "4/8"]
+    assert run(cells, store, bench, profile="laptop").done == 3
+    frame = table_frame("mine-table1", store=store)
+    assert frame.index.get_level_values("bits").tolist() == [32, 4, "4/8"]
 
 
 def test_claims_of_all_papers_are_found(toy):

@@ -7,7 +7,6 @@ import json
 import pytest
 from experiment_fakes import FakeBench
 
-from sqlib import recipes
 from sqlib.cli import main
 from sqlib.errors import RecordError
 from sqlib.experiments import mean, plan, reproduce, table_frame
@@ -167,14 +166,18 @@ def test_one_that_cannot_be_migrated_stops_the_others(planned, tmp_path, capsys,
     assert words in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
-def test_a_recipe_that_is_not_known_is_named(planned, tmp_path, capsys):
-    cell = next(c for c in planned if c.recipe is not None)
+@pytest.mark.parametrize("changed", [{"name": "yours"}, {"version": 99}])
+def test_a_recipe_that_cannot_be_made_here_is_kept_with_all_its_options(planned, tmp_path, changed):
+    cell = next(c for c in planned if c.place.method == "weights only: compensated")
     record = old_record(cell)
-    record["planned"]["recipe"]["name"] = "yours"
+    record["planned"]["recipe"].update(changed)
     record = {k: v for k, v in record.items() if k != "checksum"}
     old = write(tmp_path / "old", {**record, "checksum": sha256(record)})
-    assert main(["migrate", str(old), str(tmp_path / "new")]) == 1
-    assert "unknown recipe 'yours'" in capsys.readouterr().err and "yours" not in recipes.names()
+    assert main(["migrate", str(old), str(tmp_path / "new")]) == 0
+    [kept] = Store(tmp_path / "new").records()
+    options = {k: v for k, v in record["planned"]["recipe"].items() if k != "bits"}
+    assert kept["cell"]["recipe"] == options and kept["cell"]["bits"] == cell.bits
+    assert Cell.from_dict(kept["cell"]).id != cell.id
 
 
 def test_wrong_folders_are_told(planned, tmp_path, capsys):
