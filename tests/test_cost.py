@@ -514,14 +514,15 @@ def test_images_cost_what_their_patches_use_one_by_one(network):
 
 def test_what_an_upscaled_image_used_is_what_it_costs():
     """Patches of four sizes, in batches as evaluation makes them."""
-    lr = np.random.default_rng(0).integers(0, 256, (22, 29, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).uniform(-128, 127, (22, 29, 3))
+    lr = (128 + noise * np.linspace(0.02, 1, 29)[:, None]).astype(np.uint8)
     model = quantize_model(NETWORKS["cnn"](), Banked(), [patches()])
     with model.passes() as passes:
         super_resolve(model, lr, tiling=Tiling(8, 2))
     assert len(passes) == 4 and sum(c.samples for c in passes) == 3 * 4
     found = cost.cost(model, (58, 44), patch=8, overlap=2, context=passes)
     again = cost.cost(model, (58, 44), patch=8, overlap=2, images=torch.tensor(lr).permute(2, 0, 1) / 255)
-    assert (found.bitops, found.fqr) == (again.bitops, again.fqr) and 4 < found.fqr < 8
+    assert (found.bitops, found.fqr) == (again.bitops, again.fqr) and 4 < found.fqr < 7.8
     assert found.macs == cost.cost(model.network, (58, 44), patch=8, overlap=2).macs
 
 
