@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,9 @@ from toy_banks import NETWORKS, Banked, patches
 from sqlib import cost, models, quantize_model
 from sqlib.cost import patch_sizes, walk
 from sqlib.errors import InputError
+from sqlib.evaluate import super_resolve
 from sqlib.experiments.papers.published import published_frame
-from sqlib.patches import Grid, split
+from sqlib.patches import Grid, Tiling, split
 from sqlib.quantizers import ByRole
 from sqlib.recipes import BRECQ, CompensatedDFSQ, MinMax
 
@@ -508,6 +510,20 @@ def test_images_cost_what_their_patches_use_one_by_one(network):
     assert found.fqr == pytest.approx(sum(ratios) / len(ratios), rel=1e-12)
     assert 4 < found.fqr < 8 and found.patches == len(ratios) / 3
     assert cost.cost(model, (40, 40), patch=8, overlap=2, images=iter(images)) == found
+
+
+def test_what_an_upscaled_image_used_is_what_it_costs():
+    """Patches of four sizes, in batches as evaluation makes them."""
+    noise = np.random.default_rng(0).uniform(-128, 127, (22, 29, 3))
+    lr = (128 + noise * np.linspace(0.02, 1, 29)[:, None]).astype(np.uint8)
+    model = quantize_model(NETWORKS["cnn"](), Banked(), [patches()])
+    with model.passes() as passes:
+        super_resolve(model, lr, tiling=Tiling(8, 2))
+    assert len(passes) == 4 and sum(c.samples for c in passes) == 3 * 4
+    found = cost.cost(model, (58, 44), patch=8, overlap=2, context=passes)
+    again = cost.cost(model, (58, 44), patch=8, overlap=2, images=torch.tensor(lr).permute(2, 0, 1) / 255)
+    assert (found.bitops, found.fqr) == (again.bitops, again.fqr) and 4 < found.fqr < 7.8
+    assert found.macs == cost.cost(model.network, (58, 44), patch=8, overlap=2).macs
 
 
 def test_a_context_of_static_bits_changes_nothing():

@@ -95,7 +95,7 @@ def cost(
     (derived from RefQSR's tables, whose full-precision rows fix the factor 2; bias, normalization and
     activation functions are not counted). G means :math:`10^9` here and in the papers, never 2^30. RefQSR
     multiplies the two bit-widths; 2DQuant counts linearly (`sqlib.cost.operations`), so that the papers'
-    figures cannot be compared with one another.
+    figures cannot be compared with one another. What bit selectors compute is not counted, as in the papers.
 
     Examples
     --------

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 Pieces = dict[Size, list[Tensor]]
 
-BATCH = 16
-"""Patches in one pass."""
+AT_ONCE = 2**17
+"""Pixels in one pass; a larger patch goes alone."""
 
 
 class Widths:
@@ -154,8 +154,8 @@ def used(
     if model.training:
         raise InputError("the model is in training mode, and passes would change it; call model.eval()")
     with torch.no_grad(), model.passes() as passes:
-        for group in pieces.values():
-            for batch in torch.cat(group).split(BATCH):
+        for (width, height), group in pieces.items():
+            for batch in torch.cat(group).split(max(1, AT_ONCE // (width * height))):
                 args, _ = arguments(batch, model.network)
                 model(*args)
     return Used(passes)

@@ -152,6 +152,7 @@ class QuantizedModel(nn.Module):
         self.weight_keys.add(key)
         if quantizer is not None:
             self.weights[_module_key(key)] = quantizer
+            self._place(quantizer)
 
     def drop_weight(self, key: str) -> None:
         """Remove what `add_weight` registered."""
@@ -162,6 +163,13 @@ class QuantizedModel(nn.Module):
     def add_activation(self, key: str, quantizer: nn.Module) -> None:
         """Register the quantizer of one activation operand."""
         self.activations[_module_key(key)] = quantizer
+        self._place(quantizer)
+
+    def _place(self, quantizer: nn.Module) -> None:
+        """Quantizers work wherever their values are; selectors are modules like any other."""
+        first = next(self.network.parameters(), None)
+        if isinstance(quantizer, QuantizerBank) and first is not None:
+            quantizer.selector.to(first.device)
 
     def weight_quantizer(self, key: str) -> nn.Module | None:
         """The quantizer of a weight, or None."""
