@@ -16,7 +16,7 @@ import sqlib
 from sqlib import models
 from sqlib.codebook import Bounds
 from sqlib.engine.model import QuantizedModel
-from sqlib.errors import InputError
+from sqlib.errors import DataError, InputError
 from sqlib.fit import distill
 from sqlib.fit.distillation import Options, train
 from sqlib.fit.distillation.loss import distillation_loss
@@ -384,6 +384,18 @@ def test_damaged_state_is_named(tmp_path):
     file.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot be read"):
         distill(quantized(), [crops()], resume=tmp_path, **SHORT)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    start = quantized()
+    model = quantized()
+    for wrong in (3, b"x"):
+        with pytest.raises(InputError, match="expected a folder for unfinished training"):
+            distill(model, [crops()], resume=wrong, **SHORT)
+    with pytest.raises(DataError, match="cannot be written"):
+        distill(model, [crops()], resume=tmp_path / "file", **SHORT)
+    assert equal(bounds(model), bounds(start))
 
 
 # --- networks and data ------------------------------------------------------------------------------------

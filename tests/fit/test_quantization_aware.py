@@ -224,7 +224,7 @@ def test_crops_of_pictures_and_a_teacher_of_ones_own() -> None:
     first, last = net.head.weight, raw.network.head.weight
     assert not torch.equal(model.network.head.weight, last)
     between = (model.network.head.weight - first).norm() / (last - first).norm()
-    assert 0 < float(between) < 1.2
+    assert 0 < between.item() < 1.2
 
 
 def test_step_decay_reaches_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from sqlib.fit.distillation.loss import distillation_loss
 from sqlib.fit.distillation.options import Options
 from sqlib.fit.features import Taps, find_taps
 from sqlib.fit.loop import Group, fit
-from sqlib.fit.loop.checkpoint import fingerprint
+from sqlib.fit.loop.checkpoint import fingerprint, place
 from sqlib.fit.loop.schedule import cosine
 from sqlib.fit.modes import prepared, training
 from sqlib.fit.samples import Drawn, Samples
@@ -105,7 +104,7 @@ def distill(
             model, chosen.train, relative=chosen.relative, scale_gradients=chosen.scale_gradients
         )
         task = Distillation(model, samples, variables, taps, chosen)
-        file = None if resume is None else Path(resume) / f"distill-{task.fingerprint()[:16]}.pt"
+        file = place(resume, "distill", task.fingerprint)
         with training(variables):
             try:
                 before = task.measure()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,17 @@ def read(path: Path, *, formats: tuple[int, ...] = (FORMAT,)) -> State:
             f"{path} is no training checkpoint of format {FORMAT}; restore it, or choose another folder"
         )
     return state
+
+
+def place(
+    folder: str | PathLike[str] | None, kind: str, decides: Callable[[], str], end: str = ".pt"
+) -> Path | None:
+    """Where in `folder` a training keeps its state, by what `decides` its result; None without a folder."""
+    if folder is None:
+        return None
+    if not isinstance(folder, (str, PathLike)):
+        raise InputError(f"resume={folder!r}: expected a folder for unfinished training, or None")
+    return Path(folder) / f"{kind}-{decides()[:16]}{end}"
 
 
 def fingerprint(*parts: Any) -> str:

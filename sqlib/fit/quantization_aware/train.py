@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.features import find_taps
 from sqlib.fit.loop import fit
+from sqlib.fit.loop.checkpoint import place
 from sqlib.fit.loop.execution import Execution
 from sqlib.fit.loop.schedule import Schedule, cosine
 from sqlib.fit.modes import prepared, training
@@ -152,7 +152,7 @@ def train_quantized(
         taps = find_taps(model.network, features, None)
         execution = Execution(str(next(model.network.parameters(), torch.zeros(())).device), precision)
         task = QuantizationAware(model, source, trainable, options, guide, taps, execution)
-        file = None if resume is None else Path(resume) / f"train-{task.fingerprint()[:16]}.pt"
+        file = place(resume, "train", task.fingerprint)
         model.train()
         fitted = fit(
             task, file=file, every=every, clip=clip, check_every=execution.check_every, deadline=deadline

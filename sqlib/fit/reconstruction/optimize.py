@@ -24,7 +24,7 @@ from torch import nn
 
 from sqlib.errors import InputError
 from sqlib.fit.loop import Bar, fit
-from sqlib.fit.loop.checkpoint import fingerprint
+from sqlib.fit.loop.checkpoint import fingerprint, place
 from sqlib.fit.reconstruction.blocks import Unit, find_units
 from sqlib.fit.reconstruction.calls import Call, calls
 from sqlib.fit.reconstruction.learner import Learner, Samples, quantizing
@@ -78,18 +78,16 @@ def reconstruct(
         quantized.
     """
     stages = list(stages)
-    start = None
-    if resume is not None:
-        decides = [dataclasses.asdict(s) for s in stages], model.state_dict(), data
-        start = Path(resume) / f"reconstruct-{fingerprint(*decides)[:16]}"
+    decides = [dataclasses.asdict(s) for s in stages], model.state_dict(), data
+    folder = place(resume, "reconstruct", lambda: fingerprint(*decides), end="")
     outcomes = []
     with _frozen(model), torch.inference_mode(False), torch.enable_grad():
         units, rest = find_units(model, data)
         with Bar(len(units) * sum(stage.iterations for stage in stages)) as bar:
             for number, stage in enumerate(stages):
                 generator = torch.Generator().manual_seed(stage.seed + number)
-                for place, unit in enumerate(units):
-                    file = None if start is None else start / f"stage{number}-unit{place}.pt"
+                for index, unit in enumerate(units):
+                    file = None if folder is None else folder / f"stage{number}-unit{index}.pt"
                     outcomes.append(_reconstruct_unit(model, unit, data, stage, generator, file, bar))
     for unit in units:
         for site in unit.sites:
