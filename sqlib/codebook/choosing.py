@@ -5,7 +5,8 @@ r"""Choosing quantization points from a set of candidates: which K of them lose 
 "exact" solves this (`sqlib.kernels.exact_choice`); "kmeans" and "release" are DFSQ's heuristics as its paper
 and its released code describe them (`sqlib.codebook.kmeans`); "exhaustive" tries every subset, as Subset
 Quantization does (`sqlib.codebook.exhaustive`). All of them report their error, and the heuristics the gap to
-the optimum."""
+the optimum.
+"""
 
 from __future__ import annotations
 
