@@ -8,6 +8,7 @@ from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.quantizers.subset import SubsetQuantizer
 from sqlib.quantizers.subset_observer import SubsetObserver
+from sqlib.quantizers.symmetric import SymmetricQuantizer
 from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RoundedWeight",
     "SubsetObserver",
     "SubsetQuantizer",
+    "SymmetricQuantizer",
     "UniformQuantizer",
     "dequantize",
     "quantize",
