@@ -97,7 +97,7 @@ def compare(
 
 def machine() -> str:
     """Where this was measured: processor, cores, threads and versions."""
-    from sqlib.experiments.provenance import cpu_model, threads, versions
+    from sqlib.experiments.store.provenance import cpu_model, threads, versions
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     shown = ", ".join(f"{name} {version}" for name, version in versions().items())

@@ -24,7 +24,7 @@ from sqlib import datasets, models
 from sqlib.datasets import Calibration, Pair
 from sqlib.errors import DataError
 from sqlib.evaluate import evaluate
-from sqlib.experiments.compute import weights_folder
+from sqlib.experiments.run.compute import weights_folder
 from sqlib.recipes import DFSQ, CompensatedDFSQ, MinMax, Recipe
 from sqlib.resize import downscale
 

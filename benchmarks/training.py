@@ -16,8 +16,9 @@ from _measure import compare, measure, show
 from torch.nn import functional
 
 from sqlib import models
+from sqlib.fit.loop import Loop
 from sqlib.training import CropPool, Execution, config, has_bf16
-from sqlib.training.run import Run
+from sqlib.training.task import Training
 
 AIM = 1.8
 
@@ -34,7 +35,7 @@ def main() -> None:
     side = trained.patch * trained.scale
     rng = np.random.default_rng(0)
     images = [(f"{i}", rng.integers(0, 256, (2 * side, 2 * side, 3), dtype=np.uint8)) for i in range(14)]
-    training, _ = CropPool.from_images(images, trained.scale, trained.seed).split(trained.held_out)
+    training, held_out = CropPool.from_images(images, trained.scale, trained.seed).split(trained.held_out)
 
     plain = models.create(trained.network, scale=trained.scale).train()
     adam = torch.optim.Adam(plain.parameters())
@@ -45,13 +46,15 @@ def main() -> None:
         functional.l1_loss(plain(lr), hr).backward()
         adam.step()
 
-    single = Run(trained, "", Execution("cpu", "fp32"))
-    half = Run(trained, "", Execution("cpu", "bf16"))
+    single, half = (
+        Loop(Training(trained, Execution("cpu", precision), training, held_out))
+        for precision in ("fp32", "bf16")
+    )
     baseline, bf16 = "channels_last, float32", "channels_last, bf16 autocast"
     seconds = measure(
         {
-            baseline: lambda: single.advance(training),
-            bf16: lambda: half.advance(training),
+            baseline: single.advance,
+            bf16: half.advance,
             "the default layout, float32": contiguous,
             "cutting the batch alone": lambda: training.batch(0, trained.batch, trained.patch),
         },

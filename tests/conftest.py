@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parent))  # toy_banks, for the tests and the processes they start
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"  # beside the checkout, as in CI
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from toy_banks import Banked, Learned, SixBits
 
 import sqlib
 from sqlib import recipes
@@ -47,6 +48,13 @@ EVERY = {
 }
 
 
+BANKS = {
+    "bank": Banked(),
+    "bank, learned": Banked(selector=Learned),
+    "bank of weights": Banked(weights=SixBits),
+}
+
+
 def data(seed, factor=1.0):
     return [factor * torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(seed))]
 
@@ -72,15 +80,15 @@ def pairs(network):
                 for p in other.parameters():
                     p.mul_(1.1)
             made[name] = (
-                sqlib.quantize_model(network, EVERY[name], data(0)),
-                sqlib.quantize_model(other, EVERY[name], data(1, 0.6)),
+                sqlib.quantize_model(network, {**EVERY, **BANKS}[name], data(0)),
+                sqlib.quantize_model(other, {**EVERY, **BANKS}[name], data(1, 0.6)),
             )
         return tuple(copy.deepcopy(m) for m in made[name])
 
     return pair
 
 
-@pytest.fixture(params=EVERY)
+@pytest.fixture(params=[*EVERY, *BANKS])
 def pair(request, pairs):
     return pairs(request.param)
 
@@ -159,6 +167,8 @@ def rebuilt(model):
     twin._cache.clear()
     for home in (twin.weights, twin.activations):
         for key, q in home.items():
+            for bits, part in getattr(q, "quantizers", nn.ModuleDict()).items():
+                q.quantizers[bits] = UniformQuantizer(part.bounds())
             if type(q) is UniformQuantizer:
                 home[key] = UniformQuantizer(q.bounds())
     return twin
@@ -174,7 +184,7 @@ def rebuilt(model):
     ],
     ids=["data", "numpy", "new data", "detached"],
 )
-@pytest.mark.parametrize("name", ["minmax", "dfsq", "brecq"])
+@pytest.mark.parametrize("name", ["minmax", "dfsq", "brecq", "bank of weights"])
 def test_writes_that_torch_does_not_count(pairs, write, name):
     """No refresh is needed, neither for weights nor for what quantizes them or the activations."""
     model = pairs(name)[0]
@@ -182,6 +192,8 @@ def test_writes_that_torch_does_not_count(pairs, write, name):
     weight = model.network.blocks[0].conv1.weight
     quantizer = model.weights["blocks/0/conv1/weight|0"]
     activation = model.activations["blocks/0/conv1:input"]
+    if name == "bank of weights":
+        quantizer, activation = quantizer.at(6), activation.at(8)
     parts = [weight, quantizer.upper, activation.points if name == "dfsq" else activation.upper]
     if name == "brecq":
         parts.pop(0)  # its weights are codes and bounds

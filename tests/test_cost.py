@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from toy_banks import NETWORKS, Banked, patches
 
 from sqlib import cost, models, quantize_model
 from sqlib.cost import patch_sizes, walk
 from sqlib.errors import InputError
-from sqlib.experiments.frame import published_frame
+from sqlib.evaluate import super_resolve
+from sqlib.experiments.papers.published import published_frame
+from sqlib.patches import Grid, Tiling, split
+from sqlib.quantizers import ByRole
 from sqlib.recipes import BRECQ, CompensatedDFSQ, MinMax
 
 IMAGES = {"Urban100": ((1280, 720), 72), "Test2K": ((2048, 1080), 96), "Test4K": ((4096, 2160), 96)}
@@ -118,18 +123,59 @@ def test_what_cannot_be_counted_is_said():
     assert found.uncounted == ("tensordot",) and found.macs == 9 * 16
 
 
-def test_a_network_that_looks_at_values_is_run_for_real():
-    class Branch(nn.Module):
+class Branch(nn.Module):
+    """Dark images are cheap."""
+
+    def __init__(self, look) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.look = look
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.conv(x)) if self.look(x) else self.conv(x)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x: float(x.mean()) > 0.5,
+        lambda x: (x * 2).sum() > x.numel(),
+        lambda x: len(x[x > 0.5]) > x.numel() / 2,
+        lambda x: x.mean((1, 2, 3)).tolist()[0] > 0.5,
+        lambda x: x.numpy().mean() > 0.5,
+        lambda x: 1 / float(x.mean()) < 2,  # not defined for a black image
+    ],
+)
+def test_a_network_that_looks_at_values_needs_images(look):
+    network = Branch(look)
+    with pytest.raises(InputError, match=r"Branch looks at values of its input.*images= of cost"):
+        cost.cost(network, (8, 6), scale=1)
+    with pytest.raises(InputError, match="image= of walk"):
+        walk(network, (8, 6))
+    dark, bright = torch.full((3, 6, 8), 0.2), torch.full((3, 6, 8), 0.9)
+    assert len(walk(network, (8, 6), image=dark[None]).products) == 1
+    found = walk(network, (8, 6), image=bright[None])
+    assert [p.macs for p in found.products] == [48 * 3 * 27] * 2
+    assert found.live_bytes >= 4 * 48 * (3 + 3)
+    with pytest.raises(InputError, match=r"image has shape \(3, 6, 8\), expected \(1, C, 6, 8\)"):
+        walk(network, (8, 6), image=dark)
+    # three images: dark, bright and bright
+    counted = cost.cost(network, (8, 6), scale=1, skip=[], bits=4, images=[dark, torch.stack([bright] * 2)])
+    assert [layer.macs for layer in counted.layers] == [48 * 81, 48 * 81 * 2 // 3]
+    assert counted.bitops == pytest.approx(2 * 48 * 81 * 16 / 1024 * (1 + 2 / 3))
+
+
+def test_a_branch_on_anything_else_needs_none():
+    class Sized(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Conv2d(3, 2, 3, padding=1)
+            self.conv, self.gain = nn.Conv2d(3, 3, 3, padding=1), nn.Parameter(torch.ones(1))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x) if float(x.sum()) == 0 else x
+            x = x + torch.zeros(1)  # on the CPU, where a pass over shapes cannot add it
+            return self.conv(x) if float(self.gain) > 0 and x.shape[2] == 6 else x
 
-    found = walk(Branch(), (8, 6))
-    assert [p.macs for p in found.products] == [48 * 2 * 27]
-    assert found.live_bytes >= 4 * 48 * (3 + 2)
+    assert [p.macs for p in walk(Sized(), (8, 6)).products] == [48 * 81]
 
 
 def test_live_bytes_are_those_of_the_widest_moment():
@@ -358,3 +404,172 @@ def test_bad_models():
         cost.operations(found, counting="swinir-release")
     with pytest.raises(InputError, match="expected one of exact"):
         cost.operations(found, counting="theirs")
+
+
+class Ladder(nn.Module):
+    """Two convolutions between the first and the last, without change of scale."""
+
+    scale = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.a = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, padding=1)
+        self.b, self.tail = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.b(self.a(self.head(x))))
+
+
+MACS = {"a": 2 * 2 * 9, "b": 2 * 4}  # of a pixel
+ROLES = {"low": 4, "middle": 6, "high": 8}
+
+
+def by_role(**options):
+    torch.manual_seed(0)
+    model = Ladder().eval()
+    banked = Banked(selector=lambda edges: ByRole(ROLES), **options)
+    return quantize_model(model, banked, [torch.rand(4, 3, 8, 8)])
+
+
+def test_bits_of_a_mixed_batch_by_hand():
+    model = by_role()
+    x = torch.rand(4, 3, 8, 8)
+    with torch.no_grad(), model.context(roles=["low", "high", "high", "middle"]) as context:
+        model(x)
+    found = cost.cost(model, (8, 8), context=context)
+    mean = (4 + 8 + 8 + 6) / 4
+    assert found.fqr == mean == 6.5
+    assert found.bitops == 2 * 64 * (MACS["a"] + MACS["b"]) * 8 * mean / 1024
+    frame = found.frame().set_index("site")
+    assert frame.loc["a", ["left_bits", "right_bits", "macs"]].tolist() == [6.5, 8, 64 * MACS["a"]]
+    assert frame.loc["head", ["left_bits", "right_bits"]].tolist() == [32, 32]
+    assert frame["bitops"].sum() == cost.bitops(model, (8, 8), context=context, layers="all")
+    # two passes, of three samples and of one
+    with torch.no_grad(), model.passes(roles="low") as passes:
+        model(x[:3])
+    with torch.no_grad(), model.context(roles="high") as more:
+        model(x[3:])
+    assert cost.cost(model, (8, 8), context=[*passes, more]).fqr == (3 * 4 + 8) / 4
+
+
+def test_weights_and_activations_multiply_sample_by_sample():
+    """Mean of products, not product of means: 4 x 4 and 8 x 8 are not 6 x 6."""
+    model = by_role(weights=lambda: ByRole(ROLES))
+    with torch.no_grad(), model.passes() as none:
+        pass
+    passes = []
+    for role in ("low", "high"):
+        with torch.no_grad(), model.context(roles=role) as context:
+            model(torch.rand(2, 3, 8, 8))
+        passes.append(context)
+    found = cost.cost(model, (8, 8), context=passes)
+    assert found.fqr == 6 and found.bitops == 2 * 64 * (MACS["a"] + MACS["b"]) * (16 + 64) / 2 / 1024
+    # a weight is stored at 4, 6 and 8 bits
+    sizes = found.storage().set_index("name")["bits"]
+    assert sizes["a.weight"] == 18 and sizes["head.weight"] == 32
+    with pytest.raises(InputError, match="has seen no pass"):
+        cost.cost(model, (8, 8), context=none)
+
+
+def test_patches_of_each_size_cost_what_they_used():
+    """14 x 8 pixels in patches of 6: two of 6 x 8 and one of 2 more columns."""
+    model = by_role()
+    assert patch_sizes((14, 8), 6, 0) == {(6, 8): 1, (8, 8): 1}
+    with torch.no_grad(), model.passes(roles="low") as small:
+        model(torch.rand(3, 3, 8, 6))
+    with torch.no_grad(), model.context(roles="high") as large:
+        model(torch.rand(1, 3, 8, 8))
+    found = cost.cost(model, (14, 8), patch=6, context=[*small, large])
+    per_pixel = 2 * (MACS["a"] + MACS["b"]) * 8 / 1024
+    assert found.bitops == per_pixel * (48 * 4 + 64 * 8) and found.fqr == 6
+    # no pass had this size: all samples count
+    assert cost.cost(model, (10, 10), context=[*small, large]).fqr == (3 * 4 + 8) / 4
+
+
+@pytest.mark.parametrize("network", ["cnn", "swin"])
+def test_images_cost_what_their_patches_use_one_by_one(network):
+    images = patches(3, 20)
+    model = quantize_model(NETWORKS[network](), Banked(), [patches()])
+    found = cost.cost(model, (40, 40), patch=8, overlap=2, images=images)
+    total, ratios = 0.0, []
+    for image in images.split(1):
+        for piece in split(image, Grid(20, 20, 8, 2)):
+            with torch.no_grad(), model.context() as context:
+                model(piece)
+            used = {key: int(bits) for key, bits in context.operands.items()}
+            for p in walk(model.network, (piece.shape[3], piece.shape[2])).products:
+                if p.kind != "norm" and model.sites[p.site].active:
+                    total += 2 * p.macs * used[p.site, p.left] * used[p.site, p.right] / 1024
+            active = [
+                bits
+                for (site, role), bits in used.items()
+                if model.sites[site].active and role != model.sites[site].weight_role
+            ]
+            ratios.append(sum(active) / len(active))
+    assert found.bitops == pytest.approx(total / 3, rel=1e-12)
+    assert found.fqr == pytest.approx(sum(ratios) / len(ratios), rel=1e-12)
+    assert 4 < found.fqr < 8 and found.patches == len(ratios) / 3
+    assert cost.cost(model, (40, 40), patch=8, overlap=2, images=iter(images)) == found
+
+
+def test_what_an_upscaled_image_used_is_what_it_costs():
+    """Patches of four sizes, in batches as evaluation makes them."""
+    noise = np.random.default_rng(0).uniform(-128, 127, (22, 29, 3))
+    lr = (128 + noise * np.linspace(0.02, 1, 29)[:, None]).astype(np.uint8)
+    model = quantize_model(NETWORKS["cnn"](), Banked(), [patches()])
+    with model.passes() as passes:
+        super_resolve(model, lr, tiling=Tiling(8, 2))
+    assert len(passes) == 4 and sum(c.samples for c in passes) == 3 * 4
+    found = cost.cost(model, (58, 44), patch=8, overlap=2, context=passes)
+    again = cost.cost(model, (58, 44), patch=8, overlap=2, images=torch.tensor(lr).permute(2, 0, 1) / 255)
+    assert (found.bitops, found.fqr) == (again.bitops, again.fqr) and 4 < found.fqr < 7.8
+    assert found.macs == cost.cost(model.network, (58, 44), patch=8, overlap=2).macs
+
+
+def test_a_context_of_static_bits_changes_nothing():
+    model = quantize_model(models.create("edsr-small", scale=2), MinMax((6, 3)), [torch.rand(1, 3, 16, 16)])
+    with torch.no_grad(), model.context() as context:
+        model(torch.rand(2, 3, 8, 8))
+    found, plain = cost.cost(model, (64, 48), context=context), cost.cost(model, (64, 48))
+    assert (found.layers, found.bitops, found.fqr) == (plain.layers, plain.bitops, 3)
+    assert cost.cost(model, (64, 48), images=torch.rand(1, 3, 24, 32)) == plain
+
+
+def test_bits_that_depend_on_the_image_are_not_guessed():
+    model = by_role()
+    with pytest.raises(InputError, match=r"depend on what the network .*first at 'a:input': 4/6/8\)"):
+        cost.cost(model, (8, 8))
+    with pytest.raises(InputError, match=r"give images=.*or context=.*quantized\.passes"):
+        cost.bitops(model, (8, 8))
+    with pytest.raises(InputError, match="samples without a role"):
+        cost.cost(model, (8, 8), images=torch.rand(1, 3, 8, 8))
+    with torch.no_grad(), model.context(roles="low") as context:
+        model(torch.rand(1, 3, 8, 8))
+    with pytest.raises(InputError, match="context= takes what"):
+        cost.cost(model, (8, 8), context="passes")
+    with pytest.raises(InputError, match="context= takes what"):
+        cost.cost(model, (8, 8), context=8)
+    with pytest.raises(InputError, match="for the quantized model"):
+        cost.cost(model.network, (8, 8), scale=1, context=context)
+    with pytest.raises(InputError, match="never reached the call site"):
+        other = quantize_model(models.create("edsr-small", scale=2), MinMax(4), [torch.rand(1, 3, 8, 8)])
+        cost.cost(other, (16, 16), context=context)
+    with pytest.raises(InputError, match="in training mode"):
+        cost.cost(by_role().train(), (8, 8), images=torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([], "images is empty"),
+        (torch.rand(1, 3, 8, 9), r"number 0 has 9x8 pixels \(width x height\), expected .* 8x8"),
+        ([torch.rand(3, 8, 8), torch.rand(3, 16, 16)], "number 1 has 16x16"),
+        (torch.rand(8, 8), r"images has a Tensor \(8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "expected floating-point tensors"),
+        (8, "images has a int"),
+        (["image.png"], r"images has a str \(\)"),
+    ],
+)
+def test_images_that_are_refused(images, words):
+    with pytest.raises(InputError, match=words):
+        cost.cost(by_role(), (8, 8), images=images)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from sqlib.experiments import frame, packaged_store, provenance
-from sqlib.experiments.compute import code_roots
-from sqlib.experiments.planner import plan
-from sqlib.experiments.store import Store
+from sqlib.experiments import packaged_store, papers
+from sqlib.experiments.papers.published import published_frame
+from sqlib.experiments.run.compute import code_roots
+from sqlib.experiments.run.plan import plan
+from sqlib.experiments.store import provenance
+from sqlib.experiments.store.packaged import PackagedStore
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sqlib"
@@ -32,7 +35,7 @@ def checkout() -> Path:
 
 def test_every_tracked_text_has_unix_line_ends_and_every_binary_is_marked(checkout: Path) -> None:
     lines = git("ls-files", "--eol").splitlines()
-    assert len(lines) > 500
+    assert len(lines) > 300
     for line in lines:
         facts, name = line.split("\t")
         index, tree, attributes = facts.split(maxsplit=2)
@@ -48,7 +51,8 @@ def test_a_clone_that_asks_for_windows_line_ends_gets_the_same_bytes(checkout: P
     source, clone = tmp_path / "source", tmp_path / "clone"
     names = [".gitattributes", "Makefile", "README.md", "notebooks/01-super-resolution.ipynb"]
     names += ["book/_tools/check_python.sh", "book/_static/readme.png"]
-    names += [f"sqlib/experiments/{name}" for name in ("store.py", "cells.py", "published/dfsq_table2.csv")]
+    names += [f"sqlib/experiments/store/{name}" for name in ("cells.py", "measured/dfsq.jsonl")]
+    names += ["sqlib/experiments/papers/published/dfsq_table2.csv"]
     names += [f"sqlib/models/weights/edsr-small-x4.{suffix}" for suffix in ("json", "safetensors")]
     for name in names:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -76,29 +80,31 @@ def test_code_hash_of_sources_with_windows_line_ends(tmp_path: Path, monkeypatch
     windows_copy(PACKAGE, tmp_path, "*.py")
     assert b"\r\n" in (tmp_path / "evaluate.py").read_bytes()
     monkeypatch.setattr(provenance, "_ROOT", tmp_path)
-    provenance._imports.cache_clear()
+    caches = (provenance._imports, provenance._statements, provenance._source)
+    for cached in caches:
+        cached.cache_clear()
     try:
         assert (provenance.code_modules(roots), provenance.code_hash(roots)) == expected
     finally:
-        provenance._imports.cache_clear()
+        for cached in caches:
+            cached.cache_clear()
 
 
 def test_records_with_windows_line_ends_are_the_same_records(tmp_path: Path) -> None:
-    for folder in sorted(packaged_store().path.glob("0?")):
-        windows_copy(folder, tmp_path / folder.name, "*.json")
-    records, unreadable = Store(tmp_path).survey()
+    windows_copy(packaged_store().path, tmp_path, "*.jsonl")
+    assert b"\r\n" in (tmp_path / "dfsq.jsonl").read_bytes()
+    records, unreadable = PackagedStore(tmp_path).survey()
     assert unreadable == [] and len(records) > 20
-    assert records == [packaged_store().read(record["key"]) for record in records]
+    assert records == packaged_store().records()
 
 
 def test_printed_values_with_windows_line_ends_are_the_same_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = frame.published_frame()
-    windows_copy(PACKAGE / "experiments" / "published", tmp_path / "published", "*.csv")
-    monkeypatch.setattr(frame.resources, "files", lambda package: tmp_path)
-    frame._all_values.cache_clear()
-    try:
-        pd.testing.assert_frame_equal(frame.published_frame(), expected)
-    finally:
-        frame._all_values.cache_clear()
+    expected = published_frame()
+    windows_copy(PACKAGE / "experiments" / "papers" / "published", tmp_path, "*.csv")
+    for paper in papers.papers().values():
+        copies = tuple(tmp_path / file.name for file in paper.printed)
+        monkeypatch.setitem(papers._registered, paper.name, replace(paper, printed=copies))
+    assert b"\r\n" in copies[0].read_bytes()
+    pd.testing.assert_frame_equal(published_frame(), expected)

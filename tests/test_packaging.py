@@ -122,14 +122,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_wheel_holds_code_data_and_licences(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    suffixes = (".py", ".csv", ".json", ".safetensors", "py.typed")
+    suffixes = (".py", ".csv", ".json", ".jsonl", ".safetensors", "py.typed")
     files = [path for path in (ROOT / "sqlib").rglob("*") if path.is_file() and path.name.endswith(suffixes)]
     missing = [
         str(path.relative_to(ROOT)) for path in files if path.relative_to(ROOT).as_posix() not in names
     ]
     assert missing == []
     assert {"sqlib/py.typed"} <= names
-    assert sum(name.startswith("sqlib/experiments/published/") for name in names) >= 10
+    assert sum(name.startswith("sqlib/experiments/papers/published/") for name in names) >= 10
     assert any(name.endswith(".safetensors") for name in names)
     assert {name.rsplit("/", 1)[1] for name in names if "/licenses/" in name} == {"LICENSE", "LICENSE-text"}
     top = {name.split("/", 1)[0] for name in names}

@@ -16,15 +16,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
+from toy_banks import Banked, Learned, SixBits, patches
 
 import sqlib
 from sqlib import models, recipes
+from sqlib.codebook import fit_bounds
 from sqlib.engine import artifact
 from sqlib.errors import DataError, InputError
 from sqlib.models._checkpoints import QUANTIZED
 from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR
-from sqlib.quantizers import SubsetQuantizer, UniformQuantizer, saved_as
+from sqlib.quantizers import (
+    ByRole,
+    QuantizerBank,
+    StaticBits,
+    SubsetQuantizer,
+    UniformQuantizer,
+    saved_as,
+)
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.recipes import BRECQ, DFSQ, CompensatedDFSQ, MinMax, Recipe
 
@@ -464,6 +473,105 @@ def test_quantizers_of_ones_own(tmp_path, monkeypatch):
         sqlib.load_quantized(path, cnn(1))
 
 
+BANKS = {
+    "variance": Banked(),
+    "learned": Banked(selector=Learned),
+    "of weights": Banked(weights=SixBits),
+    "by role": Banked(
+        selector=lambda edges: ByRole({"reference": 8, "query": 4}, default=6), weights=SixBits
+    ),
+}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("network", ["cnn", "swinir"])
+@pytest.mark.parametrize("kind", BANKS)
+def test_banks(kind, network, trained, tmp_path):
+    """Quantizers, selectors and what they choose; with bounds that are parameters, too."""
+    probe = patches(6)
+    model = sqlib.quantize_model(NETWORKS[network](), BANKS[kind], [probe])
+    if trained:
+        for bank in model.activations.values():
+            bank.learnable()
+        with torch.no_grad():
+            [p.mul_(1.01) for p in model.activations.parameters()]
+    model.save(tmp_path / "q.safetensors")
+    with pytest.warns(UserWarning, match="unknown recipe 'toy-banked'"):
+        loaded = sqlib.load_quantized(tmp_path / "q.safetensors", NETWORKS[network](1))
+    roles = ["reference", "query", None] * 2
+    found = []
+    for one in (model, loaded):
+        with torch.no_grad(), one.context(roles=roles) as context:
+            found.append((one(probe), {key: bits.tolist() for key, bits in context.operands.items()}))
+    assert torch.equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+    mine, theirs = model.state_dict(), loaded.state_dict()
+    assert list(mine) == list(theirs) and all(torch.equal(mine[k], theirs[k]) for k in mine)
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in loaded.named_parameters()]
+    assert model.report().equals(loaded.report())
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "q.safetensors").read_bytes()
+
+
+def test_codes_in_a_bank_are_packed(tmp_path):
+    bank = QuantizerBank({4: RoundedWeight(*codes(4)), 8: RoundedWeight(*codes(8))}, StaticBits(4))
+    entry, tensors = sqlib.quantizers._saved.describe(bank)
+    assert tensors["quantizers.4.code_values"].dtype == torch.uint8
+    again = sqlib.quantizers._saved.rebuild(entry, tensors)
+    assert torch.equal(again.at(8).stored, bank.at(8).stored) and again.selector.bits == 4
+
+
+def codes(bits):
+    bounds = fit_bounds(np.linspace(-1, 1, 24).reshape(4, 6), bits, method="minmax")
+    return bounds, torch.arange(24).reshape(4, 6) % (1 << bits)
+
+
+def test_selectors_of_ones_own(tmp_path, monkeypatch):
+    class Mine(nn.Module):
+        def forward(self, x, site, context):
+            return 4
+
+    path = tmp_path / "q.safetensors"
+    model = quantized(recipe=Banked(selector=lambda edges: Mine()))
+    with pytest.raises(
+        InputError, match=r"'blocks/0/conv1:input' of the activations: its selector: Mine is no"
+    ):
+        model.save(path)
+    assert not path.exists()
+    quantized(recipe=Banked()).save(path)
+    known = {k: v for k, v in sqlib.quantizers._saved._CLASSES.items() if not k.startswith("toy-")}
+    monkeypatch.setattr("sqlib.quantizers._saved._CLASSES", known)
+    with (
+        pytest.warns(UserWarning, match="unknown recipe"),
+        pytest.raises(InputError, match=r"conv1:input' .*: its selector: class 'toy-by-variance' is unknown"),
+    ):
+        sqlib.load_quantized(path, cnn())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda e: e["parts"].pop("selector"), "'selector' of a 'bank' quantizer is missing"),
+        (lambda e: e["parts"].pop("quantizers.4"), r"tensor '.*quantizers\.4\.(lower|upper)' is not one"),
+        (lambda e: e.update(parts=[1]), "expected an object of"),
+        (lambda e: e["parts"]["quantizers.4"].update(bits=5), "quantizer for 4 bits"),
+        (
+            lambda e: e["parts"].update({"quantizers.five": e["parts"]["selector"]}),
+            "no 'bank' quantizer can be",
+        ),
+        (lambda e: e["parts"].update(selector=3), "its selector: 3: expected an object"),
+        (lambda e: e.update(widths="4/6"), "option 'widths' of a 'bank' quantizer is '4/6'"),
+    ],
+)
+def test_damaged_banks(damage, message, tmp_path):
+    path = tmp_path / "q.safetensors"
+    quantized(recipe=Banked(selector=lambda edges: StaticBits(6))).save(path)
+    manifest = manifest_of(path)
+    damage(manifest["activations"]["blocks/1/conv1:input"])
+    forge(path, manifest)
+    with pytest.warns(UserWarning, match="unknown recipe"), pytest.raises(InputError, match=message):
+        sqlib.load_quantized(path, cnn())
+
+
 def test_tensors_that_cannot_be_written(saved):
     model, path = saved
     old = path.read_bytes()
@@ -781,9 +889,13 @@ def test_it_is_no_checkpoint_of_the_network(saved):
 
 def test_classes():
     """These are all that a file can name."""
-    assert dict(sqlib.quantizers._saved._CLASSES) == {
+    known = {n: cls for n, cls in sqlib.quantizers._saved._CLASSES.items() if not n.startswith("toy-")}
+    assert known == {
+        "bank": QuantizerBank,
+        "by-role": ByRole,
         "identity": nn.Identity,
         "uniform": UniformQuantizer,
         "rounded-weight": RoundedWeight,
+        "static-bits": StaticBits,
         "subset": SubsetQuantizer,
     }

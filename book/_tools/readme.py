@@ -20,18 +20,17 @@ NETWORKS = {
 SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
 
 
-def scores(records: list[dict[str, Any]]) -> dict[tuple[str, int, str, int], dict[str, float]]:
-    """Mean PSNR by (network, scale, method, bits) and dataset; of two records the later one counts.
+def scores(store: Any) -> dict[tuple[str, int, str, int], dict[str, float]]:
+    """Mean PSNR by (network, scale, method, bits) and dataset.
 
     Of DFSQ's Table 2 alone: Min-Max is another recipe in other tables.
     """
+    from sqlib import experiments
+
     out: dict[tuple[str, int, str, int], dict[str, float]] = {}
-    for record in sorted(records, key=lambda r: str(r["time"])):
-        cell = record["cell"]
-        if cell["table"] != "dfsq-table2":
-            continue
-        row = (str(cell["model"]), int(cell["scale"]), str(cell["method"]), int(cell["bits"]))
-        out.setdefault(row, {})[str(cell["dataset"])] = float(record["psnr"])
+    for cell, record in experiments.shown_cells(["dfsq-table2"], store=store):
+        row = (cell.model, cell.scale, cell.place.method, int(cell.place.bits))
+        out.setdefault(row, {})[record["dataset"]] = experiments.mean(record, "psnr")
     return out
 
 
@@ -57,7 +56,7 @@ def measured() -> str:
     from sqlib import experiments
 
     store = experiments.packaged_store()
-    rows = scores([dict(record) for record in store.records()])
+    rows = scores(store)
     counts = experiments.scoreboard_counts(experiments.scoreboard_frame(store=store)).loc["total"]
     verdicts = ", ".join(f"{counts[name]} {name}" for name in counts.index if name != "values")
     networks = sorted({row[:2] for row in rows if row[2] == "FP"})

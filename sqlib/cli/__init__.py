@@ -30,6 +30,8 @@ COMMANDS = (
     "reproduce",
     "status",
     "verify",
+    "package_records",
+    "migrate",
     "train",
     "warmup",
     "run_notebooks",

@@ -188,14 +188,14 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
         loaded = models.pretrained(model, scale=args.scale, allow_unverified=args.allow_unverified)
     loaded = loaded.eval()
     if recipe is not None:
-        from sqlib import _progress, quantize_model
-        from sqlib.cli._progress import FitProgress
+        from sqlib import quantize_model
+        from sqlib.fit import progress
 
         schedule = getattr(recipe, "schedule", None)
         label = recipe.name if schedule is None else f"{recipe.name} (schedule {schedule})"
         shorter = schedule == "published" and "laptop" in getattr(recipe, "schedules", {})
         hint = "; --recipe-option schedule=laptop takes fewer" if shorter else ""
-        with FitProgress(label, hint) as progress, _progress.heard_by(progress):
+        with progress(label, hint):
             loaded = quantize_model(loaded, recipe, calibration(args)).eval()
     return loaded.to(args.device)
 
@@ -232,6 +232,6 @@ def quiet_stdout(active: bool) -> Iterator[None]:
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output."""
-    from sqlib.experiments.cells import jsonable
+    from sqlib.experiments.store.cells import jsonable
 
     print(json.dumps(jsonable(value), indent=2, allow_nan=False))

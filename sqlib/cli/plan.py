@@ -23,7 +23,7 @@ def add(commands: _common.Subparsers) -> None:
 
 def _print_outstanding(table: str) -> None:
     """What networks without weights would take, as operations and as hours of an assumed GPU."""
-    from sqlib.experiments import work
+    from sqlib.experiments.report import work
 
     for row in work.outstanding(table).to_dict("records"):
         learning = f"{row['learning']:,.0f} x 10^15 operations for the recipes that learn"
@@ -39,16 +39,17 @@ def _print_outstanding(table: str) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print cells or their cost."""
-    from sqlib.experiments import definitions
-    from sqlib.experiments.planner import estimate, plan
-    from sqlib.experiments.progress import duration
-    from sqlib.experiments.scoreboard import shown_records
+    from sqlib.experiments import papers
+    from sqlib.experiments.run import profiles
+    from sqlib.experiments.run.plan import estimate, plan
+    from sqlib.experiments.run.progress import duration
+    from sqlib.experiments.store.layers import shown_records
 
-    _common.known("profile", args.profile, definitions.PROFILES)
+    _common.known("profile", args.profile, profiles.PROFILES)
     if args.table is not None:
-        _common.known("table", args.table, definitions.TABLES)
+        _common.known("table", args.table, papers.tables())
     _common.check_store(args.store)
-    tables = [args.table] if args.table else list(definitions.TABLES)
+    tables = [args.table] if args.table else list(papers.tables())
     cells = {name: plan(name, args.profile) for name in tables}
     records = shown_records(args.store) if args.cost else {}
     costs = {name: estimate(cells[name], records) for name in tables} if args.cost else {}
@@ -59,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
                 cost = costs[name]
                 result[name] = {"cells": len(cells[name]), "seconds": cost.seconds, "unknown": cost.unknown}
             else:
-                result[name] = [{"id": cell.id, **cell.to_dict()} for cell in cells[name]]
+                result[name] = [
+                    {"id": cell.id, **cell.to_dict(), "row": vars(cell.place)} for cell in cells[name]
+                ]
         _common.print_json(result)
         return
     for name in tables:

@@ -31,12 +31,13 @@ def add(commands: _common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the missing cells and say what became of each."""
     from sqlib.errors import InputError
-    from sqlib.experiments import definitions
-    from sqlib.experiments.planner import parse_shard, plan
-    from sqlib.experiments.reproduction import reproduce
+    from sqlib.experiments import papers
+    from sqlib.experiments.run import profiles
+    from sqlib.experiments.run.plan import parse_shard, plan
+    from sqlib.experiments.run.reproduce import reproduce
 
-    _common.known("table", args.table, definitions.TABLES)
-    _common.known("profile", args.profile, definitions.PROFILES)
+    _common.known("table", args.table, papers.tables())
+    _common.known("profile", args.profile, profiles.PROFILES)
     if args.store == "":
         raise _common.UsageError("store '' is no folder; name one, or leave --store out")
     if args.shard is not None:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         )
     summary = result.summary
     if not summary.outcomes and args.shard is None:
-        others = [name for name in definitions.PROFILES if plan(args.table, name)]
+        others = [name for name in profiles.PROFILES if plan(args.table, name)]
         raise _common.Failure(
             f"{args.table} plans nothing in profile {args.profile!r}; try --profile {' or '.join(others)}"
         )
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.table} ({args.profile}): {summary}")
         for reason in dict.fromkeys(item.note for item in summary.of("skipped")):
             print(f"not run: {reason}", file=sys.stderr)
-        kept = "" if not definitions.PROFILES[args.profile].scratch or args.store else " (scratch, not kept)"
+        kept = "" if not profiles.PROFILES[args.profile].scratch or args.store else " (scratch, not kept)"
         print(f"store: {result.store.path}{kept}")
     if summary.of("failed"):
         first = summary.of("failed")[0]

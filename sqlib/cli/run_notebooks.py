@@ -39,10 +39,10 @@ def add(commands: _common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     """Execute them all; name the failing ones at the end."""
     from sqlib.errors import InputError, SqlibError
-    from sqlib.experiments import definitions
-    from sqlib.experiments.notebook import check_parameters, run_notebook, select_notebooks
+    from sqlib.experiments.run import profiles
+    from sqlib.experiments.run.notebook import check_parameters, run_notebook, select_notebooks
 
-    _common.known("profile", args.profile, definitions.PROFILES)
+    _common.known("profile", args.profile, profiles.PROFILES)
     given = {name: _value(value) for name, value in args.parameter}
     notebooks = select_notebooks(args.notebooks, args.only)
     _check_targets(Path(args.outdir), Path(args.notebooks), [path.name for path in notebooks])

@@ -21,13 +21,14 @@ def add(commands: _common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the state of the stores."""
-    from sqlib.experiments import definitions
-    from sqlib.experiments.overview import status
+    from sqlib.experiments import papers
+    from sqlib.experiments.report.status import status
+    from sqlib.experiments.run import profiles
 
-    kept = [name for name, profile in definitions.PROFILES.items() if not profile.scratch]
+    kept = [name for name, profile in profiles.PROFILES.items() if not profile.scratch]
     _common.known("profile", args.profile, kept)
     if args.table is not None:
-        _common.known("table", args.table, definitions.TABLES)
+        _common.known("table", args.table, papers.tables())
     _common.check_store(args.store)
     state = status(args.profile, table=args.table, store=args.store)
     if args.json:

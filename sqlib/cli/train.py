@@ -52,32 +52,39 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     started = time.monotonic()
+    from tqdm import tqdm
+
     from sqlib import training
+    from sqlib.fit import progress
 
     _common.known("configuration", args.config, training.CONFIGS)
     _common.check_device(args.device)
     config = training.config(args.config)
     folder = Path(args.resume or Path("training") / config.name)
     execution = training.Execution(args.device, args.precision, args.compile)
-    prepared = training.prepare(config, args.data, args.inputs, start=args.start, device=args.device)
+    with progress(config.name):
+        prepared = training.prepare(config, args.data, args.inputs, start=args.start, device=args.device)
     for name, reason in prepared.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     print(f"{len(prepared.pool.lr)} images, {len(prepared.skipped)} skipped", flush=True)
 
     def log(line: str) -> None:
-        print(line, flush=True)
+        with tqdm.external_write_mode():
+            print(line, flush=True)
 
-    if training.train(
-        config,
-        prepared.pool,
-        folder,
-        minutes=args.minutes,
-        execution=execution,
-        start=prepared.start,
-        provenance=prepared.provenance,
-        log=log,
-        started=started,
-    ):
+    with progress(config.name):
+        finished = training.train(
+            config,
+            prepared.pool,
+            folder,
+            minutes=args.minutes,
+            execution=execution,
+            start=prepared.start,
+            provenance=prepared.provenance,
+            log=log,
+            started=started,
+        )
+    if finished:
         print(f"done: {folder / config.name}.safetensors and its card {config.name}.json")
     else:
         print(f"stopped in time; the same command continues from {folder}")

@@ -28,9 +28,9 @@ def add(commands: _common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Verify and print; fails when nothing was verified, anything differs or a record cannot be read."""
-    from sqlib.experiments.compute import Workbench
-    from sqlib.experiments.store import Store
-    from sqlib.experiments.verification import verify
+    from sqlib.experiments.run.compute import Workbench
+    from sqlib.experiments.run.verify import verify
+    from sqlib.experiments.store.working import Store
 
     _common.check_store(args.store)
     _common.check_device(args.device)

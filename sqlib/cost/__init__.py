@@ -12,9 +12,10 @@ one. G is :math:`10^9`, MB :math:`10^6` bytes; nothing here is a power of two un
 
 from __future__ import annotations
 
-from sqlib.cost._cost import Cost, LayerCost, bitops, cost
+from sqlib.cost._cost import bitops, cost
 from sqlib.cost._operations import MB, MIB, operations
 from sqlib.cost._patches import patch_sizes
+from sqlib.cost._results import Cost, LayerCost
 from sqlib.cost._storage import Stored
 from sqlib.cost._walk import Product, Walk, walk
 

@@ -9,6 +9,7 @@ from sqlib._checks import FULL_PRECISION, check_bits
 from sqlib.engine import skip as rules
 from sqlib.engine.site import Site
 from sqlib.errors import InputError
+from sqlib.quantizers import QuantizerBank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,10 @@ def planned(bits: Any, sites: list[Site]) -> Bits:
 
 
 def actual(model: QuantizedModel) -> Bits:
-    """The bits of the quantizers that a quantized model has."""
+    """The bits of the quantizers that a quantized model has.
+
+    Of a bank, those that a weight takes in storage: at every width, or in full precision where that is less.
+    """
 
     def of(site: Site, role: str) -> int:
         known = model.sites.get(site.name) or next(
@@ -70,6 +74,8 @@ def actual(model: QuantizedModel) -> Bits:
             found = None if known.weight_key is None else model.weight_quantizer(known.weight_key)
         else:
             found = model.activation_quantizer(known, role)
+        if isinstance(found, QuantizerBank):
+            return min(FULL_PRECISION, sum(found.widths))
         return int(getattr(found, "bits", FULL_PRECISION))
 
     return of

@@ -2,124 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlib._checks import FULL_PRECISION
-from sqlib.cost import _bits
+from sqlib.cost import _bits, _passes, _sizes
 from sqlib.cost._bits import Numbers
+from sqlib.cost._passes import Widths
 from sqlib.cost._patches import patch_sizes
-from sqlib.cost._storage import Stored, quantizer_bytes, storage
-from sqlib.cost._walk import walk
+from sqlib.cost._results import Cost, LayerCost
+from sqlib.cost._storage import quantizer_bytes, storage
+from sqlib.cost._walk import NeedsImage, Walk, walk
 from sqlib.engine.site import Site
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from torch import nn
+    from torch import Tensor, nn
 
+    from sqlib.engine.context import Context
 
-@dataclass(frozen=True)
-class LayerCost:
-    """One product of the network, over all patches of the image.
-
-    Attributes
-    ----------
-    site, op, kind
-        As in `sqlib.cost.Product`; kind "norm" counts elements, not products.
-    quantized
-        Whether the site is one of those that are quantized; the papers count these only.
-    macs
-        Multiply-accumulates.
-    left_bits, right_bits
-        Bits of the two factors: activation and weight, or two activations; 32 is full precision.
-    """
-
-    site: str
-    op: str
-    kind: str
-    quantized: bool
-    macs: int
-    left_bits: int
-    right_bits: int
-
-    @property
-    def bitops(self) -> float:
-        r"""RefQSR's BitOPs, :math:`2\,\mathrm{MACs}\,b_l b_r/32^2`, in 32-bit operations."""
-        return 2 * self.macs * self.left_bits * self.right_bits / FULL_PRECISION**2
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one image; made by `sqlib.cost.cost`.
-
-    Attributes
-    ----------
-    network
-        Class name of the network.
-    scale
-        Its upscaling factor.
-    image_size
-        Width and height of the output, in pixels.
-    patches
-        Number of patches (1: the whole image at once).
-    pixels
-        Low-resolution pixels that the network sees, overlaps counted every time.
-    params
-        Learnable parameters, whatever their bits.
-    packed_bytes
-        Weights at their bits, everything else as the network holds it (4 bytes a float32).
-    quantizer_bytes
-        Bounds, scales and points of a quantized model's quantizers, 4 bytes each, beside the codes, which are
-        in `packed_bytes`; 0 where bits are planned.
-    macs
-        Multiply-accumulates of all convolutions, linear layers and matrix products, quantized or not. One
-        multiplication with its addition is one; papers that count operations count two.
-    bitops
-        Sum of `LayerCost.bitops` over the layers that were asked for; not in thousands of millions.
-    fqr
-        Feature quantization ratio: mean bits of the activation operands of quantized sites, every operand
-        alike (CADyQ).
-    peak_bytes
-        Packed weights, and the most bytes of activations that are alive at once in the pass over the largest
-        patch, held in the network's own type: what a fake-quantized network needs.
-    uncounted
-        Call sites whose products sqlib cannot count (recurrent layers and the like).
-    layers
-        The products, in the order of the calls.
-    stored
-        The tensors that make up `packed_bytes`.
-    """
-
-    network: str
-    scale: int
-    image_size: tuple[int, int]
-    patches: int
-    pixels: int
-    params: int
-    packed_bytes: int
-    quantizer_bytes: int
-    macs: int
-    bitops: float
-    fqr: float
-    peak_bytes: int
-    uncounted: tuple[str, ...]
-    layers: tuple[LayerCost, ...]
-    stored: tuple[Stored, ...]
-
-    def frame(self) -> pd.DataFrame:
-        """One row per product: the fields of `LayerCost` and its bitops."""
-        import pandas as pd
-
-        rows = [{**asdict(layer), "bitops": layer.bitops} for layer in self.layers]
-        return pd.DataFrame(rows)
-
-    def storage(self) -> pd.DataFrame:
-        """One row per stored tensor: the fields of `Stored`."""
-        import pandas as pd
-
-        return pd.DataFrame([asdict(tensor) for tensor in self.stored])
+#: Of a product: site, op, kind, and roles of the two factors.
+Key: TypeAlias = tuple[str, str, str, str, str]
 
 
 def cost(
@@ -133,10 +37,14 @@ def cost(
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
     channels: int = 3,
+    images: Any = None,
+    context: Context | Iterable[Context] | None = None,
 ) -> Cost:
     r"""Count operations, bits and bytes of super-resolving one image.
 
-    The network itself is walked, with shapes instead of values: nothing here knows an architecture.
+    The network itself is walked, with shapes instead of values: nothing here knows an architecture. Where the
+    values of an image decide what it costs, because the network looks at them or a bank of quantizers chooses
+    bits, it needs images, and the result is their mean.
 
     Parameters
     ----------
@@ -161,6 +69,13 @@ def cost(
         every product, as CADyQ counts.
     channels
         Of the input image.
+    images
+        Low-resolution images (C, H, W) or batches (N, C, H, W) of the size that ``image_size`` asks for, with
+        values as the network takes them; cut into patches as asked for, and run.
+    context
+        Where the bits come from instead: passes of the quantized model (`QuantizedModel.context`,
+        `QuantizedModel.passes`), whose samples are patches. Patches of each size cost what those of this size
+        used in the mean; of a size that no pass had, what all of them did. Only contexts have roles.
 
     Returns
     -------
@@ -170,7 +85,8 @@ def cost(
     ------
     InputError
         Sizes that do not divide by the scale, a patch larger than the image, bits out of range, bits or skip
-        for a model that is quantized already, a network that does not run on such an image.
+        for a model that is quantized already, a network that does not run on such an image, or whose cost
+        depends on images that are not given.
 
     Notes
     -----
@@ -179,7 +95,7 @@ def cost(
     (derived from RefQSR's tables, whose full-precision rows fix the factor 2; bias, normalization and
     activation functions are not counted). G means :math:`10^9` here and in the papers, never 2^30. RefQSR
     multiplies the two bit-widths; 2DQuant counts linearly (`sqlib.cost.operations`), so that the papers'
-    figures cannot be compared with one another.
+    figures cannot be compared with one another. What bit selectors compute is not counted, as in the papers.
 
     Examples
     --------
@@ -198,25 +114,29 @@ def cost(
     network = model if quantized is None else quantized.network
     if quantized is not None and (bits is not None or skip is not None):
         raise InputError("the model is quantized, so its own bits and sites count: leave bits= and skip= out")
-    size = _size(image_size, "image_size")
-    factor = _scale(scale, model)
-    cuts = patch_sizes(_lr_size(size, factor), patch, overlap)
+    size = _sizes.image_size(image_size, "image_size")
+    factor = _sizes.upscaling(scale, model)
+    low = _sizes.low_resolution(size, factor)
+    cuts = patch_sizes(low, patch, overlap)
+    pieces = None if images is None else _passes.patches(images, low, patch, overlap)
 
-    walks = {cut: walk(network, cut, channels) for cut in cuts}
-    first = walks[next(iter(walks))]
-    sites = {site.name: site for found in walks.values() for site in found.sites}
+    used = _passes.used(quantized, pieces, context)
+    walks = list(_walks(network, cuts, channels, pieces))
+    sites = {site.name: site for _, found, _ in walks for site in found.sites}
     ordered = sorted(sites.values(), key=lambda site: site.order)
-    width_of = _bits.planned(bits, ordered) if quantized is None else _bits.actual(quantized)
     if quantized is None:
-        _bits.mark(ordered, first.upsampler, network, skip)
+        width_of = _bits.planned(bits, ordered)
+        _bits.mark(ordered, walks[0][1].upsampler, network, skip)
     else:
+        width_of = _bits.actual(quantized)
         _bits.mark_like(ordered, quantized)
-    macs: dict[tuple[str, str, str, str, str], int] = {}
-    for cut, found in walks.items():
+    widths = _passes.Static(width_of) if used is None else used
+    macs: dict[Key, dict[tuple[int, int], Fraction]] = {}
+    for cut, found, count in walks:
         for p in found.products:
-            key = (p.site, p.op, p.kind, p.left, p.right)
-            macs[key] = macs.get(key, 0) + cuts[cut] * p.macs
-    counted = tuple(_layer(key, n, sites, width_of) for key, n in macs.items())
+            by_cut = macs.setdefault((p.site, p.op, p.kind, p.left, p.right), {})
+            by_cut[cut] = by_cut.get(cut, Fraction(0)) + count * p.macs
+    counted = tuple(_layer(key, by_cut, sites, widths, cuts) for key, by_cut in macs.items())
     stored = storage(network, ordered, width_of)
     packed = sum(tensor.bytes for tensor in stored)
     products = [layer for layer in counted if layer.kind != "norm"]
@@ -231,8 +151,8 @@ def cost(
         quantizer_bytes=0 if quantized is None else quantizer_bytes(quantized),
         macs=sum(layer.macs for layer in products),
         bitops=sum(layer.bitops for layer in products if layer.quantized or layers == "all"),
-        fqr=_fqr(list(macs), sites, width_of),
-        peak_bytes=packed + max(found.live_bytes for found in walks.values()),
+        fqr=_fqr(list(macs), sites, widths, cuts),
+        peak_bytes=packed + max(found.live_bytes for _, found, _ in walks),
         uncounted=tuple(site.name for site in ordered if not site.supported),
         layers=counted,
         stored=stored,
@@ -249,64 +169,71 @@ def bitops(
     bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
+    images: Any = None,
+    context: Context | Iterable[Context] | None = None,
 ) -> float:
     """BitOPs of super-resolving one image: ``cost(...).bitops``, with the parameters of `sqlib.cost.cost`.
 
     Divide by 1e9 for the G of the papers.
     """
     found = cost(
-        model, image_size, patch=patch, overlap=overlap, scale=scale, bits=bits, skip=skip, layers=layers
+        model,
+        image_size,
+        patch=patch,
+        overlap=overlap,
+        scale=scale,
+        bits=bits,
+        skip=skip,
+        layers=layers,
+        images=images,
+        context=context,
     )
     return found.bitops
 
 
-def _size(value: Any, name: str) -> tuple[int, int]:
-    sides = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else ()
-    if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides):
-        raise InputError(f"{name}={value!r}: expected (width, height) in pixels, such as (1280, 720)")
-    return cast("tuple[int, int]", sides)
-
-
-def _scale(scale: Any, model: nn.Module) -> int:
-    own = getattr(model, "scale", None)
-    scale = own if scale is None else scale
-    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-        raise InputError(
-            f"scale={scale!r}: expected an integer of 1 or more"
-            + ("" if own is not None else "; the model has none of its own, so pass scale=")
-        )
-    if isinstance(own, int) and own != scale:
-        raise InputError(f"scale={scale}, but the model is for x{own}; leave scale= out")
-    return scale
-
-
-def _lr_size(size: tuple[int, int], scale: int) -> tuple[int, int]:
-    width, height = size
-    if width % scale or height % scale:
-        near = (width - width % scale, height - height % scale)
-        raise InputError(
-            f"image_size={width}x{height} (width x height of the output) does not divide by the scale {scale}"
-            + (f"; {near[0]}x{near[1]} does" if all(near) else "")
-        )
-    return width // scale, height // scale
+def _walks(
+    network: nn.Module,
+    cuts: Mapping[tuple[int, int], int],
+    channels: int,
+    pieces: Mapping[tuple[int, int], list[Tensor]] | None,
+) -> Iterator[tuple[tuple[int, int], Walk, Fraction]]:
+    """(size of a patch, a walk over one, how many patches of an image it stands for)."""
+    for cut, count in cuts.items():
+        own = None if pieces is None else pieces[cut]
+        try:
+            yield cut, walk(network, cut, channels if own is None else own[0].shape[1]), Fraction(count)
+        except NeedsImage:
+            if own is None:
+                raise
+            for piece in own:
+                yield cut, walk(network, cut, image=piece), Fraction(count, len(own))
 
 
 def _layer(
-    key: tuple[str, str, str, str, str], macs: int, sites: dict[str, Site], width_of: _bits.Bits
+    key: Key,
+    by_cut: Mapping[tuple[int, int], Fraction],
+    sites: Mapping[str, Site],
+    widths: Widths,
+    cuts: Mapping[tuple[int, int], int],
 ) -> LayerCost:
     name, op, kind, left, right = key
+    macs = round(sum(by_cut.values()))
     if kind == "norm":
-        return LayerCost(name, op, kind, False, macs, FULL_PRECISION, FULL_PRECISION)
+        return LayerCost(name, op, kind, False, macs, FULL_PRECISION, FULL_PRECISION, 2.0 * macs)
     site = sites[name]
-    return LayerCost(name, op, kind, site.active, macs, width_of(site, left), width_of(site, right))
+    bitops = sum(2 * n * widths.mean(site, (left, right), cut) for cut, n in by_cut.items())
+    bits = (widths.over((site, left), cuts), widths.over((site, right), cuts))
+    return LayerCost(name, op, kind, site.active, macs, *bits, float(bitops / FULL_PRECISION**2))
 
 
-def _fqr(keys: list[tuple[str, str, str, str, str]], sites: dict[str, Site], width_of: _bits.Bits) -> float:
-    widths = [
-        width_of(sites[name], role)
+def _fqr(
+    keys: Iterable[Key], sites: Mapping[str, Site], widths: Widths, cuts: Mapping[tuple[int, int], int]
+) -> float:
+    found = [
+        widths.over((sites[name], role), cuts)
         for name, _, kind, left, right in keys
         if kind != "norm" and sites[name].active
         for role in (left, right)
         if role != sites[name].weight_role
     ]
-    return sum(widths) / len(widths) if widths else float(FULL_PRECISION)
+    return sum(found) / len(found) if found else float(FULL_PRECISION)

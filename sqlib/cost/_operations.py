@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlib._checks import FULL_PRECISION
-from sqlib.cost._cost import Cost, LayerCost
+from sqlib.cost._results import Cost, LayerCost
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """One forward pass over shapes: which products a network computes at which call sites, and how many.
 
 The pass runs on torch's meta device, where tensors have shapes and no values, so that a 4K image costs
-milliseconds and no memory. A network that looks at values (a branch on an activation) cannot run there; it
-is run for real instead, on a black image.
+milliseconds and no memory. What cannot run there is run for real: on any image if it only needs memory (a
+constant on another device), on a real one if it looks at values of its input (a branch on an activation),
+because what it computes may then depend on them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from sqlib.cost import _macs
 from sqlib.cost._memory import LiveBytes
+from sqlib.cost._reads import ESCAPES, Reads
 from sqlib.engine.calibration import Discovery
 from sqlib.engine.flow import Flow, Upsampler
 from sqlib.engine.ops import Op
@@ -77,7 +79,13 @@ class Walk:
     live_bytes: int
 
 
-def walk(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Walk:
+class NeedsImage(InputError):
+    """The network looks at values of its input, and there is no image."""
+
+
+def walk(
+    network: nn.Module, size: tuple[int, int], channels: int = 3, *, image: Tensor | None = None
+) -> Walk:
     """Count what ``network`` computes for one image (1, ``channels``, height, width).
 
     Parameters
@@ -86,41 +94,58 @@ def walk(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Walk:
         Any network of one image input; neither changed nor kept. Runs in evaluation mode.
     size
         Width and height of its input in pixels.
+    image
+        An input of this size, (1, channels, height, width), for networks that look at its values.
 
     Raises
     ------
     InputError
-        The network does not run on such an input.
+        The network does not run on such an input, or looks at values of an input that is not given.
     """
+    shape = (1, channels, size[1], size[0])
+    if image is not None and (image.shape[0], image.shape[2:]) != (1, shape[2:]):
+        raise InputError(f"image has shape {tuple(image.shape)}, expected (1, C, {size[1]}, {size[0]})")
     try:
-        return _pass(network, size, channels, "meta")
-    except (NotImplementedError, RuntimeError, InputError):
+        empty = torch.zeros(shape if image is None else image.shape, device="meta")
+        return _pass(network, empty, Reads(empty))
+    except Exception:
         # It needs values, or it cannot run at all: the real pass tells.
         device = next((p.device.type for p in network.parameters()), "cpu")
+    given = torch.zeros(shape, device=device) if image is None else image.to(device)
+    reads = Reads(given)
     try:
-        return _pass(network, size, channels, device)
+        found = _pass(network, given, reads)
     except Exception as error:
-        width, height = size
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{type(network).__name__} does not run on an input of shape (1, {channels}, {height}, {width}): "
-            f"{reason}; give an image size and channels= that fit it"
-        ) from error
+        if not reads.found or image is not None:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{type(network).__name__} does not run on an input of shape {tuple(given.shape)}: {reason}; "
+                "give an image size and channels= that fit it"
+            ) from error
+    if reads.found and image is None:
+        raise NeedsImage(
+            f"{type(network).__name__} looks at values of its input, so that what it computes may depend on "
+            "the image: give real low-resolution ones (images= of cost, image= of walk)"
+        )
+    return found
 
 
-def _pass(network: nn.Module, size: tuple[int, int], channels: int, device: str) -> Walk:
+def _pass(network: nn.Module, image: Tensor, reads: Reads) -> Walk:
+    """What happened on the device of the image; `reads` follows it."""
+    device = image.device.type
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     copied = _copy(network, device).eval()
     add_hooks(copied)
     names = _Names(copied)
     handler = _Handler({}, names)
-    tracer = _Counter(copied, handler)
     memory = LiveBytes([*copied.parameters(), *copied.buffers()], device)
     with torch.no_grad():
-        image = torch.zeros(1, channels, size[1], size[0], dtype=dtype, device=device)
+        with reads:
+            image = image.to(dtype).clone()
         memory.add(image)
+        tracer = _Counter(copied, handler, reads)
         flow = Flow(tracer, handler.sites)
-        with memory, flow, tracer.running():
+        with memory, reads, flow, tracer.running():
             upsampler = flow.upsampler(copied(image))
     return Walk(tuple(tracer.products), tuple(handler.sites.values()), upsampler, memory.peak)
 
@@ -167,14 +192,15 @@ class _Handler(Discovery):
 class _Counter(Tracer):
     """A tracer that counts each product it sees."""
 
-    def __init__(self, network: nn.Module, handler: _Handler) -> None:
+    def __init__(self, network: nn.Module, handler: _Handler, reads: Reads) -> None:
         super().__init__(network, handler)
-        self.discovery = handler
+        self.discovery, self.reads = handler, reads
         self.products: list[Product] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        self.reads.found |= func in ESCAPES and self.reads.look(args)
         out = super().__torch_function__(func, types, args, kwargs)
         if func in NORMS and isinstance(out, Tensor):
             path = (running.stack or [self.root])[-1][0]

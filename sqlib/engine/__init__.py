@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sqlib.engine.context import Context
     from sqlib.engine.loading import load_quantized
     from sqlib.engine.model import QuantizedModel
     from sqlib.engine.operands import record_operands
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlib.engine.site import Site
 
 _HOME = {
+    "Context": "context",
     "Observer": "recipe",
     "QuantizedModel": "model",
     "Recipe": "recipe",
@@ -27,6 +29,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Context",
     "Observer",
     "QuantizedModel",
     "Recipe",

@@ -18,7 +18,7 @@ from sqlib.engine.ops import Operand
 from sqlib.engine.recipe import Observer, Recipe
 from sqlib.engine.site import Site
 from sqlib.engine.tracing import Elsewhere, Tracer
-from sqlib.engine.weights import Names, sqnr_db
+from sqlib.engine.weights import Names, noise_db
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Observation(Discovery):
             self.model.add_weight(key, self.recipe.quantize_weight(value, site))
         quantizer = self.model.weight_quantizer(key)
         if quantizer is not None:
-            site.weight_sqnr_db = sqnr_db(value, quantizer(value.detach()))
+            site.weight_sqnr_db = noise_db(value, quantizer)
 
     def _activation(self, site: Site, role: str, value: Tensor) -> None:
         if role not in site.activation_keys:

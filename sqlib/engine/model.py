@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sqlib._checks import FULL_PRECISION
-from sqlib.engine import saving
-from sqlib.engine.ops import Operand
+from sqlib.engine import context, saving
+from sqlib.engine.context import Context
+from sqlib.engine.inference import Inference
 from sqlib.engine.ranges import InputRange
 from sqlib.engine.recipe import Recipe
 from sqlib.engine.site import Site
 from sqlib.engine.tracing import Tracer
-from sqlib.engine.weights import Cache, sqnr_db, trains
-from sqlib.errors import InputError
-from sqlib.quantizers import UniformQuantizer
-from sqlib.quantizers._memory import Workspace
+from sqlib.engine.weights import Cache, noise_db
+from sqlib.quantizers import QuantizerBank, UniformQuantizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from os import PathLike
 
     import pandas as pd
@@ -71,8 +70,55 @@ class QuantizedModel(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.input_range is not None:
             self.input_range.check((args, kwargs))
-        with Tracer(self.network, _Inference(self)).running():
+        seen = context.begin(self, args, kwargs, needed=self.has_banks)
+        with Tracer(self.network, Inference(self, seen)).running():
             return self.network(*args, **kwargs)
+
+    def context(
+        self, *, roles: str | Sequence[str | None] | None = None, data: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Context]:
+        """Give one pass a context, and see afterwards what it used.
+
+        >>> with quantized.context(roles=["reference", "query"]) as context:         # doctest: +SKIP
+        ...     upscaled = quantized(patches)
+        >>> context.bits["blocks.0.conv1"]                                           # doctest: +SKIP
+        tensor([8, 4])
+
+        Parameters
+        ----------
+        roles
+            What each sample is: a label for all, or one for each, None where it has none.
+        data
+            For selectors; copied into ``context.data``.
+
+        Raises
+        ------
+        InputError
+            In the pass: another number of roles than of samples. In a second pass in one block.
+
+        Notes
+        -----
+        Holds in this thread, for this model, and in what the backward pass computes again of it. Passes of
+        other models (a teacher), and of the same in other threads, have their own.
+        """
+        return context.one(self, roles, data)
+
+    def passes(
+        self, *, roles: str | Sequence[str | None] | None = None, data: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[list[Context]]:
+        """A context for every pass in the block, in their order; parameters as for `context`.
+
+        >>> with quantized.passes() as passes:                                       # doctest: +SKIP
+        ...     upscaled = sqlib.evaluate.super_resolve(quantized, image, tiling=Tiling(96, 6))
+        >>> sqlib.cost.cost(quantized, (2048, 1080), patch=96, overlap=6, context=passes)  # doctest: +SKIP
+        """
+        return context.many(self, roles, data)
+
+    @property
+    def has_banks(self) -> bool:
+        """Whether the bits of some operand are chosen in each pass."""
+        homes = self.activations._modules, self.weights._modules
+        return any(isinstance(q, QuantizerBank) for home in homes for q in home.values())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to one safetensors file, from which `sqlib.load_quantized` rebuilds it.
@@ -106,6 +152,7 @@ class QuantizedModel(nn.Module):
         self.weight_keys.add(key)
         if quantizer is not None:
             self.weights[_module_key(key)] = quantizer
+            self._place(quantizer)
 
     def drop_weight(self, key: str) -> None:
         """Remove what `add_weight` registered."""
@@ -116,6 +163,13 @@ class QuantizedModel(nn.Module):
     def add_activation(self, key: str, quantizer: nn.Module) -> None:
         """Register the quantizer of one activation operand."""
         self.activations[_module_key(key)] = quantizer
+        self._place(quantizer)
+
+    def _place(self, quantizer: nn.Module) -> None:
+        """Quantizers work wherever their values are; selectors are modules like any other."""
+        first = next(self.network.parameters(), None)
+        if isinstance(quantizer, QuantizerBank) and first is not None:
+            quantizer.selector.to(first.device)
 
     def weight_quantizer(self, key: str) -> nn.Module | None:
         """The quantizer of a weight, or None."""
@@ -130,9 +184,9 @@ class QuantizedModel(nn.Module):
         """One row per call site, in the order of the calls.
 
         Columns: site, op, module, module_type, weight, weight_shape, quantized, rule (why, or why not),
-        weight_bits, activation_bits (32: full precision), weight_per, lower and upper (of the first
-        activation operand), bounds (operand to (lower, upper), all of them), calls (in one pass over the
-        calibration data), weight_sqnr_db.
+        weight_bits, activation_bits (32: full precision; as text, "4/6/8", where each pass chooses),
+        weight_per, lower and upper (of the first activation operand), bounds (operand to (lower, upper), all
+        of them), calls (in one pass over the calibration data), weight_sqnr_db (of a choice, the worst).
         """
         import pandas as pd
 
@@ -147,8 +201,8 @@ class QuantizedModel(nn.Module):
             if isinstance(q, UniformQuantizer)
         }
         lower, upper = next(iter(bounds.values()), (math.nan, math.nan))
-        bits = [int(getattr(q, "bits", FULL_PRECISION)) for q in operands.values()]
-        per = None if weight is None else ("tensor" if getattr(weight, "axis", None) is None else "channel")
+        one = next(iter(weight.quantizers.values())) if isinstance(weight, QuantizerBank) else weight
+        per = None if weight is None else ("tensor" if getattr(one, "axis", None) is None else "channel")
         return {
             "site": site.name,
             "op": site.op,
@@ -158,8 +212,8 @@ class QuantizedModel(nn.Module):
             "weight_shape": site.weight_shape,
             "quantized": site.active,
             "rule": site.rule,
-            "weight_bits": int(getattr(weight, "bits", FULL_PRECISION)),
-            "activation_bits": max(bits, default=FULL_PRECISION),
+            "weight_bits": _bits([weight]),
+            "activation_bits": _bits(operands.values()),
             "weight_per": per,
             "lower": lower,
             "upper": upper,
@@ -175,52 +229,21 @@ class QuantizedModel(nn.Module):
         weight = tensors.get(site.weight or "")
         if weight is None:  # computed, or a view: as it was at calibration
             return site.weight_sqnr_db
-        with torch.no_grad():
-            return sqnr_db(weight, quantizer(weight.detach()))
+        return noise_db(weight, quantizer)
 
     def extra_repr(self) -> str:
         active = sum(s.active for s in self.sites.values())
         return f"recipe={self.recipe}, {active} of {len(self.sites)} call sites quantized"
 
 
-class _Inference:
-    """Handler of a normal forward pass: every operand of an active site goes through its quantizer."""
-
-    def __init__(self, model: QuantizedModel) -> None:
-        self.model = model
-        self.memory = Workspace()
-
-    def enter(self, name: str, make: Callable[[], Site]) -> Site:
-        site = self.model.sites.get(name)
-        if site is not None:
-            return site
-        site = make()
-        like = [s for s in self.model.sites.values() if s.base == site.base]
-        if not site.supported or (like and not any(s.active for s in like)):
-            return site
-        raise InputError(
-            f"call site {name!r} ({site.op}) was never reached during calibration, so it has no quantizer; "
-            "calibrate with inputs that reach it, or name it in skip="
-        )
-
-    def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
-        if not site.active:
-            return value
-        if operand.role == site.weight_role:
-            key = site.weight_key
-            quantizer = None if key is None else self.model.weight_quantizer(key)
-            if key is None or quantizer is None:
-                return value
-            if site.weight == "(computed)" or trains(value, quantizer):
-                return quantizer(value)  # type: ignore[no-any-return]
-            return self.model._cache.fake(key, value, quantizer)
-        found = self.model.activation_quantizer(site, operand.role)
-        if found is None:
-            return value
-        if torch.is_grad_enabled():
-            return found(value)  # type: ignore[no-any-return]
-        with self.memory.lend(operand.role):  # the product that follows is all that reads the result
-            return found(value)  # type: ignore[no-any-return]
+def _bits(quantizers: Iterable[nn.Module | None]) -> int | str:
+    """The largest number of bits; all of them as text where there is a choice."""
+    found = list(quantizers)
+    widths = {int(getattr(q, "bits", FULL_PRECISION)) for q in found if not isinstance(q, QuantizerBank)}
+    banks = {width for q in found if isinstance(q, QuantizerBank) for width in q.widths}
+    if banks:
+        return "/".join(map(str, sorted(widths | banks)))
+    return max(widths, default=FULL_PRECISION)
 
 
 def _module_key(key: str) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from os import PathLike
 from typing import Any
 
 from torch import nn
@@ -23,7 +24,12 @@ from sqlib.errors import InputError
 
 
 def quantize_model(
-    model: nn.Module, recipe: Recipe, calibration: Iterable[Any], *, skip: Iterable[str] | str | None = None
+    model: nn.Module,
+    recipe: Recipe,
+    calibration: Iterable[Any],
+    *,
+    skip: Iterable[str] | str | None = None,
+    resume: str | PathLike[str] | None = None,
 ) -> QuantizedModel:
     """Return a fake-quantized copy of a network.
 
@@ -43,6 +49,10 @@ def quantize_model(
         inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
         otherwise the first convolution and the upsampler, from the convolution that feeds the first
         upsampling on; without one, the last convolution (see `sqlib.engine.skip`). The report says which.
+    resume
+        Folder in which recipes that learn keep their unfinished state, made if absent. The same call, after
+        whatever ended the one before, continues from it to the same result bit for bit (same CPU and number
+        of threads); remove the folder when done.
 
     Returns
     -------
@@ -85,5 +95,5 @@ def quantize_model(
         seen = extent(t for batch in data for t in images(batch))
         quantized.input_range = None if seen is None else InputRange(*seen)
         calibrate(quantized, recipe, data, patterns, elsewhere)
-        recipe.refine(quantized, data)
+        recipe.refine(quantized, data, resume)
     return quantized.eval()

@@ -9,9 +9,9 @@ A recipe is a frozen dataclass that says how weights and activations become fake
 ``activation_observer(site, operand)``
     an `Observer` for one activation operand of one call site, or None to leave it in full precision; not
     called if activations have 32 bits.
-``refine(model, calibration)``
-    a last word with the complete `QuantizedModel` and the calibration batches, for reconstruction and
-    bound training; does nothing by default.
+``refine(model, calibration, resume)``
+    a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
+    takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
 The page "Write your own recipe" of the book has an example.
 """
@@ -22,6 +22,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from sqlib._checks import FULL_PRECISION
@@ -67,6 +68,8 @@ class Recipe:
         method, as papers write it; case and punctuation do not matter.
     version
         Raised when the method changes, so that results of the old one are not taken for those of the new.
+    learns
+        Whether `refine` trains for minutes or longer, so that the network is worth keeping as a file.
     schedules, shared
         Named sets of options, for a recipe with an option ``schedule``: what is None is taken from its
         schedule, which becomes "custom" where one of its options differs from it, or one of the options
@@ -76,6 +79,7 @@ class Recipe:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     spellings: ClassVar[tuple[str, ...]] = ()
+    learns: ClassVar[bool] = False
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared: ClassVar[tuple[str, ...]] = ()
 
@@ -157,7 +161,9 @@ class Recipe:
         """What the engine calls for an activation: `activation_observer`."""
         return None if self.activation_bits == FULL_PRECISION else self.activation_observer(site, operand)
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Adjust the complete quantized network in place; the default does nothing."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from sqlib.quantizers.bank import QuantizerBank
 
 
 def plain_storage(t: Tensor) -> bool:
@@ -71,10 +74,10 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[_Source, Tensor]] = {}
+        self._found: dict[Hashable, tuple[_Source, Tensor]] = {}
 
-    def fake(self, key: str, weight: Tensor, quantizer: nn.Module) -> Tensor:
-        """The quantized weight, without gradient."""
+    def fake(self, key: Hashable, weight: Tensor, quantizer: nn.Module) -> Tensor:
+        """The quantized weight, without gradient; `key` names weight and bits."""
         source = _Source.of(weight, quantizer)
         if source is None:
             with torch.no_grad():
@@ -165,3 +168,10 @@ def sqnr_db(weight: Tensor, fake: Tensor) -> float:
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def noise_db(weight: Tensor, quantizer: nn.Module) -> float:
+    """`sqnr_db` of a quantized weight; of a bank, that of its worst quantizer."""
+    parts = quantizer.quantizers.values() if isinstance(quantizer, QuantizerBank) else (quantizer,)
+    with torch.no_grad():
+        return min(sqnr_db(weight, part(weight.detach())) for part in parts)

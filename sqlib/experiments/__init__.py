@@ -13,49 +13,57 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlib.experiments.cells import CalibrationSpec, Cell, spelled
-    from sqlib.experiments.frame import context_frame, published_frame
-    from sqlib.experiments.gaps import gaps_frame
-    from sqlib.experiments.notebook import run_notebook
-    from sqlib.experiments.overview import status
-    from sqlib.experiments.planner import plan
-    from sqlib.experiments.records import drops_frame, provenance_frame, seconds_frame
-    from sqlib.experiments.reproduction import Reproduction, reproduce
-    from sqlib.experiments.scoreboard import scoreboard_counts, scoreboard_frame
-    from sqlib.experiments.store import Store, default_store, packaged_store
-    from sqlib.experiments.tables import format_table, table_frame
-    from sqlib.experiments.verdicts import judge
-    from sqlib.experiments.verification import verify
+    from sqlib.experiments import papers
+    from sqlib.experiments.papers.published import context_frame, published_frame
+    from sqlib.experiments.report.gaps import gaps_frame
+    from sqlib.experiments.report.scoreboard import scoreboard_counts, scoreboard_frame
+    from sqlib.experiments.report.sources import drops_frame, provenance_frame, seconds_frame, shown_cells
+    from sqlib.experiments.report.status import status
+    from sqlib.experiments.report.tables import format_table, table_frame
+    from sqlib.experiments.report.verdicts import judge
+    from sqlib.experiments.run.notebook import run_notebook
+    from sqlib.experiments.run.plan import plan
+    from sqlib.experiments.run.reproduce import Reproduction, reproduce
+    from sqlib.experiments.run.verify import verify
+    from sqlib.experiments.store.cells import CalibrationSpec, Cell, Place, spelled
+    from sqlib.experiments.store.layers import default_store, packaged_store, shown_records
+    from sqlib.experiments.store.records import mean
+    from sqlib.experiments.store.working import Store
 
 _HOME = {
-    "CalibrationSpec": "cells",
-    "Cell": "cells",
-    "Reproduction": "reproduction",
-    "Store": "store",
-    "context_frame": "frame",
-    "default_store": "store",
-    "drops_frame": "records",
-    "format_table": "tables",
-    "gaps_frame": "gaps",
-    "judge": "verdicts",
-    "packaged_store": "store",
-    "plan": "planner",
-    "provenance_frame": "records",
-    "published_frame": "frame",
-    "reproduce": "reproduction",
-    "run_notebook": "notebook",
-    "scoreboard_counts": "scoreboard",
-    "scoreboard_frame": "scoreboard",
-    "seconds_frame": "records",
-    "spelled": "cells",
-    "status": "overview",
-    "table_frame": "tables",
-    "verify": "verification",
+    "CalibrationSpec": "store.cells",
+    "Cell": "store.cells",
+    "Place": "store.cells",
+    "Reproduction": "run.reproduce",
+    "Store": "store.working",
+    "context_frame": "papers.published",
+    "default_store": "store.layers",
+    "drops_frame": "report.sources",
+    "format_table": "report.tables",
+    "gaps_frame": "report.gaps",
+    "judge": "report.verdicts",
+    "mean": "store.records",
+    "packaged_store": "store.layers",
+    "plan": "run.plan",
+    "provenance_frame": "report.sources",
+    "published_frame": "papers.published",
+    "reproduce": "run.reproduce",
+    "run_notebook": "run.notebook",
+    "scoreboard_counts": "report.scoreboard",
+    "scoreboard_frame": "report.scoreboard",
+    "seconds_frame": "report.sources",
+    "shown_cells": "report.sources",
+    "shown_records": "store.layers",
+    "spelled": "store.cells",
+    "status": "report.status",
+    "table_frame": "report.tables",
+    "verify": "run.verify",
 }
 
 __all__ = [
     "CalibrationSpec",
     "Cell",
+    "Place",
     "Reproduction",
     "Store",
     "context_frame",
@@ -64,7 +72,9 @@ __all__ = [
     "format_table",
     "gaps_frame",
     "judge",
+    "mean",
     "packaged_store",
+    "papers",
     "plan",
     "provenance_frame",
     "published_frame",
@@ -73,6 +83,8 @@ __all__ = [
     "scoreboard_counts",
     "scoreboard_frame",
     "seconds_frame",
+    "shown_cells",
+    "shown_records",
     "spelled",
     "status",
     "table_frame",
@@ -83,4 +95,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"sqlib.experiments.{_HOME[name]}"), name)
+    if name == "papers":
+        return importlib.import_module("sqlib.experiments.papers")
     raise AttributeError(f"module 'sqlib.experiments' has no attribute {name!r}")

@@ -1,5 +1,6 @@
-"""What changes a quantized network after calibration: compensation, reconstruction, distillation.
+"""What changes a quantized network after calibration: compensation, reconstruction, training.
 
+One loop (`sqlib.fit.loop`) trains all of it, and full-precision networks (`sqlib.training`) as well.
 Importing this package loads neither torch nor numpy; its names do on first use.
 """
 
@@ -9,12 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlib.fit.distillation import Distilled, distill
+    from sqlib.fit.distillation.train import Distilled, distill
+    from sqlib.fit.loop.bar import progress
+    from sqlib.fit.quantization_aware.task import Answer
+    from sqlib.fit.quantization_aware.train import Trained, train_quantized
 
-__all__ = ["Distilled", "distill"]
+_HOME = {
+    "Answer": "quantization_aware.task",
+    "Distilled": "distillation.train",
+    "Trained": "quantization_aware.train",
+    "distill": "distillation.train",
+    "progress": "loop.bar",
+    "train_quantized": "quantization_aware.train",
+}
+
+__all__ = ["Answer", "Distilled", "Trained", "distill", "progress", "train_quantized"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("sqlib.fit.distillation"), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(f"sqlib.fit.{_HOME[name]}"), name)
     raise AttributeError(f"module 'sqlib.fit' has no attribute {name!r}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sqlib.quantizers._saved import saved_as
+from sqlib.quantizers.bank import QuantizerBank
 from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
+from sqlib.quantizers.selectors import ByRole, Selector, StaticBits
 from sqlib.quantizers.subset import SubsetQuantizer
 from sqlib.quantizers.subset_observer import SubsetObserver
 from sqlib.quantizers.symmetric import SymmetricQuantizer
@@ -13,10 +15,14 @@ from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 
 __all__ = [
     "BoundsObserver",
+    "ByRole",
     "DensityObserver",
     "HistogramObserver",
+    "QuantizerBank",
     "RangeObserver",
     "RoundedWeight",
+    "Selector",
+    "StaticBits",
     "SubsetObserver",
     "SubsetQuantizer",
     "SymmetricQuantizer",

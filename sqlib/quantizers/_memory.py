@@ -52,6 +52,17 @@ class Workspace:
         return buffer.as_strided(like.shape, stride)
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Within the block, :func:`empty_like` leaves alone what it gave before."""
+    outer = _lent.to
+    _lent.to = None if outer is None else (outer[0], outer[1] + " apart")
+    try:
+        yield
+    finally:
+        _lent.to = outer
+
+
 def empty_like(x: Tensor) -> Tensor:
     """``torch.empty_like(x)``, in lent memory where there is some."""
     if _lent.to is None or x.device.type != "cpu":

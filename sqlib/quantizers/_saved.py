@@ -20,11 +20,14 @@ _CLASSES: dict[str, type[nn.Module]] = {"identity": nn.Identity}
 
 
 def saved_as(name: str) -> Callable[[Q], Q]:
-    """Class decorator: quantizers of this class are saved under `name`, and rebuilt by it.
+    """Class decorator: quantizers, or selectors, of this class are saved under `name`, and rebuilt by it.
 
-    The class has ``options()``, which gives a dictionary of integers, truth values, strings and None, and
-    a class method ``rebuild(options, tensors)``, which makes an equal quantizer from it and from the tensors
-    of the state dict. The name is part of every file and must stay.
+    The class has ``options()``, which gives a dictionary of integers, truth values, strings, None, and
+    dictionaries of these by name, and a class method ``rebuild(options, tensors)``, which makes an equal
+    quantizer from it and from the tensors of the state dict. The name is part of every file and must stay.
+
+    A quantizer made of others has ``parts()``, a dictionary of them by their names in the state dict; each is
+    saved under its own class, and ``rebuild(options, tensors, parts)`` gets them back.
 
     Raises
     ------
@@ -51,12 +54,23 @@ def describe(quantizer: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{', '.join(cls.__name__ for cls in _CLASSES.values())}; name the class with "
             "sqlib.quantizers.saved_as"
         )
-    options: dict[str, Any] = {} if name == "identity" else quantizer.options()  # type: ignore[operator]
+    entry = {"class": name, **({} if name == "identity" else quantizer.options())}  # type: ignore[operator]
     tensors = {k: t for k, t in quantizer.state_dict().items() if k.rpartition(".")[2] != "_extra_state"}
     for k in getattr(quantizer, "packed", ()):
         small = int(getattr(quantizer, "bits", 16)) <= 8
         tensors[k] = torch.round(tensors[k]).to(torch.uint8 if small else torch.int32)
-    return {"class": name, **options}, tensors
+    for part, module in _parts(quantizer).items():
+        try:
+            found, own = describe(module)
+        except InputError as error:
+            raise InputError(f"its {part}: {error}") from error
+        entry.setdefault("parts", {})[part] = found
+        tensors |= {f"{part}.{k}": t for k, t in own.items()}
+    return entry, tensors
+
+
+def _parts(quantizer: nn.Module) -> dict[str, nn.Module]:
+    return quantizer.parts() if hasattr(quantizer, "parts") else {}  # type: ignore[operator, no-any-return]
 
 
 def rebuild(entry: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -77,8 +91,10 @@ def rebuild(entry: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
             f"class {name!r} is unknown, expected one of {', '.join(_CLASSES)}; import the module that "
             "defines it, or use the version of sqlib that wrote the file"
         )
+    parts = _rebuild_parts(options.pop("parts", {}), tensors)
     try:
-        made: nn.Module = cls() if cls is nn.Identity else cls.rebuild(options, tensors)  # type: ignore[attr-defined]
+        given = (options, tensors, parts) if hasattr(cls, "parts") else (options, tensors)
+        made: nn.Module = cls() if cls is nn.Identity else cls.rebuild(*given)  # type: ignore[attr-defined]
     except KeyError as error:
         raise InputError(f"{error.args[0]!r} of a {name!r} quantizer is missing") from error
     except (TypeError, ValueError, RuntimeError) as error:
@@ -94,5 +110,21 @@ def rebuild(entry: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
     return made
 
 
+def _rebuild_parts(entries: Any, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    if not isinstance(entries, dict):
+        raise InputError(f"parts={entries!r}: expected an object of quantizers by name")
+    made = {}
+    for part, entry in entries.items():
+        prefix = f"{part}."
+        own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+        try:
+            made[part] = rebuild(entry, own)
+        except InputError as error:
+            raise InputError(f"its {part}: {error}") from error
+    return made
+
+
 def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _plain(v) for k, v in value.items())
     return value is None or isinstance(value, (bool, int, str))

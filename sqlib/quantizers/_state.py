@@ -55,9 +55,13 @@ class QuantizerState(nn.Module):
         """The attributes by name: with the tensors, all that ``rebuild`` needs to make an equal quantizer."""
         return {name: getattr(self, name) for name in (*self.checked, *self.carried, *self.labels)}
 
+    def setting(self, name: str) -> int | None:
+        """The value of what `checked` or `carried` names: an attribute, unless a class says otherwise."""
+        return getattr(self, name)  # type: ignore[no-any-return]
+
     def get_extra_state(self) -> Tensor:
         """The attributes, in the order of their names in `checked` and `carried`; None is `NONE`."""
-        values = [getattr(self, name) for name in (*self.checked, *self.carried)]
+        values = [self.setting(name) for name in (*self.checked, *self.carried)]
         return torch.tensor([NONE if v is None else v for v in values], dtype=torch.float64)
 
     def set_extra_state(self, state: Any) -> None:
@@ -85,10 +89,10 @@ class QuantizerState(nn.Module):
         # rounded, because an average of equal numbers may be off by its last bits
         numbers = torch.round(torch.nan_to_num(state.detach().cpu().double())).tolist()
         found = {n: None if v == NONE else int(v) for n, v in zip(names, numbers, strict=True)}
-        different = [name for name in self.checked if found[name] != getattr(self, name)]
+        different = [name for name in self.checked if found[name] != self.setting(name)]
         if different:
             saved = ", ".join(f"{name}={found[name]}" for name in different)
-            here = ", ".join(f"{name}={getattr(self, name)}" for name in different)
+            here = ", ".join(f"{name}={self.setting(name)}" for name in different)
             raise InputError(
                 f"the state was saved with {saved}, here it is {here}; quantize with the recipe that the "
                 "state was saved from"

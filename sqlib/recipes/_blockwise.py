@@ -63,6 +63,7 @@ class Reconstruction(Recipe):
         Of the draws of samples and masks.
     """
 
+    learns: ClassVar[bool] = True
     shared: ClassVar[tuple[str, ...]] = (
         "warmup",
         "regularization",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -65,13 +66,20 @@ class BRECQ(Reconstruction):
     activation_iterations: int = integer(None, 0)
     activation_norm: float = number(2.4, 0, above=True)
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Both sweeps; ``model.reconstruction`` lists what they did to each unit."""
-        from sqlib.fit.reconstruction.optimize import Stage, reconstruct
+        from sqlib.fit.reconstruction.optimize import reconstruct
+        from sqlib.fit.reconstruction.options import Stage
 
         stages = []
         if self.weight_bits != FULL_PRECISION:
-            stages.append(Stage(True, False, False, self.iterations, self.loss_norm))
+            stages.append(Stage.of(self, rounding=True, steps=False, activations=False, norm=self.loss_norm))
         if self.activation_bits != FULL_PRECISION:
-            stages.append(Stage(False, True, True, self.activation_iterations, self.activation_norm))
-        model.reconstruction = reconstruct(model, calibration, self, stages)  # type: ignore[assignment]
+            iterations, norm = self.activation_iterations, self.activation_norm
+            stages.append(
+                Stage.of(self, rounding=False, steps=True, activations=True, iterations=iterations, norm=norm)
+            )
+        outcomes = reconstruct(model, calibration, stages, resume=resume)
+        model.reconstruction = outcomes  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -137,10 +138,12 @@ class CompensatedDFSQ(DFSQ):
         rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
         return UniformQuantizer(replace(fit_nearest(rows, self.weight_bits)[0], axis=axis))
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Fit the weights."""
-        from sqlib.fit.compensation.passes import compensate_weights
+        from sqlib.fit.compensation.passes import Options, compensate_weights
 
         super().refine(model, calibration)
         if self.weight_bits != FULL_PRECISION and (self.retarget or self.compensate or self.correct_bias):
-            compensate_weights(model, calibration, self)
+            compensate_weights(model, calibration, Options(**{n: getattr(self, n) for n in Options._fields}))

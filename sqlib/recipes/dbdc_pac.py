@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -53,11 +54,12 @@ class DBDCPaC(Density):
     PTQ4SR quantizes every convolution and gives the first and the last one 8 bits; here the network's skip
     rules decide, and what they skip stays in full precision. It calibrates on 30 batches of 16 crops.
 
-    A side in full precision (32 bits) has no stage. ``SQLIB_RESUME`` and ``model.distillation`` are as in
+    A side in full precision (32 bits) has no stage. Unfinished training and ``model.distillation`` are as in
     `TwoDQuant`.
     """
 
     spellings: ClassVar[tuple[str, ...]] = ("PTQ4SR",)
+    learns: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "release": {
             "iterations": 250,
@@ -120,13 +122,15 @@ class DBDCPaC(Density):
             seed=self.seed + 1,
         )
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Both stages; ``model.distillation`` has an outcome for each."""
-        from sqlib.fit.distillation.train import distill, resume_folder
+        from sqlib.fit.distillation.train import distill
 
         sides = (("activation_bounds", self.activation_bits), ("weight_bounds", self.weight_bits))
         model.distillation = [  # type: ignore[assignment]
-            distill(model, calibration, folder=resume_folder(), **dataclasses.asdict(self.stage(group)))
+            distill(model, calibration, resume=resume, **dataclasses.asdict(self.stage(group)))
             for group, bits in sides
             if bits != FULL_PRECISION
         ]

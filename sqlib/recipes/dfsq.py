@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -158,7 +159,9 @@ class DFSQ(Recipe):
             sample_axis=_sample_axis(site, operand),
         )
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Say in the report where planes had too few values."""
         from torch import nn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -52,19 +53,22 @@ class QDrop(Reconstruction):
     scale_steps: int = integer(100, 1, 100)
     drop_probability: float = number(0.5, 0, 1)
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """One sweep; ``model.reconstruction`` lists what it did to each unit."""
-        from sqlib.fit.reconstruction.optimize import Stage, reconstruct
+        from sqlib.fit.reconstruction.optimize import reconstruct
+        from sqlib.fit.reconstruction.options import Stage
 
-        stage = Stage(
+        stage = Stage.of(
+            self,
             rounding=self.weight_bits != FULL_PRECISION,
             steps=self.activation_bits != FULL_PRECISION,
             activations=self.activation_bits != FULL_PRECISION,
-            iterations=self.iterations,
             norm=self.loss_norm,
-            drop_probability=self.drop_probability,
         )
-        model.reconstruction = reconstruct(model, calibration, self, [stage])  # type: ignore[assignment]
+        outcomes = reconstruct(model, calibration, [stage], resume=resume)
+        model.reconstruction = outcomes  # type: ignore[assignment]
 
     def _scans(self) -> bool:
         return True

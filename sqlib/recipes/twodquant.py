@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib.engine.options import choice, flag, integer, patterns
@@ -74,11 +75,12 @@ class TwoDQuant(Recipe):
     The paper trains on crops of all 3,450 images of DF2K. Here the calibration data given to `quantize_model`
     serves both stages; drawn samples are flipped and rotated. A batch larger than the data is all of it.
 
-    The environment variable ``SQLIB_RESUME`` names a folder in which unfinished training is kept and
-    continued (see `sqlib.fit.distill`). ``model.distillation`` lists what training did.
+    Unfinished training is kept in the folder ``resume`` of `sqlib.quantize_model` and continued from there.
+    ``model.distillation`` lists what training did.
     """
 
     spellings: ClassVar[tuple[str, ...]] = ("2DQuant",)
+    learns: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "iterations": 3000,
@@ -151,10 +153,11 @@ class TwoDQuant(Recipe):
         """As the first stage has it."""
         return self.start().activation_observer(site, operand)
 
-    def refine(self, model: QuantizedModel, calibration: Sequence[Any]) -> None:
+    def refine(
+        self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
+    ) -> None:
         """Train; ``model.distillation`` has the outcome."""
-        from sqlib.fit.distillation.train import distill, resume_folder
+        from sqlib.fit.distillation.train import distill
 
-        options = dataclasses.asdict(self.options())
-        outcome = distill(model, calibration, folder=resume_folder(), **options)
+        outcome = distill(model, calibration, resume=resume, **dataclasses.asdict(self.options()))
         model.distillation = [outcome]  # type: ignore[assignment]

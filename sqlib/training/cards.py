@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlib
 from sqlib import models
+from sqlib._files import write_atomically
 from sqlib.errors import DataError, InputError
-from sqlib.training.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from sqlib.training.crops import CropPool
-    from sqlib.training.run import Run
+    from sqlib.training.task import Training
 
 HALF_TOLERANCE_DB = 0.005
 """Weights ship in half precision when no benchmark's mean PSNR moves by this much."""
@@ -23,12 +23,13 @@ LARGEST_FILE = 4_000_000
 """Bytes of a file of weights that ships."""
 
 
-def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> None:
+def export(run: Training, folder: Path, pool: CropPool) -> None:
     """Write the averaged weights of a finished run as safetensors (float32), and their card as JSON."""
     from safetensors.torch import save_file
 
     config = run.config
-    tensors = {k: v.detach().float().cpu().contiguous() for k, v in run.average.state_dict().items()}
+    state = run.averaged.state_dict().items()  # counts of batches stay integers
+    tensors = {k: (v.float() if v.is_floating_point() else v).cpu().contiguous() for k, v in state}
     path = folder / f"{config.name}.safetensors"
     save_file(tensors, path, metadata={"name": config.network, "scale": str(config.scale)})
     model = models.load(path, scale=config.scale)
@@ -40,11 +41,11 @@ def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> No
         "dtype": "float32",
         "config": dataclasses.asdict(config),
         "data": {
-            "folders": sorted({Path(name).parent.as_posix() for name in training.names + held_out.names}),
-            "images": sum(hr is not None for hr in training.hr),
-            "inputs": sum(hr is None for hr in training.hr),
-            "held_out": held_out.names,
-            "sha256": run.data_id,
+            "folders": sorted({Path(name).parent.as_posix() for name in pool.names}),
+            "images": sum(hr is not None for hr in run.training.hr),
+            "inputs": sum(hr is None for hr in run.training.hr),
+            "held_out": run.held_out.names,
+            "sha256": pool.fingerprint(),
         },
         "seconds": round(run.seconds, 1),
         "bursts": run.bursts,
@@ -56,8 +57,7 @@ def export(run: Run, folder: Path, training: CropPool, held_out: CropPool) -> No
 
 
 def _write(card: dict[str, Any], path: Path) -> None:
-    text = json.dumps(card, indent=1) + "\n"
-    atomic_write(path, lambda target: target.write_text(text, encoding="utf-8"))
+    write_atomically(path, (json.dumps(card, indent=1) + "\n").encode())
 
 
 def add_scores(weights: str | Path, names: Sequence[str], *, data_dir: str | None = None) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def ship(
         card["weights_id"] = models.load(chosen, scale=scale).weights_id
         card["scores"], card["half_change_db"] = scores, change
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / weights.name, lambda target: target.write_bytes(content))
+        write_atomically(folder / weights.name, content)
         _write(card, folder / weights.with_suffix(".json").name)
     finally:
         trial.unlink(missing_ok=True)

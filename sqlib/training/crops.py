@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
+from sqlib.fit.samples import Drawn
 from sqlib.images import read_image
 from sqlib.resize import downscale
 
@@ -235,3 +236,30 @@ class CropPool:
         if original is None:
             return taught
         return self.teacher_share * taught + (1 - self.teacher_share) * original[rows, columns]
+
+
+@dataclass
+class Crops:
+    """The crops of a pool as :func:`sqlib.fit.train_quantized` draws them, inputs and targets in 0..1.
+
+    Parameters
+    ----------
+    pool : CropPool
+    patch : side of a crop in low-resolution pixels
+    device : where they go
+    """
+
+    pool: CropPool
+    patch: int
+    device: str = "cpu"
+    paired: ClassVar[bool] = True
+
+    def draw(self, batch: int, augment: bool, generator: torch.Generator) -> Drawn:
+        """Crops of somewhere in the pool; always flipped and turned, whatever ``augment`` says."""
+        step = int(torch.randint(2**62, (1,), generator=generator))
+        lr, target = (x.to(self.device).float() / 255 for x in self.pool.batch(step, batch, self.patch))
+        return Drawn((lr,), {}, target)
+
+    def content(self) -> object:
+        """The pixels' hash and the sizes."""
+        return [self.pool.fingerprint(), self.pool.scale, self.pool.seed, self.pool.teacher_share, self.patch]

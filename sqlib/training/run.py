@@ -1,177 +1,129 @@
-"""One training in progress: network, average and optimizer, what a checkpoint holds, and one step."""
+"""Train a network of a configuration in a folder, or continue; the steps are those of `sqlib.fit.loop`."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
 
-from sqlib import models
 from sqlib.errors import InputError
-from sqlib.models import SRNetwork, matching
-from sqlib.training import checkpoint
+from sqlib.fit.loop import checkpoint, fit
+from sqlib.fit.loop.execution import Execution
+from sqlib.fit.loop.guards import only_one_in
+from sqlib.training.cards import export
 from sqlib.training.config import TrainConfig
 from sqlib.training.crops import CropPool
-from sqlib.training.execution import Execution
+from sqlib.training.task import Training, identity
 
 
-class Run:
-    """One training in progress: what a checkpoint holds, and the step that advances it.
+def train(
+    config: TrainConfig,
+    pool: CropPool,
+    folder: str | Path,
+    *,
+    minutes: float = 60.0,
+    execution: Execution | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    every: int = 250,
+    log: Callable[[str], None] = print,
+    started: float | None = None,
+) -> bool:
+    """Train, or continue training, for at most ``minutes``.
+
+    Ctrl-C and SIGTERM end it after the step at hand, with a checkpoint of that step.
 
     Parameters
     ----------
-    config, execution : how to train, and on what
-    data_id : fingerprint of images and targets
-    start : tensors to start from; those that fit by name and shape are taken
-    provenance : where teacher and start come from, for the card
+    config : TrainConfig
+    pool : CropPool
+        All images, with the teacher's targets where the configuration names a teacher (:func:`prepare` makes
+        it); ``config.held_out`` of them are set aside for validation.
+    folder : where ``checkpoint.pt`` lives; continued from when present. When the schedule is complete
+        ``<name>.safetensors`` (averaged weights) and ``<name>.json`` (its card) are written there.
+    minutes : wall-clock limit, from ``started``; what a validation and a checkpoint last took is kept in
+        reserve
+    execution : device, precision, compilation
+    start : tensors to start from; those that fit the network by name and shape are taken, the rest is new
+    provenance : what the card says of teacher and start
+    every : steps between validations and checkpoints
+    log : gets a line after every validation, and whenever a training is continued or interrupted
+    started : ``time.monotonic()`` at which the clock began, when loading the data is to count; default: now
+
+    Returns
+    -------
+    bool : whether the schedule is complete.
+
+    Raises
+    ------
+    InputError
+        The checkpoint belongs to another configuration or other images; another training runs in ``folder``;
+        ``start`` fits nothing; the pool lacks targets; or loss or gradients are not finite: the checkpoint
+        then is the last good state.
+    DataError
+        ``folder`` cannot be written.
     """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        data_id: str,
-        execution: Execution,
-        start: Mapping[str, torch.Tensor] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.data_id, self.execution = config, data_id, execution
-        self.provenance = dict(provenance or {})
-        device = execution.torch_device
-        self.model: SRNetwork = models.create(config.network, scale=config.scale).to(device).train()
-        self.taken: list[str] = []
-        if start is not None:
-            self._take(start)
-        # Measured on two CPU cores: 1.6 times the images per second of the default layout.
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.model).eval()
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=config.learning_rate, fused=True if execution.is_cuda else None
+    entered = time.monotonic()
+    execution = execution or Execution()
+    folder = Path(folder)
+    training, held_out = pool.split(config.held_out)
+    if not training.lr or not held_out.lr:
+        raise InputError(f"{len(pool.hr)} images are too few to hold {config.held_out} out; add images")
+    orphans = any(image is None for image in training.hr)
+    if bool(config.teacher) != bool(pool.taught) or (orphans and not pool.taught):
+        raise InputError(
+            f"{config.name} has teacher={config.teacher!r}, but the images come "
+            f"{'with' if pool.taught else 'without'} a teacher's targets"
+            + (" and some have no original" if orphans else "")
+            + "; make them with sqlib.training.prepare"
         )
-        self.forward = execution.wrap(self.model)
-        self.step = 0
-        self.seconds = 0.0
-        self.curve: list[dict[str, float]] = []
-        self.bursts: list[dict[str, Any]] = []
-        self._frozen = False
-        self._reader = ThreadPoolExecutor(1)
-        self._ahead: tuple[int, Future[tuple[torch.Tensor, torch.Tensor]]] | None = None
-
-    def _take(self, start: Mapping[str, torch.Tensor]) -> None:
-        taken, new, _ = matching(start, self.model)
-        weights = [name for name, value in taken.items() if value.dim() > 1]
-        if not weights:
-            raise InputError(
-                f"none of the {len(start)} tensors to start from fits {self.config.name} by name and shape; "
-                "start from weights of the same network at another scale, or of one that shares its layers"
+    file = folder / checkpoint.FILE
+    with only_one_in(folder):
+        task = Training(
+            config,
+            execution,
+            training,
+            held_out,
+            start=start,
+            provenance=provenance,
+            log=log,
+            entered=entered,
+        )
+        if file.exists():
+            log(f"{config.name}: continuing at step {_saved_step(file, task)} of {config.steps}")
+        try:
+            fitted = fit(
+                task,
+                file=file,
+                every=every,
+                identity=identity(config, pool),
+                clip=config.clip,
+                check_every=execution.check_every,
+                deadline=(entered if started is None else started) + 60 * minutes,
             )
-        self.model.load_state_dict({k: v.float() for k, v in taken.items()}, strict=False)
-        self.taken = sorted(taken)
-        entry = self.provenance.setdefault("start", {})
-        self.provenance["start"] = {**entry, "taken": len(taken), "new": sorted(new)}
+        except KeyboardInterrupt as interruption:
+            log(str(interruption))
+            raise
+        if fitted.finished:
+            export(task, folder, pool)
+        return fitted.finished
 
-    def state(self) -> checkpoint.State:
-        """Everything a checkpoint holds, on the CPU."""
-        return {
-            "config": dataclasses.asdict(self.config),
-            "data_id": self.data_id,
-            "provenance": self.provenance,
-            "taken": self.taken,
-            "model": {k: v.detach().cpu() for k, v in self.model.state_dict().items()},
-            "average": {k: v.detach().cpu() for k, v in self.average.state_dict().items()},
-            "optimizer": _to_cpu(self.optimizer.state_dict()),
-            "random": torch.get_rng_state(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "curve": self.curve,
-            "bursts": self.bursts,
+
+def _saved_step(file: Path, task: Training) -> int:
+    """The step of a checkpoint, which is brought to the present format if it has the one before."""
+    state = checkpoint.read(file, formats=(3, checkpoint.FORMAT))
+    if state["format"] == 3:
+        average = [state["average"][name] for name, _ in task.model.named_parameters()]
+        new = {
+            "identity": {"configuration": state["config"], "images": state["data_id"]},
+            "step": state["step"],
+            "losses": torch.full((state["step"],), torch.nan, dtype=torch.float64),
+            "optimizer": state["optimizer"],
+            "average": average,
+            "task": state,
         }
-
-    def restore(self, state: checkpoint.State, source: str) -> None:
-        """Continue from a checkpoint; raises InputError when it belongs to another configuration or other
-        data.
-        """
-        if state["config"] != dataclasses.asdict(self.config):
-            raise InputError(
-                f"{source} belongs to configuration {state['config']}, not to "
-                f"{dataclasses.asdict(self.config)}; resume with that configuration, or choose another folder"
-            )
-        if state["data_id"] != self.data_id:
-            raise InputError(
-                f"{source} was trained on other images or targets; resume with the same --data, or choose "
-                "another folder"
-            )
-        self.average.load_state_dict(state["average"])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.curve, self.bursts = state["curve"], state["bursts"]
-        self.taken, self.provenance = state["taken"], state["provenance"]
-
-    def advance(self, pool: CropPool) -> torch.Tensor:
-        """One optimizer step; returns the loss (mean absolute error in 0..1), detached and still on the
-        device.
-        """
-        config, device = self.config, self.execution.torch_device
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(self.step)
-        self._freeze(self.step < config.frozen)
-        lr, target = (
-            t.to(device, non_blocking=True).to(memory_format=torch.channels_last) for t in self._batch(pool)
-        )
-        with self.execution.autocast():
-            sr = self.forward(lr.float() / 255)
-        inner = slice(config.border * config.scale, -config.border * config.scale or None)
-        difference = sr.float()[..., inner, inner], target.float()[..., inner, inner] / 255
-        loss = functional.l1_loss(*difference)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self.optimizer.step()
-        self.step += 1
-        # Early on the plain decay would remember the random start for a thousand steps.
-        decay = min(config.ema, self.step / (self.step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
-        return loss.detach()
-
-    def _freeze(self, frozen: bool) -> None:
-        """Whether the tensors that were taken from elsewhere stay as they are in this step."""
-        if frozen != self._frozen:
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(not (frozen and name in self.taken))
-            self._frozen = frozen
-
-    def _batch(self, pool: CropPool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The batch of this step; the next one is cut while the network computes."""
-        config = self.config
-        if self._ahead is None or self._ahead[0] != self.step:
-            self._ahead = (self.step, self._reader.submit(pool.batch, self.step, *config.crops_at(self.step)))
-        batch = self._ahead[1].result()
-        following = self.step + 1
-        self._ahead = (following, self._reader.submit(pool.batch, following, *config.crops_at(following)))
-        return batch
-
-    def settle(self) -> None:
-        """Give the averaged network the running statistics of batch normalization, which are averages
-        already.
-        """
-        with torch.no_grad():
-            for mean, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
-                mean.copy_(buffer)
-
-
-def _to_cpu(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {k: _to_cpu(v) for k, v in value.items()}
-    return [_to_cpu(v) for v in value] if isinstance(value, list) else value
+        checkpoint.save(new, file)
+    return int(state["step"])

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from sqlib.datasets import cache_folder
 from sqlib.errors import DataError, InputError
+from sqlib.fit.loop.bar import Bar
 from sqlib.models import SRNetwork
 from sqlib.resize import downscale
 
@@ -101,12 +101,14 @@ def teacher_targets(
         device = torch.device(device)
         runner = teacher.to(device).eval()
         runner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for i in tqdm(missing, desc=f"targets of {teacher.name} x{scale}", unit="image", mininterval=5):
-            name, image = images[i]
-            target = enlarge(runner, image, device)
-            _check_enlargement(teacher, name, image, target)
-            _write(paths[i], target)
-            targets[i] = _read(paths[i], shapes[i])
+        with Bar(len(missing), label=f"targets of {teacher.name} x{scale}", unit="image") as bar:
+            for i in missing:
+                name, image = images[i]
+                target = enlarge(runner, image, device)
+                _check_enlargement(teacher, name, image, target)
+                _write(paths[i], target)
+                targets[i] = _read(paths[i], shapes[i])
+                bar.update()
     if any(target is None for target in targets):
         raise DataError(f"targets in {folder} changed while they were read; run the same command again")
     return [target for target in targets if target is not None]

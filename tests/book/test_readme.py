@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import readme
+
+from sqlib.experiments import plan
+from sqlib.experiments.store import layers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,24 +24,41 @@ def test_measured_figures_are_what_the_records_say() -> None:
     assert text == readme.with_measured(text), "run make readme"
 
 
-def test_table_is_computed_from_records() -> None:
-    def record(
-        method: str, bits: str, psnr: float, time: str, table: str = "dfsq-table2"
-    ) -> dict[str, object]:
-        cell = {
-            "table": table, "model": "net", "scale": 4, "method": method, "bits": bits, "dataset": "set5"
-        }  # fmt: skip
-        return {"cell": cell, "psnr": psnr, "time": time}
+class Records:
+    """A store with these records."""
 
+    def __init__(self, *records: dict[str, Any]) -> None:
+        self.found = list(records)
+
+    def survey(self) -> tuple[list[dict[str, Any]], list[Any]]:
+        return self.found, []
+
+    def records(self) -> list[dict[str, Any]]:
+        return self.found
+
+
+def test_table_is_computed_from_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {
+        (c.place.table, c.place.method, c.place.bits): c
+        for table in ("dfsq-table2", "2dquant-cnn")
+        for c in plan(table, "laptop")
+        if (c.model, c.scale, c.dataset) == ("edsr-small", 4, "set5") and c.place
+    }
+
+    def record(psnr: float, time: str, *place: str) -> dict[str, Any]:
+        images = [{"name": "a", "metrics": {"psnr": psnr}}]
+        return {"cell": cells[place].to_dict(), "dataset": "set5", "images": images, "time": time}
+
+    monkeypatch.setattr(layers, "packaged_store", Records)
     rows = readme.scores(
-        [
-            record("MinMax", "4", 29.5, "2"),
-            record("FP", "32", 30.25, "1"),
-            record("MinMax", "4", 29.0, "1"),
-            record("MinMax", "4", 20.0, "3", table="2dquant-table3"),  # another Min-Max
-        ]
+        Records(
+            record(29.5, "2", "dfsq-table2", "MinMax", "4"),
+            record(30.25, "1", "dfsq-table2", "FP", "32"),
+            record(29.0, "1", "dfsq-table2", "MinMax", "4"),
+            record(20.0, "3", "2dquant-cnn", "MinMax", "4"),  # another Min-Max
+        )
     )
-    table = readme.network_table(rows, "net", 4)
+    table = readme.network_table(rows, "edsr-small", 4)
     assert "| full precision, PSNR in dB | 30.25 |" in table
     assert "| Min-Max, 4 bits: change | -0.75 |" in table  # the later record, not the first in the list
 

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from sqlib.errors import InputError
-from sqlib.experiments.notebook import run_notebook
+from sqlib.experiments.run.notebook import run_notebook
 
 
 @pytest.fixture

@@ -7,23 +7,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlib.experiments.cells import Cell, ResolvedCell
-from sqlib.experiments.compute import NotAvailable
+from sqlib.experiments.run.compute import NotAvailable
+from sqlib.experiments.store.cells import Cell, Place, ResolvedCell
 
 
 def cells(n: int = 4, **changed: Any) -> list[Cell]:
     options: dict[str, Any] = {
-        "paper": "dfsq",
-        "table": "dfsq-table2",
         "model": "fake",
         "scale": 4,
         "weights": "pretrained",
-        "method": "MinMax",
         "bits": "4",
         "protocol": "p",
-        "recipe": {"name": "minmax", "version": 1, "bits": 4},
+        "recipe": {"name": "minmax", "version": 1},
         **changed,
     }
+    options.setdefault("place", Place("dfsq", "dfsq-table2", "MinMax", options["bits"]))
     return [Cell(dataset=f"set{i}", **options) for i in range(n)]
 
 
@@ -67,12 +65,9 @@ def content(
 ) -> dict[str, Any]:
     cell = resolved.planned
     return {
-        "cell": {**cell.to_dict(), "dataset": resolved.dataset},
-        "planned": cell.to_dict(),
-        "psnr": psnr,
-        "ssim": 0.9,
-        "n": 1,
-        "images": [{"name": "a", "psnr": psnr, "ssim": 0.9}],
+        "cell": cell.to_dict(),
+        "dataset": resolved.dataset,
+        "images": [{"name": "a", "metrics": {"psnr": psnr, "ssim": 0.9}}],
         "seconds": 1.0,
         "cpu": "none",
         "threads": 1,

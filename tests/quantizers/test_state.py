@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 
 from sqlib.codebook import Bounds, Codebook, fit_bounds, fit_codebook, universal_set
 from sqlib.engine.weights import Cache
-from sqlib.quantizers import SubsetQuantizer, UniformQuantizer
+from sqlib.quantizers import QuantizerBank, SubsetQuantizer, UniformQuantizer
 from sqlib.quantizers.learned_step import LearnedStep
 from sqlib.quantizers.rounded import RoundedWeight
 
@@ -62,6 +62,17 @@ def learned_step(bits=4, width=1.0):
     return q
 
 
+class Halves(nn.Module):
+    """Few bits for the first sample, many for the others."""
+
+    def forward(self, x, site, context):
+        return torch.tensor([3, *[4] * (len(x) - 1)])
+
+
+def bank(bits=4, width=1.0):
+    return QuantizerBank({3: uniform(3, width), bits: uniform(bits, width)}, Halves())
+
+
 KINDS: dict[str, tuple[Callable[..., nn.Module], Callable[[], nn.Module]]] = {
     "uniform": (uniform, lambda: uniform(width=0.4)),
     "per channel": (per_channel, lambda: per_channel(width=0.4)),
@@ -70,12 +81,15 @@ KINDS: dict[str, tuple[Callable[..., nn.Module], Callable[[], nn.Module]]] = {
     "fixed scale": (fixed_scale, lambda: fixed_scale(seed=1)),
     "rounded": (rounded, lambda: rounded(width=0.4)),
     "learned step": (learned_step, lambda: learned_step(width=0.4)),
+    "bank": (bank, lambda: bank(width=0.4)),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def anew(q):
     """A quantizer that was just made from the present numbers, and has remembered nothing."""
+    if isinstance(q, QuantizerBank):
+        return QuantizerBank({width: anew(q.at(width)) for width in q.widths}, q.selector)
     if isinstance(q, RoundedWeight):
         return RoundedWeight(q.bounds(), q.stored)
     if isinstance(q, UniformQuantizer):
@@ -97,6 +111,13 @@ def expect_present(q, x=X):
 
 def tensors(q):
     return [*q.parameters(), *q.buffers()]
+
+
+def numbers(q):
+    """The tensor that decides most."""
+    if isinstance(q, QuantizerBank):
+        return numbers(q.at(4))
+    return q.points if isinstance(q, SubsetQuantizer) else q.upper
 
 
 def in_place(t, factor):
@@ -131,11 +152,11 @@ def test_every_way_to_write_reaches_the_next_pass(kind, edit):
     q = KINDS[kind][0]()
     with torch.no_grad():
         before = q(X)
-    name = "points" if isinstance(q, SubsetQuantizer) else "upper"
-    edit(getattr(q, name), 0.5)
+    t = numbers(q)
+    edit(t, 0.5)
     expect_present(q)
     assert not torch.equal(q(X).detach(), before)
-    edit(getattr(q, name), 2.0)  # back again: also what was remembered first must not be taken for newer
+    edit(t, 2.0)  # back again: also what was remembered first must not be taken for newer
     assert torch.equal(q(X).detach(), before)
 
 
@@ -147,6 +168,8 @@ def test_settings_are_part_of_what_is_remembered(kind):
         if not isinstance(q, RoundedWeight):
             q.bits = 2
         q.integer_zero = not q.integer_zero
+    elif isinstance(q, QuantizerBank):
+        q.at(4).integer_zero = False
     else:
         q.denominator = None
     expect_present(q)
@@ -156,14 +179,14 @@ def test_settings_are_part_of_what_is_remembered(kind):
 def test_requires_grad_toggles_and_dtype_changes(kind):
     q = KINDS[kind][0]()
     before = q(X)
-    if isinstance(q, UniformQuantizer):
+    if not isinstance(q, SubsetQuantizer):
         q.learnable()
         q(X)
-        q.lower.requires_grad_(False)
-        through_data(q.upper, 0.5)
+        next(q.parameters()).requires_grad_(False)
+        through_data(numbers(q), 0.5)
         expect_present(q)
         q.fixed()
-        through_data(q.upper, 2.0)
+        through_data(numbers(q), 2.0)
     q.half().double().to(torch.bfloat16)
     expect_present(q)
     assert torch.equal(q(X), before)
@@ -253,7 +276,7 @@ def test_copies_have_the_numbers_of_what_was_copied(kind, copied):
 def test_a_training_step_before_a_copy(kind):
     """Keep-best: step, then copy, then further steps."""
     q = KINDS[kind][0]()
-    trained = [q.learnable().upper] if isinstance(q, UniformQuantizer) else []
+    trained = [] if isinstance(q, SubsetQuantizer) else [numbers(q.learnable())]
     q(X)
     for t in trained:
         t.grad = torch.full_like(t, -1.0)
@@ -348,8 +371,7 @@ def test_remembered_weights_are_compared_and_not_believed(kind):
     for edit in EDITS:
         edit(weight, 0.75)
         check(1), check(0)
-        name = "points" if isinstance(q, SubsetQuantizer) else "upper"
-        edit(getattr(q, name), 0.9)
+        edit(numbers(q), 0.9)
         check(1), check(0)
     weight = weight.clone()
     check(0)
@@ -409,6 +431,13 @@ def test_threads_that_load_other_bounds_see_their_own():
         (subset(3), subset(3, patch=16), "patch=16, here it is patch=None"),
         (subset(3, centre=False), fixed_scale(3), "fixed_scale=1, here it is fixed_scale=False"),
         (subset(3), uniform(3), "another kind of quantizer"),
+        (bank(4), bank(5), "QuantizerBank: .*saved with width 1=5, here it is width 1=4"),
+        (bank(4), QuantizerBank({4: uniform(4)}, Halves()), r"settings of shape \(1,\), expected 2 numbers"),
+        (
+            bank(4),
+            QuantizerBank({3: uniform(3), 4: uniform(4, integer_zero=False)}, Halves()),
+            "integer_zero",
+        ),
     ],
 )
 def test_state_of_another_quantizer_is_refused_and_changes_nothing(here, saved, message):

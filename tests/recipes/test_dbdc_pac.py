@@ -117,25 +117,24 @@ def test_schedule_and_round_trip():
 
 
 def test_continues_after_the_first_stage(tmp_path, monkeypatch):
-    from sqlib.fit.distillation import train
+    from sqlib.fit.distillation.train import Distillation
 
     expected = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
-    monkeypatch.setenv("SQLIB_RESUME", str(tmp_path))
-    rates, steps = train.learning_rate, []
+    loss, steps = Distillation.loss, []
 
     class Killed(Exception):
         pass
 
-    def kill(options, i):
-        steps.append((options.train, i))
+    def kill(self, step):
+        steps.append((self.options.train, step))
         if len(steps) == 5:
             raise Killed
-        return rates(options, i)
+        return loss(self, step)
 
-    monkeypatch.setattr(train, "learning_rate", kill)
+    monkeypatch.setattr(Distillation, "loss", kill)
     with pytest.raises(Killed):
-        sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
-    model = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()])
+        sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()], resume=tmp_path)
+    model = sqlib.quantize_model(tiny("edsr"), DBDCPaC(**QUICK, **FAST), [crops()], resume=tmp_path)
     assert steps[5:] == [(("weight_bounds",), i) for i in range(3)]  # the first stage is not repeated
     assert model.distillation == expected.distillation
     for home in ("weights", "activations"):

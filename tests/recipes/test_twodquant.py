@@ -153,14 +153,12 @@ def test_release_scaling_is_an_option_of_its_own():
     assert not torch.equal(*[bounds(m) for m in outcomes])
 
 
-def test_resume_folder_comes_from_the_environment(tmp_path, monkeypatch):
+def test_resume_folder_is_an_argument(tmp_path):
     expected = bounds(sqlib.quantize_model(tiny("edsr"), TwoDQuant(**QUICK), [crops()]))
-    monkeypatch.setenv("SQLIB_RESUME", str(tmp_path / "new"))
     for _ in range(2):
-        model = sqlib.quantize_model(tiny("edsr"), TwoDQuant(**QUICK), [crops()])
+        model = sqlib.quantize_model(tiny("edsr"), TwoDQuant(**QUICK), [crops()], resume=tmp_path / "new")
         assert torch.equal(bounds(model), expected)
         assert len(list((tmp_path / "new").iterdir())) == 1
-    assert "new" not in TwoDQuant(**QUICK).to_json()
 
 
 def test_any_network_of_ones_own():

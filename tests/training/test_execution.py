@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from sqlib.errors import InputError
-from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, execution, train
-from sqlib.training.run import Run
+from sqlib.fit.loop import Loop, checkpoint, execution
+from sqlib.training import CropPool, Execution, TrainConfig, train
+from sqlib.training.task import Training
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_bf16_trains_close_to_fp32_and_is_recorded(tmp_path: Path, pool: CropPoo
     for precision in ("fp32", "bf16"):
         execution = Execution("cpu", precision)
         assert train(tiny, pool, tmp_path / precision, execution=execution, log=lambda _line: None)
-        state = checkpoint.read(tmp_path / precision / checkpoint.FILE)
+        state = checkpoint.read(tmp_path / precision / checkpoint.FILE)["task"]
         (burst,) = state["bursts"]
         assert (burst["precision"], burst["from_step"], burst["to_step"]) == (precision, 0, tiny.steps)
         assert burst["images_per_second"] > 0 and burst["device"]
@@ -56,9 +57,9 @@ def test_compiled_runs_the_compiled_network(
         return torch.nn.Sequential(model)
 
     monkeypatch.setattr(torch, "compile", fake_compile)
-    run = Run(tiny, "", Execution("cpu", compiled=True))
+    run = Training(tiny, Execution("cpu", compiled=True), pool, pool)
     before = run.model.head.weight.detach().clone()
-    run.advance(pool)
+    Loop(run).advance()
     assert calls == ["default"] and not torch.equal(before, run.model.head.weight)
 
 

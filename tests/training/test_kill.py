@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from sqlib import models
-from sqlib.training import CropPool, TrainConfig, checkpoint, train
+from sqlib.fit.loop import checkpoint
+from sqlib.training import CropPool, TrainConfig, train
 
 # A separate process trains on the same images, one checkpoint a step.
 CHILD = """

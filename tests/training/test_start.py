@@ -15,27 +15,28 @@ from filelock import FileLock
 
 from sqlib import models
 from sqlib.errors import DataError, InputError
-from sqlib.training import CropPool, Execution, TrainConfig, checkpoint, train
-from sqlib.training.run import Run
+from sqlib.fit.loop import Loop, checkpoint
+from sqlib.training import CropPool, Execution, TrainConfig, train
+from sqlib.training.task import Training
 
 
 def quiet(_line: str) -> None:
     """Log nothing."""
 
 
-def test_tensors_that_fit_are_taken_and_the_rest_is_new(tiny: TrainConfig) -> None:
+def test_tensors_that_fit_are_taken_and_the_rest_is_new(tiny: TrainConfig, pool: CropPool) -> None:
     start = models.pretrained("edsr-small", scale=4).state_dict()
-    run = Run(tiny, "", Execution(), start)
+    run = Training(tiny, Execution(), pool, pool, start=start)
     assert torch.equal(run.model.state_dict()["blocks.3.conv1.weight"], start["blocks.3.conv1.weight"])
-    assert torch.equal(run.average.state_dict()["head.weight"], start["head.weight"])
+    assert torch.equal(run.averaged.state_dict()["head.weight"], start["head.weight"])
     torch.manual_seed(tiny.seed)
     fresh = models.create("edsr-small", scale=2).state_dict()
     # x4 has two stages in its upsampler, x2 one: the first fits by name and shape.
     assert run.provenance["start"]["new"] == sorted(set(fresh) - set(run.taken)) == []
     with pytest.raises(InputError, match="none of the 1 tensors to start from fits edsr-small-x2"):
-        Run(tiny, "", Execution(), {"head.weight": torch.zeros(1, 3, 3, 3)})
+        Training(tiny, Execution(), pool, pool, start={"head.weight": torch.zeros(1, 3, 3, 3)})
     with pytest.raises(InputError, match="none of the"):  # one bias that fits by chance is no start
-        Run(tiny, "", Execution(), {"head.bias": torch.zeros(32)})
+        Training(tiny, Execution(), pool, pool, start={"head.bias": torch.zeros(32)})
 
 
 def test_what_was_taken_stays_until_it_thaws(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
@@ -43,18 +44,18 @@ def test_what_was_taken_stays_until_it_thaws(tiny: TrainConfig, pool: CropPool, 
     start = {
         k: v for k, v in models.pretrained("edsr-small", scale=4).state_dict().items() if "upsampler" not in k
     }
-    run = Run(config, pool.fingerprint(), Execution(), start)
-    training, _ = pool.split(1)
+    run = Training(config, Execution(), *pool.split(1), start=start)
+    loop = Loop(run, clip=config.clip)
     for step in range(6):
         before = {k: v.clone() for k, v in run.model.state_dict().items()}
-        run.advance(training)
+        loop.advance()
         moved = {k for k, v in run.model.state_dict().items() if not torch.equal(v, before[k])}
         assert moved == (set(before) - set(start) if step < 4 else set(before))
     # The same through train(), interrupted while frozen.
     assert not train(config, pool, tmp_path, minutes=0, execution=Execution(), start=start, log=quiet)
     assert train(config, pool, tmp_path, log=quiet)
     ended = models.load(tmp_path / "edsr-small-x2.safetensors", scale=2).state_dict()
-    assert all(torch.equal(ended[k], v) for k, v in run.average.state_dict().items())
+    assert all(torch.equal(ended[k], v) for k, v in run.averaged.state_dict().items())
 
 
 def test_the_border_is_left_out_of_the_loss(tiny: TrainConfig, pool: CropPool) -> None:
@@ -62,13 +63,14 @@ def test_the_border_is_left_out_of_the_loss(tiny: TrainConfig, pool: CropPool) -
     gradients = {}
     for border in (0, 2):
         for spoilt in (False, True):
-            run = Run(dataclasses.replace(tiny, border=border), "", Execution("cpu", "fp32"))
+            config = dataclasses.replace(tiny, border=border)
+            run = Training(config, Execution("cpu", "fp32"), pool, pool)
             lr, hr = pool.batch(0, 2, 8)
             hr = hr.clone()
             if spoilt:
                 hr[..., :4, :] = hr[..., -4:, :] = 0
-            run._batch = lambda _pool, lr=lr, hr=hr: (lr, hr)  # type: ignore[method-assign]
-            run.advance(pool)
+            run.batch = lambda _step, lr=lr, hr=hr: (lr, hr)  # type: ignore[method-assign]
+            Loop(run).advance()
             gradients[border, spoilt] = run.model.tail.weight.grad.clone()
     assert torch.equal(gradients[2, False], gradients[2, True])
     assert not torch.equal(gradients[0, False], gradients[0, True])
@@ -78,11 +80,10 @@ def test_later_crops_have_other_sizes(tiny: TrainConfig, pool: CropPool) -> None
     config = dataclasses.replace(tiny, later=((3, 1, 12), (5, 3, 4)))
     assert [config.crops_at(step) for step in range(6)] == [(2, 8)] * 3 + [(1, 12)] * 2 + [(3, 4)]
     assert config.largest_patch == 12
-    run = Run(config, "", Execution())
+    run = Training(config, Execution(), pool, pool)
     for step in range(6):
         batch, patch = config.crops_at(step)
-        assert run._batch(pool)[0].shape == (batch, 3, patch, patch)
-        run.step += 1
+        assert run.batch(step)[0].shape == (batch, 3, patch, patch)
 
 
 @pytest.mark.parametrize(
@@ -119,22 +120,21 @@ def test_an_interrupted_training_keeps_the_step_at_hand(
     tiny: TrainConfig, pool: CropPool, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long before the first validation, and bit for bit what an undisturbed one has."""
-    advance, said = Run.advance, []
+    stepped, said = Training.stepped, []
 
-    def interrupted(self: Run, training: CropPool) -> torch.Tensor:
-        loss = advance(self, training)
+    def interrupted(self: Training) -> None:
+        stepped(self)
         if self.step == 3:
             os.kill(os.getpid(), number)
-        return loss
 
-    monkeypatch.setattr(Run, "advance", interrupted)
+    monkeypatch.setattr(Training, "stepped", interrupted)
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         train(tiny, pool, tmp_path / "cut", log=said.append)
     assert "interrupted; step 3 of 6 is in" in said[-1]
     assert checkpoint.read(tmp_path / "cut" / "checkpoint.pt")["step"] == 3
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    monkeypatch.setattr(Run, "advance", advance)
+    monkeypatch.setattr(Training, "stepped", stepped)
     assert train(tiny, pool, tmp_path / "cut", log=quiet)
     assert train(tiny, pool, tmp_path / "whole", log=quiet)
     whole, cut = (models.load(tmp_path / n / "edsr-small-x2.safetensors", scale=2) for n in ("whole", "cut"))
@@ -144,7 +144,7 @@ def test_an_interrupted_training_keeps_the_step_at_hand(
 def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_step(
     tiny: TrainConfig, pool: CropPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "advance", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(Training, "loss", lambda *_: pytest.fail("trained"))
     (tmp_path / "file").write_text("no folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "inner", Path("/proc/sqlib")):
         with pytest.raises(DataError, match=r"cannot be written .*; choose another folder"):

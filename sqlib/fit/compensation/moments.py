@@ -1,4 +1,4 @@
-"""Second moments of a layer's inputs and wanted outputs, from a sample of the positions it is applied to."""
+"""Second moments of a layer's inputs and target outputs, from a sample of the positions it is applied to."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Means and centred second moments of inputs x and wanted outputs y over positions; float64.
+    """Means and centred second moments of inputs x and target outputs y over positions; float64.
 
     Attributes
     ----------
@@ -130,7 +130,7 @@ class Moments:
     cross: Tensor
 
     @classmethod
-    def of(cls, columns: Tensor, wanted: Tensor) -> Moments:
+    def of(cls, columns: Tensor, targets: Tensor) -> Moments:
         """From sampled columns (groups, positions, columns per group) and outputs (positions, outputs).
 
         Products of centred values run in the tensors' dtype, in float32 for half precision, block by block of
@@ -138,17 +138,17 @@ class Moments:
         """
         # The square of an activation in 0..255 is more than float16 holds.
         exact = torch.promote_types(columns.dtype, torch.float32)
-        columns, wanted = columns.to(exact), wanted.to(exact)
+        columns, targets = columns.to(exact), targets.to(exact)
         groups, positions, width = columns.shape
-        y = wanted.reshape(positions, groups, -1).transpose(0, 1)
+        y = targets.reshape(positions, groups, -1).transpose(0, 1)
         inputs, outputs = _mean(columns), _mean(y)
         gram = inputs.new_zeros((groups, width, width))
         cross = inputs.new_zeros((groups, y.shape[2], width))
         for start in range(0, positions, _BLOCK):
             some = columns[:, start : start + _BLOCK] - inputs[:, None].to(columns.dtype)
-            targets = y[:, start : start + _BLOCK] - outputs[:, None].to(y.dtype)
+            centred = y[:, start : start + _BLOCK] - outputs[:, None].to(y.dtype)
             gram += some.mT @ some
-            cross += targets.mT @ some
+            cross += centred.mT @ some
         return cls(positions, inputs, outputs.flatten(), gram, cross.flatten(0, 1))
 
     def __add__(self, other: Moments) -> Moments:

@@ -12,34 +12,39 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import reduce
-from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sqlib.codebook.bounds import Bounds
-from sqlib.engine.batches import arguments
-from sqlib.engine.ops import Op, Operand
+from sqlib.engine.ops import Operand
 from sqlib.engine.site import Site
-from sqlib.engine.tracing import Tracer
-from sqlib.engine.weights import Names, sqnr_db
+from sqlib.engine.weights import sqnr_db
 from sqlib.errors import InputError
-from sqlib.fit.compensation.moments import Layer, Moments, conv2d_layer
+from sqlib.fit.compensation.layers import Done, Layers, Targets, run
+from sqlib.fit.compensation.moments import Moments
 from sqlib.fit.compensation.rows import fit_compensated, fit_nearest, retarget
 from sqlib.quantizers.rounded import RoundedWeight
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
-    from sqlib.recipes.compensated import CompensatedDFSQ
-
-_OPS = ("conv2d", "linear")
 
 
-def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: CompensatedDFSQ) -> None:
+class Options(NamedTuple):
+    """Which steps are taken, and how; see `sqlib.recipes.CompensatedDFSQ`."""
+
+    retarget: bool
+    compensate: bool
+    correct_bias: bool
+    positions: int
+    ridge: float
+    repeats: int
+
+
+def compensate_weights(model: QuantizedModel, data: Iterable[Any], options: Options) -> None:
     """Replace the weight quantizers of `model` by fitted ones, and set biases, in place.
 
     Parameters
@@ -48,8 +53,8 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
         Calibrated; in evaluation mode. Its activation quantizers stay as they are.
     data
         The calibration batches.
-    recipe
-        Options.
+    options
+        Which steps are taken, and how.
 
     Raises
     ------
@@ -60,26 +65,26 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], recipe: Compe
     -----
     A weight that is used at several call sites is fitted where it is first used, on the sum over its uses.
     What the later ones will see is taken from the full-precision pass at first, and from the round before in
-    the next of ``recipe.repeats`` rounds.
+    the next of ``options.repeats`` rounds.
     """
     batches = _joined(data)
     with torch.no_grad():
-        wanted = _Wanted(model, _shares(recipe.positions, batches))
-        _run(model, wanted, batches)
-        seen = dict(wanted.estimates)
-        rounds = recipe.repeats if seen else 1  # once, if every weight is used once
+        targets = Targets(model, _shares(options.positions, batches))
+        run(model, targets, batches)
+        seen = dict(targets.estimates)
+        rounds = options.repeats if seen else 1  # once, if every weight is used once
         for left in reversed(range(rounds)):
             if len(batches) == 1:
-                _run(model, _OnSight(model, recipe, wanted, seen), batches)
+                run(model, _OnSight(model, options, targets, seen), batches)
                 continue
-            for key in wanted.order():
-                one = _One(model, recipe, wanted, seen, key)
-                _run(model, one, batches)
+            for key in targets.order():
+                one = _One(model, options, targets, seen, key)
+                run(model, one, batches)
                 one.solve()
                 for number in range(len(batches)):  # of no more use, and large
-                    seen.pop((wanted.first.get((key, number), ""), number), None)
+                    seen.pop((targets.first.get((key, number), ""), number), None)
             if left:
-                _run(model, _Later(model, recipe, wanted, seen), batches)
+                run(model, _Later(model, options, targets, seen), batches)
     model.refresh()
 
 
@@ -108,175 +113,24 @@ def _size(batch: Any) -> int:
     return sum(_size(v) for v in values if isinstance(v, (Tensor, list, tuple))) or 1
 
 
-class _Done(BaseException):
-    """The pass has seen what it came for. No `Exception`, which a network may catch."""
-
-
-class _LayerTracer(Tracer):
-    """Also shows its handler the whole call, and what came out."""
-
-    handler: _Layers
-
-    def _product(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.handler.call = (args, kwargs)
-        out = super()._product(op, func, args, kwargs)
-        self.handler.output(out)
-        return out
-
-
-def _run(model: QuantizedModel, handler: _Layers, batches: list[Any]) -> None:
-    """One pass over the data."""
-    for number, batch in enumerate(batches):
-        args, kwargs = arguments(batch, model.network)
-        handler.number, handler.remaining = number, set(handler.names)
-        try:
-            with _LayerTracer(model.network, handler).running():
-                model.network(*args, **kwargs)
-        except _Done:
-            continue
-
-
-class _Layers:
-    """What all passes have in common: they follow the calls and stop after the last layer of interest.
-
-    `limits` are the numbers of positions sampled from a feature map, by batch.
-    """
-
-    def __init__(self, model: QuantizedModel, limits: list[int]) -> None:
-        self.model, self.limits = model, limits
-        self.names = {s.name for s in model.sites.values() if _fits(model, s)}
-        self.remaining: set[str] = set()
-        self.number = 0
-        self.call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-        self.site: Site | None = None
-        self.input: Tensor | None = None
-
-    def enter(self, name: str, make: Callable[[], Site]) -> Site:
-        self.site = self.model.sites.get(name) or make()
-        return self.site
-
-    def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
-        if operand.role == "input":
-            self.input = value
-        return value
-
-    def output(self, out: Tensor) -> None:
-        """Called with the result of every product."""
-        site, self.site = self.site, None
-        if site is None or site.name not in self.remaining:
-            return
-        self.leave(site, out)
-        self.remaining.discard(site.name)
-        if not self.remaining:
-            raise _Done
-
-    def leave(self, site: Site, out: Tensor) -> None:
-        """A layer of interest has run."""
-
-    def layer(self, site: Site) -> Layer:
-        """How the present call arranges its inputs."""
-        return Layer() if site.op == "linear" else conv2d_layer(*self.call[0], **self.call[1])
-
-    def bias(self) -> Tensor | None:
-        """The bias of the present call."""
-        args, kwargs = self.call
-        found = args[2] if len(args) > 2 else kwargs.get("bias")
-        return found if isinstance(found, Tensor) else None
-
-    def moments(self, site: Site, x: Tensor, wanted: Tensor) -> Moments:
-        """Of the inputs `x` of the present call and its wanted outputs."""
-        columns = self.layer(site).columns(x, self.limits[self.number], draw=self.number)
-        return Moments.of(columns, wanted)
-
-
-def _fits(model: QuantizedModel, site: Site) -> bool:
-    key = site.weight_key
-    known = key is not None and model.weight_quantizer(key) is not None
-    return known and site.active and site.op in _OPS and site.weight_role == "weight" and site.calls > 0
-
-
-class _Wanted(_Layers):
-    """Full-precision pass.
-
-    Attributes
-    ----------
-    outputs
-        Sampled outputs by (call site, batch).
-    uses
-        Call sites of each weight.
-    first
-        The first of them in a batch, by (weight, batch).
-    estimates
-        Moments by (call site, batch) for the later uses of a weight.
-    biases
-        The bias of every call site, and its name where it is a parameter.
-    biased
-        The weights that each bias goes with.
-    """
-
-    def __init__(self, model: QuantizedModel, limits: list[int]) -> None:
-        super().__init__(model, limits)
-        self.parameters = Names(model.network)
-        self.outputs: dict[tuple[str, int], Tensor] = {}
-        self.uses: dict[str, set[str]] = defaultdict(set)
-        self.first: dict[tuple[str, int], str] = {}
-        self.estimates: dict[tuple[str, int], Moments] = {}
-        self.biases: dict[str, tuple[str | None, Tensor | None]] = {}
-        self.biased: dict[str | None, set[str]] = defaultdict(set)
-
-    def leave(self, site: Site, out: Tensor) -> None:
-        key, at = str(site.weight_key), (site.name, self.number)
-        self.outputs[at] = self.layer(site).outputs(out, self.limits[self.number], draw=self.number).clone()
-        bias = self.bias()
-        name = None if bias is None else self.parameters.find(bias)
-        self.biases[site.name] = name, bias
-        self.biased[name].add(key)
-        self.uses[key].add(site.name)
-        if site.name != self.first.setdefault((key, self.number), site.name) and self.input is not None:
-            quantizer = self.model.activation_quantizer(site, "input")
-            x = self.input if quantizer is None else quantizer(self.input)
-            self.estimates[at] = self.moments(site, x, self.outputs[at])
-
-    def order(self) -> list[str]:
-        """Weights in the order of their first uses, in all batches; as they came, if these contradict."""
-        before: dict[str, list[str]] = {key: [] for key, _ in self.first}
-        for (one, number), (other, same) in pairwise(self.first):
-            if number == same:
-                before[other].append(one)
-        try:
-            return list(TopologicalSorter(before).static_order())
-        except CycleError:
-            return list(before)
-
-    def free(self, key: str) -> bool:
-        """Whether all uses of a weight share one bias, a parameter that goes with no other weight."""
-        names = {self.biases[site][0] for site in self.uses[key]}
-        return names != {None} and len(names) == 1 and self.biased[names.pop()] == {key}
-
-    def about_bias(self, site: str, moments: Moments) -> Moments:
-        """`moments` of a call site about its bias, which is to stay as it is."""
-        bias = self.biases[site][1]
-        return moments.about(torch.zeros(()) if bias is None else bias)
-
-
-class _Quantized(_Layers, ABC):
+class _Quantized(Layers, ABC):
     """Pass through the quantized network as far as it is fitted; subclasses say what to do on the way.
 
     Attributes
     ----------
     seen
-        Moments by (call site, batch): quantized inputs and wanted outputs.
+        Moments by (call site, batch): quantized inputs and target outputs.
     """
 
     def __init__(
         self,
         model: QuantizedModel,
-        recipe: CompensatedDFSQ,
-        wanted: _Wanted,
+        options: Options,
+        targets: Targets,
         seen: dict[tuple[str, int], Moments],
     ) -> None:
-        super().__init__(model, wanted.limits)
-        self.recipe, self.wanted, self.seen = recipe, wanted, seen
+        super().__init__(model, targets.limits)
+        self.options, self.targets, self.seen = options, targets, seen
 
     def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
         if not site.active:
@@ -288,36 +142,36 @@ class _Quantized(_Layers, ABC):
         if key is None:
             return value
         if site.name in self.remaining:
-            self.reach(site, key, value)
+            self.before(site, key, value)
         quantizer = self.model.weight_quantizer(key)
         return value if quantizer is None else quantizer(value)  # type: ignore[no-any-return]
 
     @abstractmethod
-    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+    def before(self, site: Site, key: str, weight: Tensor) -> None:
         """A layer of interest is about to run; its input is there."""
 
     def look(self, site: Site) -> bool:
         """Take the moments of the present call; False if the full-precision pass did not come here."""
         at = (site.name, self.number)
-        if self.input is None or at not in self.wanted.outputs:
+        if self.input is None or at not in self.targets.outputs:
             return False
-        self.seen[at] = self.moments(site, self.input, self.wanted.outputs[at])
+        self.seen[at] = self.moments(site, self.input, self.targets.outputs[at])
         return True
 
     def _solver(self, site: Site, weight: Tensor) -> Callable[[], None]:
         key, layer, bias = str(site.weight_key), self.layer(site), self.bias()
 
         def solve() -> None:
-            uses = self.wanted.uses[key]
+            uses = self.targets.uses[key]
             found = {at: m for at, m in self.seen.items() if at[0] in uses}
-            free = self.recipe.correct_bias and self.wanted.free(key)
+            free = self.options.correct_bias and self.targets.free(key)
             if not free:
-                found = {at: self.wanted.about_bias(at[0], m) for at, m in found.items()}
+                found = {at: self.targets.about_bias(at[0], m) for at, m in found.items()}
             total = reduce(add, found.values())
             rows = layer.rows(weight.detach()).double().cpu().numpy()
             try:
                 bits = int(self.model.weight_quantizer(key).bits)  # type: ignore[union-attr, arg-type]
-                bounds, codes = _fit_rows(rows, total, bits, self.recipe)
+                bounds, codes = _fit_rows(rows, total, bits, self.options)
             except InputError as error:
                 raise InputError(f"call site {site.name!r} ({site.op}, weight): {error}") from error
             stored = layer.weight(torch.from_numpy(codes), weight)
@@ -342,7 +196,7 @@ class _OnSight(_Quantized):
         super().__init__(*args)
         self.fitted = set()
 
-    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+    def before(self, site: Site, key: str, weight: Tensor) -> None:
         if self.look(site) and key not in self.fitted:
             self._solver(site, weight)()
             self.fitted.add(key)
@@ -356,31 +210,31 @@ class _One(_Quantized):
         super().__init__(*rest)
         self.solve: Callable[[], None] = lambda: None  # until a batch gets there
 
-    def reach(self, site: Site, key: str, weight: Tensor) -> None:
+    def before(self, site: Site, key: str, weight: Tensor) -> None:
         if key == self.key and self.look(site):
             self.solve = self._solver(site, weight)
-            raise _Done
+            raise Done
 
 
 class _Later(_Quantized):
     """Looks at the later uses of every weight, for the next round."""
 
-    def reach(self, site: Site, key: str, weight: Tensor) -> None:
-        if site.name != self.wanted.first.get((key, self.number)):
+    def before(self, site: Site, key: str, weight: Tensor) -> None:
+        if site.name != self.targets.first.get((key, self.number)):
             self.look(site)
 
 
 def _fit_rows(
-    rows: np.ndarray[Any, Any], moments: Moments, bits: int, recipe: CompensatedDFSQ
+    rows: np.ndarray[Any, Any], moments: Moments, bits: int, options: Options
 ) -> tuple[Bounds, np.ndarray[Any, Any]]:
     """Bounds and codes of a layer's weights (outputs, columns), group by group."""
     parts, groups = [], len(moments.gram)
     cross = np.split(moments.cross.cpu().numpy(), groups)
     for part, target, gram in zip(np.split(rows, groups), cross, moments.gram.cpu().numpy()):
-        if recipe.retarget:
-            part = retarget(part, gram, target, ridge=recipe.ridge)
-        # One ridge for both: then rounding what was re-targeted is rounding what was wanted (chapter 7).
-        fitted = fit_compensated(part, gram, bits, damping=recipe.ridge) if recipe.compensate else None
+        if options.retarget:
+            part = retarget(part, gram, target, ridge=options.ridge)
+        # One ridge for both: then rounding what was re-targeted is rounding towards the target (chapter 7).
+        fitted = fit_compensated(part, gram, bits, damping=options.ridge) if options.compensate else None
         parts.append(fitted or fit_nearest(part, bits))
     lower, upper, error = (
         np.concatenate([getattr(b, k) for b, _ in parts]) for k in ("lower", "upper", "error")

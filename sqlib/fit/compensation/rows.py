@@ -37,7 +37,7 @@ _SCALE_STEPS = (0.97, 1.03)
 def retarget(
     weight: NDArray[Any], gram: NDArray[Any], cross: NDArray[Any], *, ridge: float = 0.01
 ) -> NDArray[np.float64]:
-    r"""The weights that best give the wanted outputs from the inputs there are.
+    r"""The weights that best give the target outputs from the inputs there are.
 
     .. math:: \min_V \|V \hat X - Y\|^2 + \lambda \|V - W\|^2, \qquad
               V = W + (Y \hat X^T - W \hat X \hat X^T)(\hat X \hat X^T + \lambda I)^{-1}
@@ -49,7 +49,7 @@ def retarget(
     gram
         X X^T (columns, columns) of the inputs.
     cross
-        Y X^T (rows, columns) of wanted outputs and inputs.
+        Y X^T (rows, columns) of target outputs and inputs.
     ridge
         lambda in units of the mean diagonal element of `gram`; it keeps the weights of dead inputs.
 

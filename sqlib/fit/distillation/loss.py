@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sqlib.errors import InputError
-from sqlib.fit.distillation.features import channel_axis
+from sqlib.fit.features import channel_axis
 
 TINY = 1e-30
 
@@ -37,8 +37,8 @@ TINY = 1e-30
 def distillation_loss(
     kind: str,
     weight: float,
-    wanted: Tensor,
-    found: Tensor,
+    target: Tensor,
+    output: Tensor,
     teacher: list[Tensor],
     student: list[Tensor],
     axis: int | None = None,
@@ -51,7 +51,7 @@ def distillation_loss(
         "paper", "release", "attention" or "attention-detached".
     weight
         Lambda.
-    wanted, found
+    target, output
         Outputs of teacher and student, (B, ...).
     teacher, student
         Their features in the same order; may be empty.
@@ -63,14 +63,14 @@ def distillation_loss(
     InputError
         Teacher and student differ in shapes or in the number of features.
     """
-    if [t.shape for t in (wanted, *teacher)] != [s.shape for s in (found, *student)]:
+    if [t.shape for t in (target, *teacher)] != [s.shape for s in (output, *student)]:
         raise InputError(
             "distillation: quantized, the network gives outputs or features of other shapes than in full "
             "precision (its control flow depends on the data); tap other modules with features="
         )
-    loss = (wanted - found).abs().mean()
+    loss = (target - output).abs().mean()
     if kind == "release":
-        loss = loss / wanted[0].numel()
+        loss = loss / target[0].numel()
     if not teacher or weight == 0:
         return loss
     pairs = zip(teacher, student, strict=True)

@@ -1,0 +1,161 @@
+"""The bits that passes over real images used, in the mean over their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.cost._bits import Bits
+from sqlib.engine.batches import arguments
+from sqlib.engine.context import Context
+from sqlib.engine.site import Site
+from sqlib.errors import InputError
+from sqlib.patches import Grid, split
+from sqlib.quantizers import QuantizerBank
+
+if TYPE_CHECKING:
+    from sqlib.engine.model import QuantizedModel
+
+Size = tuple[int, int]
+Pieces = dict[Size, list[Tensor]]
+
+AT_ONCE = 2**17
+"""Pixels in one pass; a larger patch goes alone."""
+
+
+class Widths:
+    """Bits of the operands of call sites, for patches of each size."""
+
+    def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
+        """Mean over patches of this size of the product of the bits of these operands."""
+        raise NotImplementedError
+
+    def over(self, operand: tuple[Site, str], counts: Mapping[Size, int]) -> float:
+        """Mean bits of one operand over patches of all sizes."""
+        site, role = operand
+        total = sum(n * self.mean(site, (role,), size) for size, n in counts.items())
+        return total / sum(counts.values())
+
+
+class Static(Widths):
+    """Bits that are the same for every patch."""
+
+    def __init__(self, bits: Bits) -> None:
+        self.bits = bits
+
+    def mean(self, site: Site, roles: Iterable[str], size: Size) -> int:
+        """The product."""
+        product = 1
+        for role in roles:
+            product *= self.bits(site, role)
+        return product
+
+    def over(self, operand: tuple[Site, str], counts: Mapping[Size, int]) -> int:
+        """The bits."""
+        return self.bits(*operand)
+
+
+class Used(Widths):
+    """Bits that passes used."""
+
+    def __init__(self, contexts: Iterable[Context]) -> None:
+        self.found: dict[str, dict[Size | None, dict[str, list[Tensor]]]] = {}
+        for context in contexts:
+            for (site, role), widths in context.operands.items():
+                by_size = self.found.setdefault(site, {})
+                by_size.setdefault(context.size, {}).setdefault(role, []).append(widths.double())
+
+    def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
+        """Over samples of this size; of all sizes if none had it."""
+        by_size = self.found.get(site.name)
+        if by_size is None:
+            if site.active:
+                raise InputError(
+                    f"the passes never reached the call site {site.name!r}, so its bits are not known; give "
+                    "passes of the model over images such as are to be counted"
+                )
+            by_size = {None: {}}
+        sizes = [by_size[size]] if size in by_size else list(by_size.values())
+        product = torch.ones(1, dtype=torch.float64)
+        for role in roles:
+            parts = [widths for one in sizes for widths in one.get(role, [])]
+            product = product * (torch.cat(parts) if parts else FULL_PRECISION)
+        return float(product.mean())
+
+
+def patches(images: Any, size: Size, patch: int | None, overlap: int) -> Pieces:
+    """Patches (1, C, h, w) of all images by (width, height), each size in the order of the images.
+
+    Raises
+    ------
+    InputError
+        No images, or such as have not the size (width, height).
+    """
+    grid = Grid(size[1], size[0], patch or max(size), overlap)
+    found: Pieces = {}
+    for number, image in enumerate(_single(images)):
+        if (image.shape[-1], image.shape[-2]) != size:
+            raise InputError(
+                f"images: number {number} has {image.shape[-1]}x{image.shape[-2]} pixels (width x height), "
+                f"expected the low-resolution size {size[0]}x{size[1]}"
+            )
+        for piece in split(image, grid):
+            found.setdefault((piece.shape[-1], piece.shape[-2]), []).append(piece)
+    if not found:
+        raise InputError("images is empty, expected low-resolution images (C, H, W) or batches of them")
+    return found
+
+
+def _single(images: Any) -> Iterator[Tensor]:
+    several = isinstance(images, Iterable) and not isinstance(images, Tensor)
+    for batch in images if several else (images,):
+        if not isinstance(batch, Tensor) or batch.ndim not in (3, 4) or not batch.is_floating_point():
+            raise InputError(
+                f"images has a {type(batch).__name__} {tuple(getattr(batch, 'shape', ()))}, expected "
+                "floating-point tensors (C, H, W) or (N, C, H, W)"
+            )
+        yield from (batch if batch.ndim == 4 else batch[None]).split(1)
+
+
+def used(
+    model: QuantizedModel | None, pieces: Pieces | None, context: Context | Iterable[Context] | None
+) -> Used | None:
+    """The bits of the passes that are given, or of passes over these patches; None where bits are static.
+
+    Raises
+    ------
+    InputError
+        Banks of quantizers, and nothing to run them on; contexts without a pass, or of no quantized model.
+    """
+    if context is not None:
+        contexts = list(context) if isinstance(context, Iterable) else [context]
+        if model is None or not all(isinstance(c, Context) for c in contexts):
+            raise InputError(
+                "context= takes what quantized.passes() or quantized.context() gave, for the quantized model"
+            )
+        if not any(c.samples and c.bits for c in contexts):
+            raise InputError("the context has seen no pass: run the model in its block, then count")
+        return Used(c for c in contexts if c.samples)
+    if model is None or not model.has_banks:
+        return None
+    if pieces is None:
+        homes = *model.activations.items(), *model.weights.items()
+        key, bank = next((key, q) for key, q in homes if isinstance(q, QuantizerBank))
+        widths = "/".join(map(str, bank.widths))
+        raise InputError(
+            f"the bits depend on what the network is given (first at {key.replace('/', '.')!r}: {widths}): "
+            "give images=, low-resolution images to run it on, or context=, passes over some "
+            "(quantized.passes())"
+        )
+    if model.training:
+        raise InputError("the model is in training mode, and passes would change it; call model.eval()")
+    with torch.no_grad(), model.passes() as passes:
+        for (width, height), group in pieces.items():
+            for batch in torch.cat(group).split(max(1, AT_ONCE // (width * height))):
+                args, _ = arguments(batch, model.network)
+                model(*args)
+    return Used(passes)

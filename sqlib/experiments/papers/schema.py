@@ -1,0 +1,182 @@
+"""The words that a paper is written in: networks, methods, tables, statements, gaps, counted values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Any
+
+from sqlib.experiments.store.cells import CalibrationSpec, bits_value
+
+if TYPE_CHECKING:
+    from sqlib.patches import Tiling
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of our networks in a table; ``published`` is the printed network it stands for, if any.
+
+    ``profiles`` restricts it to those named, and ``datasets`` the table's datasets.
+    """
+
+    name: str
+    scale: int
+    weights: str
+    published: str | None = None
+    profiles: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a table: its label and the recipe behind it (None: full precision).
+
+    Only a method that is what the paper printed carries the printed label; a variant (a shorter schedule, a
+    step of our own) has a label of its own and never earns the printed value's verdict. ``side`` quantizes
+    one side alone, ``"weights"`` or ``"activations"``. ``profiles`` and ``networks`` restrict it to those
+    named. ``bits`` are the settings of the rows: a number, ``"8/4"`` (weights/activations), or a text that
+    the recipe understands.
+    """
+
+    label: str
+    recipe: str | None
+    bits: tuple[int | str, ...] = (32,)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    side: str | None = None
+    profiles: tuple[str, ...] | None = None
+    networks: tuple[str, ...] | None = None
+
+    def recipe_bits(self, bits: int | str) -> Any:
+        """Bits of the recipe in the row of ``bits``: both sides alike, or one in full precision."""
+        if self.side is None:
+            return bits_value(str(bits))
+        return (bits, 32) if self.side == "weights" else (32, bits)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper as a product of networks, methods with their bits, and datasets.
+
+    Scored is by the preset ``protocol``, on whole images or on the patches of ``tiling``.
+    """
+
+    name: str
+    paper: str
+    title: str
+    networks: tuple[Network, ...]
+    methods: tuple[Method, ...]
+    calibration: CalibrationSpec
+    datasets: tuple[str, ...]
+    protocol: str = "default"
+    tiling: Tiling | None = None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """``low <= drop(worse) - drop(better) <= high`` in dB, for each bit-width and dataset.
+
+    Attributes
+    ----------
+    name, text
+        Short name; the claim in words.
+    source
+        Where the paper says it.
+    table
+        The planned table that holds both rows.
+    better, worse
+        Their labels.
+    bits
+        Bit-widths it is claimed for.
+    low, high
+        Bounds of the gain in dB.
+    share
+        Also, drop(better) is at most this share of drop(worse); by default any.
+    ours
+        Printed label to the label of the variant that stands for it on our networks, where the printed
+        method itself was not run (a shorter schedule); the summary names it.
+    """
+
+    name: str
+    text: str
+    source: str
+    table: str
+    better: str
+    worse: str
+    bits: tuple[int, ...]
+    low: float = 0.0
+    high: float = math.inf
+    share: float = math.inf
+    ours: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An explained difference.
+
+    Attributes
+    ----------
+    name
+        Short name.
+    values
+        Patterns (`fnmatch`) of the ids of printed values, as in ``published_frame``.
+    text
+        The paragraph: what print says, what we count or measure, and where the two part.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A recomputed value in the unit of print, and how it was counted where that is not plain."""
+
+    value: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper: everything that the book knows of it.
+
+    Attributes
+    ----------
+    name
+        As in the column ``paper`` of its printed values; its printed tables are called ``name-table1``.
+    part
+        The part of the book it belongs to, which orders the papers.
+    printed
+        CSV files of its printed values (see `sqlib.experiments.papers.published`).
+    tables
+        Its planned tables, and ours that belong to it.
+    statements, gaps
+        What it claims, and why values differ.
+    labels
+        Printed label of a method to the name of our recipe, for saying what a value that was not run needs.
+    derived
+        Values that need no weights, by the id of the printed value: recomputed whenever they are shown. Such
+        a value has no cell and no record, because nothing was measured: it follows from the network's
+        definition and the counting in :mod:`sqlib.cost`, and is the same on every machine.
+    derived_tables
+        The tables that hold such values; others need not wait for them.
+    """
+
+    name: str
+    part: float = math.inf
+    printed: tuple[Traversable, ...] = ()
+    tables: tuple[Table, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    derived: Callable[[], Mapping[str, Derived]] | None = None
+    derived_tables: frozenset[str] = frozenset()
+
+
+def printed(prefix: str) -> tuple[Traversable, ...]:
+    """The CSV files in ``published/`` whose names begin with ``prefix`` and an underscore."""
+    folder = resources.files("sqlib.experiments.papers") / "published"
+    return tuple(f for f in folder.iterdir() if f.name.startswith(f"{prefix}_") and f.name.endswith(".csv"))

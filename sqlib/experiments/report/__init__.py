@@ -1,0 +1,1 @@
+"""Reading: tables, verdicts, scoreboard and status, made from the papers and the records."""

@@ -1,0 +1,141 @@
+"""Claims of the papers as checks: by how much a row of a table beats another, in print and on ours."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, cast
+
+from sqlib.errors import InputError
+from sqlib.experiments.papers import Statement
+from sqlib.experiments.papers import statements as all_statements
+from sqlib.experiments.report.tables import table_frame
+from sqlib.experiments.store.layers import Layer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COLUMNS = ("network", "scale", "bits", "dataset", "better", "worse", "gain", "share", "held")
+
+
+def statement_frame(
+    statement: Statement, *, store: Layer | str | os.PathLike[str] | None = None
+) -> pd.DataFrame:
+    """Every instance of a statement: printed and ours, one row per network, scale, bits and dataset.
+
+    Parameters
+    ----------
+    statement
+        One of :func:`sqlib.experiments.papers.statements`.
+    store
+        The reader's own store over the packaged records; as in :func:`~sqlib.experiments.table_frame`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network`` (printed rows say so), ``scale``, ``bits``, ``dataset``, ``better`` and ``worse``
+        (drops of the two rows in dB; NaN where full precision is not printed), ``gain`` (worse minus better,
+        dB), ``share`` (better over worse; NaN where that lost nothing) and ``held``. Rows of which the gain
+        is not known are left out.
+    """
+    return _instances(statement, table_frame(statement.table, store=store))
+
+
+def statement_frames(
+    statements: tuple[Statement, ...] | None = None,
+    *,
+    store: Layer | str | os.PathLike[str] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Name of a statement to its :func:`statement_frame`, each table being read once."""
+    statements = all_statements() if statements is None else statements
+    tables = {name: table_frame(name, store=store) for name in {s.table for s in statements}}
+    return {s.name: _instances(s, tables[s.table]) for s in statements}
+
+
+def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    datasets = list(dict.fromkeys(frame.columns.get_level_values(0)))
+    for key, worse in frame.iterrows():
+        scale, bits, method, network = cast("tuple[int, int, str, str]", key)
+        ours = {} if network.endswith("(printed)") else statement.ours
+        if method != ours.get(statement.worse, statement.worse) or bits not in statement.bits:
+            continue
+        place = (scale, bits, ours.get(statement.better, statement.better), network)
+        if place not in frame.index:
+            continue
+        better = frame.loc[[place]].iloc[0]
+        for dataset in datasets:
+            more, less = float(worse[dataset, "drop"]), float(better[dataset, "drop"])
+            gain = more - less
+            if not math.isfinite(gain) and network.endswith("(printed)"):
+                # A table that prints no full precision: it cancels from the gain.
+                gain = float(better[dataset, "value"]) - float(worse[dataset, "value"])
+            if not math.isfinite(gain):
+                continue
+            rows.append(
+                {
+                    "network": network,
+                    "scale": scale,
+                    "bits": bits,
+                    "dataset": dataset,
+                    "better": less,
+                    "worse": more,
+                    "gain": gain,
+                    "share": less / more if more > 0 else math.nan,
+                    "held": statement.low <= gain <= statement.high
+                    and (math.isinf(statement.share) or less <= statement.share * more),
+                }
+            )
+    return pd.DataFrame(rows, columns=[*_COLUMNS])
+
+
+def statement_summary(
+    statements: tuple[Statement, ...] | None = None,
+    *,
+    store: Layer | str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """One row per statement: how often it held in print and on our networks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``claim``, ``source``, ``in print`` and ``on our networks``, the last two as
+        ``"7 of 8 (+0.12 to +3.40 dB)"``, for claims about a share as ``"7 of 8 (0.12 to 0.52 of it)"``;
+        without an instance ``"no rows in print"`` and ``"not run"``.
+    """
+    import pandas as pd
+
+    statements = all_statements() if statements is None else statements
+    if not statements:
+        raise InputError("statement_summary: no statements given; pass some of papers.statements()")
+    frames = statement_frames(statements, store=store)
+    rows = []
+    for statement in statements:
+        found = frames[statement.name]
+        printed = found["network"].str.endswith("(printed)") if len(found) else pd.Series(dtype=bool)
+        rows.append(
+            {
+                "claim": statement.text + _variants(statement),
+                "source": statement.source,
+                "in print": _words(statement, found[printed], "no rows in print"),
+                "on our networks": _words(statement, found[~printed], "not run"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _variants(statement: Statement) -> str:
+    used = [statement.ours[label] for label in (statement.better, statement.worse) if label in statement.ours]
+    return f" (on ours: {', '.join(used)})" if used else ""
+
+
+def _words(statement: Statement, found: pd.DataFrame, none: str) -> str:
+    if found.empty:
+        return none
+    if math.isinf(statement.share):
+        span = f"{found['gain'].min():+.2f} to {found['gain'].max():+.2f} dB"
+    else:
+        span = f"{found['share'].min():.2f} to {found['share'].max():.2f} of it"
+    return f"{int(found['held'].sum())} of {len(found)} ({span})"

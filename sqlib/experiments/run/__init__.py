@@ -1,0 +1,1 @@
+"""Running: what is planned, found, computed and recomputed."""

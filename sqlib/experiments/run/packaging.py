@@ -1,0 +1,66 @@
+"""Writing the packaged records: those that are there, and newer ones from working stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlib.errors import InputError
+from sqlib.experiments.papers import papers
+from sqlib.experiments.run.plan import plan
+from sqlib.experiments.store import layers
+from sqlib.experiments.store.cells import Cell
+from sqlib.experiments.store.packaged import PackagedStore, package
+from sqlib.experiments.store.records import Record
+from sqlib.experiments.store.working import Store
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Records written for each paper, and labels of those left out because no table shows them."""
+
+    papers: dict[str, int]
+    left_out: tuple[str, ...]
+
+
+def package_records(
+    stores: Sequence[str | os.PathLike[str]], into: str | os.PathLike[str] | None = None
+) -> Packaged:
+    """Add the records of working stores to a packaged folder (default: the one in this installation).
+
+    A record of a later store replaces an earlier one of the same experiment. A record stands with the first
+    paper one of whose tables shows it. Run again, it writes the same bytes.
+
+    Raises
+    ------
+    InputError
+        Something in a store cannot be read: nothing is written.
+    """
+    folder = layers.packaged_store().path if into is None else Path(into)
+    records: dict[str, Record] = {}
+    sources: list[layers.Layer] = [PackagedStore(folder), *map(Store, stores)]
+    for layer in sources:
+        found, unreadable = layer.survey()
+        if unreadable:
+            raise InputError(
+                f"{len(unreadable)} records cannot be read, first {unreadable[0]}; mend them first"
+            )
+        records.update({str(r["key"]): r for r in found if r["profile"] != layers.SMOKE})
+    ids = {key: Cell.from_dict(record["cell"]).id for key, record in records.items()}
+    homes: dict[str, str] = {}
+    for paper in papers().values():
+        for table in paper.tables:
+            for profile in ("laptop", "full"):
+                for cell in plan(table.name, profile):
+                    homes.setdefault(cell.id, paper.name)
+    chosen: dict[str, list[Record]] = {name: [] for name in dict.fromkeys(homes.values())}
+    left_out = []
+    for key, record in records.items():
+        if ids[key] in homes:
+            chosen[homes[ids[key]]].append(record)
+        else:
+            left_out.append(Cell.from_dict(record["cell"]).label)
+    package(folder, {name: found for name, found in chosen.items() if found})
+    return Packaged({name: len(found) for name, found in chosen.items()}, tuple(sorted(left_out)))

@@ -1,0 +1,140 @@
+"""The planner: a table and a profile in, cells out. Pure: looks at no data, no weights and no store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sqlib.errors import InputError
+from sqlib.experiments import papers
+from sqlib.experiments.papers import Method, Network, Table
+from sqlib.experiments.run import profiles
+from sqlib.experiments.store.cells import FULL_PRECISION, Cell, Place, bits_text, distinct
+from sqlib.experiments.store.records import Record
+
+
+def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
+    """The cells of ``table`` in ``profile``, ordered so that neighbours share the most work.
+
+    Order: network, then recipe and bits, then dataset. A network is loaded once and a quantized network is
+    calibrated once for all its datasets.
+
+    Raises
+    ------
+    InputError
+        Unknown table or profile, or a seed that is not a non-negative integer.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}, expected an integer of 0 or more")
+    chosen, extent = papers.table(table), profiles.profile(profile)
+    cells: list[Cell] = []
+    for network in chosen.networks:
+        place = (network.name, network.scale)
+        if not _allowed(profile, network.profiles) or not _allowed(place, extent.networks):
+            continue
+        for method in chosen.methods:
+            if not _allowed(profile, method.profiles) or not _allowed(network.name, method.networks):
+                continue
+            for bits in method.bits:
+                if _allowed(bits, extent.bits):
+                    cells += _row(chosen, network, method, bits, extent, seed)
+    return cells
+
+
+def _row(
+    table: Table, network: Network, method: Method, bits: int | str, extent: profiles.Profile, seed: int
+) -> Iterator[Cell]:
+    """The cells of one row: a network, a method and a bit setting on every dataset."""
+    from sqlib import recipes
+    from sqlib.metrics import PROTOCOLS
+
+    recipe = None
+    if method.recipe is not None:
+        recipe = recipes.create(method.recipe, bits=method.recipe_bits(bits), **method.options)
+    cell = Cell(
+        model=network.name,
+        scale=network.scale,
+        weights=network.weights,
+        bits=FULL_PRECISION if recipe is None else bits_text(recipe.to_dict()["bits"]),
+        dataset="",
+        protocol=replace(PROTOCOLS[table.protocol], tiling=table.tiling).id,
+        # Full precision draws nothing: one cell serves every seed.
+        seed=0 if recipe is None else seed,
+        recipe=None if recipe is None else distinct(recipe),
+        calibration=None if recipe is None else extent.calibration or table.calibration,
+        place=Place(table.paper, table.name, method.label, str(bits)),
+    )
+    for dataset in extent.datasets or [d for d in table.datasets if _allowed(d, network.datasets)]:
+        yield replace(cell, dataset=dataset)
+
+
+def _allowed(value: object, choice: Sequence[object] | None) -> bool:
+    return choice is None or value in choice
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``"2/8"`` -> (2, 8): the second of eight shards."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"shard is {text!r}, expected i/n with 1 <= i <= n, such as 2/8")
+    return int(match[1]), int(match[2])
+
+
+def shard(cells: Sequence[Cell], index: int, count: int) -> list[Cell]:
+    """Every ``count``-th cell from the ``index``-th (from 1) on; the shards together are all cells once."""
+    return list(cells[index - 1 :: count])
+
+
+def network_of(cell: Cell) -> tuple[object, ...]:
+    """What the (quantized) network of a cell depends on, as planned."""
+    return (
+        cell.model,
+        cell.scale,
+        cell.weights,
+        str(cell.recipe),
+        cell.bits,
+        cell.calibration,
+        cell.seed,
+    )
+
+
+def groups(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Runs of cells that share one (quantized) network, the unit handed to a worker."""
+    result: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        result.setdefault(network_of(cell), []).append(cell)
+    return list(result.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan costs: seconds of the cells for which a record says so, and how many have none."""
+
+    seconds: float
+    known: int
+    unknown: int
+
+
+def estimate(cells: Iterable[Cell], records: dict[str, Record]) -> Estimate:
+    """Estimate the single-process time of ``cells`` from measured records.
+
+    A cell is as long as its own record, else as the mean over records of the same network and dataset,
+    else unknown: nothing is guessed across networks.
+    """
+    similar: dict[tuple[str, int, str], list[float]] = {}
+    for record in records.values():
+        cell = record["cell"]
+        similar.setdefault((cell["model"], cell["scale"], cell["dataset"]), []).append(
+            float(record["seconds"])
+        )
+    seconds, known, unknown = 0.0, 0, 0
+    for cell in cells:
+        times = similar.get((cell.model, cell.scale, cell.dataset), [])
+        if cell.id in records:
+            times = [float(records[cell.id]["seconds"])]
+        if times:
+            seconds, known = seconds + sum(times) / len(times), known + 1
+        else:
+            unknown += 1
+    return Estimate(seconds, known, unknown)

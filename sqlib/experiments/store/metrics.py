@@ -1,0 +1,41 @@
+"""The metrics that a record may hold for an image: name, unit, and how they are printed and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score of one image; the score of a set is the mean over its images.
+
+    Attributes
+    ----------
+    name
+        In records.
+    unit
+        Empty where it has none.
+    printed
+        What the frames of printed values call it.
+    close
+        How far a drop from full precision may be from the printed one and still be close.
+    decimals
+        Shown in tables.
+    """
+
+    name: str
+    unit: str
+    printed: str
+    close: float
+    decimals: int
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("psnr", "dB", "psnr_y", 0.05, 3),
+        # What 0.05 dB amounts to near 32 dB and 0.89, where one dB of PSNR is worth about 0.02.
+        Metric("ssim", "", "ssim_y", 0.001, 4),
+    )
+}
+PRINTED = {metric.printed: metric for metric in METRICS.values()}

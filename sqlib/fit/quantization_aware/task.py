@@ -1,0 +1,176 @@
+"""Quantization-aware training as a task for the training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sqlib._checks import check_flag, check_integer, check_number
+from sqlib.engine.model import QuantizedModel
+from sqlib.errors import InputError
+from sqlib.fit.features import Taps
+from sqlib.fit.loop import Average, Group
+from sqlib.fit.loop.checkpoint import fingerprint
+from sqlib.fit.loop.execution import Execution
+from sqlib.fit.loop.schedule import Schedule
+from sqlib.fit.quantization_aware.trainable import Trainable
+from sqlib.fit.samples import Source
+from sqlib.fit.variables import BoundsTask
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a loss of `train_quantized` is computed from.
+
+    Attributes
+    ----------
+    output
+        Of the quantized network, (B, ...).
+    target
+        The high-resolution half of the pairs, or the teacher's output where the data have none.
+    taught
+        The teacher's output, None without a teacher.
+    features, teacher_features
+        Outputs of the tapped modules of network and teacher, in the same order.
+    model, step
+        The network that is trained, and the 0-based step.
+    """
+
+    output: Tensor
+    target: Tensor
+    taught: Tensor | None
+    features: list[Tensor]
+    teacher_features: list[Tensor]
+    model: QuantizedModel
+    step: int
+
+
+def l1(answer: Answer) -> Tensor:
+    """Mean absolute error of the output."""
+    return (answer.output.float() - answer.target.float()).abs().mean()
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `train_quantized` that decide the result."""
+
+    steps: int
+    train: Mapping[str, float]
+    loss: Callable[[Answer], Tensor]
+    batch: int
+    schedule: Callable[[float, int], Schedule]
+    betas: tuple[float, ...]
+    clip: float
+    average: float
+    augment: bool
+    relative: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 0), ("batch", 1), ("seed", 0)):
+            check_integer(name, getattr(self, name), low, 2**63 - 1)
+        check_number("clip", self.clip, 0, math.inf)
+        if check_number("average", self.average, 0, 1) == 1:
+            raise InputError("average=1 would keep the start; expected a decay below 1, e.g. 0.999")
+        for name in ("augment", "relative"):
+            check_flag(name, getattr(self, name))
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise InputError(f"betas={self.betas!r}: expected a pair of numbers of at least 0 and below 1")
+
+    def described(self) -> list[Any]:
+        """As plain data; a loss by its name, a schedule by some of its rates."""
+        plain = [dict(v) if isinstance(v, Mapping) else v for v in vars(self).values() if not callable(v)]
+        some = range(0, self.steps, max(self.steps // 8, 1))
+        loss = f"{self.loss.__module__}.{getattr(self.loss, '__qualname__', self.loss)}"
+        return [plain, loss, [self.schedule(1.0, self.steps)(step) for step in some]]
+
+
+class QuantizationAware(BoundsTask):
+    """The loss of the quantized network on drawn samples."""
+
+    name = "training of the quantized network"
+
+    def __init__(
+        self,
+        model: QuantizedModel,
+        source: Source,
+        trainable: Trainable,
+        options: Options,
+        teacher: nn.Module | None,
+        taps: Taps,
+        execution: Execution,
+    ) -> None:
+        super().__init__(model, trainable.bounds, options.seed)
+        self.source, self.trainable, self.options = source, trainable, options
+        self.teacher, self.taps, self.execution = teacher, taps, execution
+        self.steps = options.steps
+        if options.average:
+            tensors = [p for parameters, _ in trainable.groups() for p in parameters]
+            self.average = Average(tensors, [p.detach().clone() for p in tensors], options.average)
+
+    def groups(self) -> list[Group]:
+        """Bounds as vectors, everything else as it is."""
+        o, betas = self.options, (self.options.betas[0], self.options.betas[1])
+        return [Group(tensors, o.schedule(rate, o.steps), betas) for tensors, rate in self.trainable.groups()]
+
+    def loss(self, step: int) -> Tensor:
+        """Of freshly drawn samples."""
+        drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
+        with self.execution.autocast():
+            taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
+            with self.taps.recording(self.model.network) as seen:
+                output = self.model(*drawn.args, **drawn.kwargs)
+                student_features = seen.copy()
+        target = taught if drawn.target is None else drawn.target
+        if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.shape != target.shape:
+            shapes = " and ".join(
+                str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in (output, target)
+            )
+            raise InputError(
+                f"train_quantized: output and target are {shapes}, expected tensors of one shape; give pairs "
+                "at the network's scale, or a teacher of the same scale"
+            )
+        answer = Answer(output, target, taught, student_features, teacher_features, self.model, step)
+        return self.options.loss(answer)
+
+    @torch.no_grad()
+    def _taught(self, args: Any, kwargs: Any) -> tuple[Tensor | None, list[Tensor]]:
+        """What the teacher makes of a batch."""
+        if self.teacher is None:
+            return None, []
+        inner = self.teacher.network if isinstance(self.teacher, QuantizedModel) else self.teacher
+        with self.taps.recording(inner) as seen:
+            return self.teacher(*args, **kwargs), seen.copy()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the average in the place of the last step."""
+        if self.average is not None:
+            for tensor, value in zip(self.average.source, self.average.values, strict=True):
+                tensor.copy_(value)
+            self.stepped()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
+
+    def state(self) -> dict[str, Any]:
+        """Every tensor of the model besides."""
+        return {**super().state(), "model": self._tensors()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to a saved state."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state["model"][name])
+        super().restore(state)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of options, network, teacher and data."""
+        teacher = None if self.teacher is None else self.teacher.state_dict()
+        settings = self.options.described(), self.execution.precision, self.taps.names
+        return fingerprint(settings, self.model.state_dict(), teacher, self.source.content())

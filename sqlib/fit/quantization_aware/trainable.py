@@ -1,0 +1,121 @@
+"""What quantization-aware training moves: parameters of the network and of its quantizers, by group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from sqlib._checks import check_number
+from sqlib.errors import InputError
+from sqlib.fit.variables import Variables, bias_and_norm_parameters, uniform_pairs
+
+if TYPE_CHECKING:
+    from sqlib.engine.model import QuantizedModel
+
+_HOMES = {
+    "bounds": ("weights", "activations"),
+    "weight_bounds": ("weights",),
+    "activation_bounds": ("activations",),
+}
+GROUPS = ("weights", "biases", "norms", *_HOMES)
+
+
+class Trainable:
+    """The tensors to train, each once, with their learning rates.
+
+    Parameters
+    ----------
+    model
+        A quantized network.
+    train
+        Group to learning rate, as in `sqlib.fit.train_quantized`.
+    relative
+        Whether bounds of uniform quantizers move in units of their starting width.
+
+    Attributes
+    ----------
+    bounds
+        Bounds of uniform quantizers, a vector for each group that has any.
+    names
+        Of everything that is trained, as in ``model.named_parameters()``.
+
+    Raises
+    ------
+    InputError
+        An unknown group, a rate that is no positive number, or nothing to train.
+    """
+
+    def __init__(self, model: QuantizedModel, train: Mapping[str, float], *, relative: bool) -> None:
+        unknown = sorted(set(train) - set(GROUPS)) if isinstance(train, Mapping) else ["?"]
+        if unknown or not train:
+            raise InputError(
+                f"train={train!r}: expected a dictionary from one or more of {', '.join(GROUPS)} to a rate"
+            )
+        if "bounds" in train and len(set(train) & set(_HOMES)) > 1:
+            raise InputError(f"train={train!r}: 'bounds' are both 'weight_bounds' and 'activation_bounds'")
+        self.bounds: list[Variables] = []
+        self.names: list[str] = []
+        self._groups: list[tuple[list[Tensor], float]] = []
+        self._plain: list[nn.Parameter] = []
+        for group, given in train.items():
+            rate = check_number(f"train[{group!r}]", given, 0, math.inf, above=True)
+            if group.endswith("bounds"):
+                self._add_bounds(model, group, rate, relative=relative)
+            else:
+                self._add(_network_parameters(model.network, group), rate)
+        if not self._groups:
+            raise InputError(f"train_quantized: the model has nothing to train in {', '.join(train)}")
+
+    def _add_bounds(self, model: QuantizedModel, group: str, rate: float, *, relative: bool) -> None:
+        pairs = uniform_pairs(model, (group,))
+        if pairs:
+            self.bounds.append(Variables(model, (group,), relative=relative, scale_gradients=False))
+            self._groups.append(([self.bounds[-1].vector], rate))
+        own = {id(t) for q in pairs for t in (q.lower, q.upper)}
+        others = {}
+        for home in _HOMES[group]:
+            for name, q in getattr(model, home).named_modules():
+                if any(q is pair for pair in pairs):
+                    self.names += [f"{home}.{name}.{side}" for side in ("lower", "upper")]
+                for leaf, p in q.named_parameters(recurse=False):
+                    if id(p) not in own:
+                        others[f"{home}.{name}.{leaf}"] = p
+        self._add(others, rate)
+
+    def _add(self, parameters: Mapping[str, nn.Parameter], rate: float) -> None:
+        new = {n: p for n, p in parameters.items() if not any(p is known for known in self._plain)}
+        if new:
+            self.names += new
+            self._plain += new.values()
+            self._groups.append((list(new.values()), rate))
+
+    def groups(self) -> list[tuple[list[Tensor], float]]:
+        """What the optimizer moves, with its learning rate."""
+        return self._groups
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Within the block, the parameters (bounds aside) collect gradients."""
+        for p in self._plain:
+            p.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for p in self._plain:
+                p.requires_grad_(False)
+                p.grad = None
+
+
+def _network_parameters(network: nn.Module, group: str) -> dict[str, nn.Parameter]:
+    """Parameters of the network in one group, each once; "weights" are those in no other group."""
+    if group != "weights":
+        names, found = bias_and_norm_parameters(network, {group})
+    else:
+        others = {id(p) for p in bias_and_norm_parameters(network, {"biases", "norms"})[1]}
+        kept = {n: p for n, p in network.named_parameters() if id(p) not in others}
+        names, found = list(kept), list(kept.values())
+    return {f"network.{name}": p for name, p in zip(names, found, strict=True)}

@@ -1,0 +1,133 @@
+"""Who decides how many bits a sample gets: the protocol, and the two selectors that look at no values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from sqlib._checks import check_bits
+from sqlib.errors import InputError
+from sqlib.quantizers._saved import saved_as
+from sqlib.quantizers._state import QuantizerState
+
+
+class Selector(Protocol):
+    """Chooses a bit-width for every sample at one operand; a `torch.nn.Module`, with or without parameters.
+
+    It is part of its `QuantizerBank`, and with that of the network: moved, copied, trained and saved with it
+    (`sqlib.quantizers.saved_as`). What selectors of several sites share in a pass, such as the edges of the
+    input, belongs into ``context.data``.
+    """
+
+    def __call__(self, x: Tensor, site: Any, context: Any) -> Tensor | int:
+        """Choose.
+
+        Parameters
+        ----------
+        x
+            The operand. Its first axis holds the samples in order, one entry or a block of equal size each
+            (the windows of a Swin transformer).
+        site
+            The call site (`sqlib.engine.Site`); None where a bank is called alone, outside of a network.
+        context
+            The pass (`sqlib.engine.Context`): input, roles, free data, the bits chosen so far; or None.
+
+        Returns
+        -------
+        int or Tensor
+            Bit-widths among those of the bank, as integers: one for all samples, or (samples,).
+
+            Or shares, floating, (samples, widths) with the widths in ascending order: a sample gets the width
+            of its largest share (of equal ones the smaller width). While gradients are computed, the backward
+            pass sees the mixture of all quantizers with these shares, so that they can be learned.
+        """
+
+
+@saved_as("static-bits")
+class StaticBits(QuantizerState):
+    """The same width for every sample.
+
+    Parameters
+    ----------
+    bits
+        1 to 16, or 32.
+    """
+
+    checked: ClassVar[tuple[str, ...]] = ("bits",)
+    labels: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = check_bits(bits, full_precision=True)
+
+    @classmethod
+    def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StaticBits:
+        """From `options`."""
+        return cls(options["bits"])
+
+    def forward(self, x: Tensor, site: Any, context: Any) -> int:
+        """The width."""
+        return self.bits
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}"
+
+
+@saved_as("by-role")
+class ByRole(QuantizerState):
+    """The width that goes with the role of a sample.
+
+    Parameters
+    ----------
+    bits
+        Role to width, as in ``{"reference": 8, "query": 4}``.
+    default
+        Width of samples without a role, or with another one; None refuses them.
+    """
+
+    labels: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, bits: Mapping[str, int], *, default: int | None = None) -> None:
+        super().__init__()
+        if not isinstance(bits, Mapping) or not bits or not all(isinstance(role, str) for role in bits):
+            raise InputError(
+                f"bits={bits!r}: expected widths by role, such as {{'reference': 8, 'query': 4}}"
+            )
+        self.bits = {role: check_bits(b, full_precision=True) for role, b in sorted(bits.items())}
+        self.default = None if default is None else check_bits(default, full_precision=True)
+
+    @property
+    def checked(self) -> tuple[str, ...]:  # type: ignore[override]
+        """One entry for each role."""
+        return ("default", *(f"bits of {role!r}" for role in self.bits))
+
+    def setting(self, name: str) -> int | None:
+        """The width of a role."""
+        return {f"bits of {role!r}": b for role, b in self.bits.items()}.get(name, self.default)
+
+    def options(self) -> dict[str, Any]:
+        """As given."""
+        return {"bits": self.bits, "default": self.default}
+
+    @classmethod
+    def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ByRole:
+        """From `options`."""
+        return cls(options["bits"], default=options["default"])
+
+    def forward(self, x: Tensor, site: Any, context: Any) -> Tensor | int:
+        """One width for each sample."""
+        roles = (None,) if context is None else context.roles
+        found = [self.default if role is None else self.bits.get(role, self.default) for role in roles]
+        if None in found:
+            role = roles[found.index(None)]
+            raise InputError(
+                f"{'samples without a role' if role is None else f'the role {role!r}'}: bits are known for "
+                f"{', '.join(map(repr, self.bits))}; run in quantized.context(roles=...), or give a default"
+            )
+        return x.new_tensor(found, dtype=torch.int64)
+
+    def extra_repr(self) -> str:
+        return f"{self.bits}, default={self.default}"

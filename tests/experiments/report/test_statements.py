@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from sqlib.errors import InputError
+from sqlib.experiments.papers import statements, tables
+from sqlib.experiments.report.statements import (
+    statement_frame,
+    statement_frames,
+    statement_summary,
+)
+
+STATEMENTS = statements()
+
+
+def test_the_printed_tables_bear_out_what_the_paper_says_of_min_max():
+    found = statement_frame(STATEMENTS[0])
+    printed = found[found["network"] == "EDSR (printed)"]
+    # 2 scales, 2 bit-widths, 4 datasets
+    assert len(printed) == 16 and printed["held"].all() and (printed["gain"] > 0).all()
+
+
+def test_many_frames_are_those_of_one_each():
+    some = STATEMENTS[:2]
+    frames = statement_frames(some)
+    assert list(frames) == [s.name for s in some]
+    for statement in some:
+        assert frames[statement.name].equals(statement_frame(statement))
+
+
+def test_names_are_unique():
+    assert len({s.name for s in STATEMENTS}) == len(STATEMENTS)
+
+
+def test_bounds_decide_what_holds():
+    base = STATEMENTS[0]
+    gains = statement_frame(base)["gain"]
+    middle = float(gains.median())
+    half = statement_frame(replace(base, low=middle))
+    assert half["held"].sum() == (gains >= middle).sum() < len(half)
+    assert not statement_frame(replace(base, low=-1.0, high=-0.5))["held"].any()
+
+
+def test_rows_that_do_not_exist_are_left_out_and_said():
+    unknown = replace(STATEMENTS[0], better="nobody")
+    assert statement_frame(unknown).empty
+    summary = statement_summary((unknown,))
+    assert summary["in print"].tolist() == ["no rows in print"]
+    assert summary["on our networks"].tolist() == ["not run"]
+    with pytest.raises(InputError, match="no statements"):
+        statement_summary(())
+
+
+def test_a_share_is_asked_of_the_better_row():
+    base = replace(STATEMENTS[0], low=-math.inf)
+    shares = statement_frame(base)["share"]
+    middle = float(shares.median())
+    held = statement_frame(replace(base, share=middle))["held"]
+    assert held.sum() == (shares <= middle).sum() < len(held)
+    words = statement_summary((replace(base, share=middle),))["in print"].item()
+    assert words.endswith("of it)") and "dB" not in words
+
+
+def test_variants_stand_for_printed_rows_on_our_networks_only():
+    found = next(s for s in STATEMENTS if s.name == "brecq-below-minmax")
+    assert statement_frame(replace(found, ours={"BRECQ": "nobody"}))["network"].eq("EDSR (printed)").all()
+    assert "BRECQ, 500 iterations" in statement_summary((found,))["claim"].item()
+
+
+def test_every_statement_names_rows_that_exist():
+    for statement in STATEMENTS:
+        table = tables()[statement.table]
+        labels = {m.label for m in table.methods}
+        for label in (statement.better, statement.worse, *statement.ours.values()):
+            assert label in labels, (statement.name, label)
+        widths = {bits for m in table.methods for bits in m.bits}
+        assert set(statement.bits) <= widths
+
+
+def test_full_precision_cancels_where_it_is_not_printed():
+    found = next(s for s in STATEMENTS if s.name == "channel-wise-helps")
+    printed = statement_frame(found).query("network == 'EDSR (printed)'").set_index("dataset")["gain"]
+    assert printed["Set5"] == pytest.approx(31.689 - 31.543) and len(printed) == 4
