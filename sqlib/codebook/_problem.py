@@ -79,7 +79,7 @@ class LatticeProblem:
         return self.numerators, self.denominator
 
     def choose(self, levels: int, zero: int) -> NDArray[np.int64]:
-        from sqlib.kernels.subset import choose_on_lattice
+        from sqlib.kernels.exact_choice import choose_on_lattice
 
         h = self.histogram
         chosen = np.empty((self.channels, levels), np.int64)
@@ -138,7 +138,7 @@ class RowsProblem:
         return LatticeProblem(histogram, self.candidates, self.numerators)
 
     def choose(self, levels: int, zero: int) -> NDArray[np.int64]:
-        from sqlib.kernels.subset import choose_from_rows
+        from sqlib.kernels.exact_choice import choose_from_rows
 
         quantum = float(_quantum(self._rows.shape[1], self.denominator))
         self._error = choose_from_rows(self._rows, self.denominator, self.numerators, zero, quantum, levels)
@@ -185,7 +185,7 @@ class SortedProblem:
         return self._sorted[1]
 
     def choose(self, levels: int, zero: int) -> NDArray[np.int64]:
-        from sqlib.kernels.subset import choose_from_costs
+        from sqlib.kernels.exact_choice import choose_from_costs
 
         chosen = np.empty((self.channels, levels), np.int64)
         for channel in range(self.channels):

@@ -30,7 +30,7 @@ def choose_exhaustively(problem: Problem, levels: int, zero: int) -> NDArray[np.
     InputError
         Above `MOST_SUBSETS` subsets (about a second per channel), before anything is tried.
     """
-    from sqlib.kernels.subsets import try_all_subsets
+    from sqlib.kernels.every_subset import try_all_subsets
 
     count = count_subsets(problem.candidates.size, levels, include_zero=zero >= 0)
     if count > MOST_SUBSETS:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlib.cost import _macs
-from sqlib.cost._memory import LiveBytes
+from sqlib.cost._live_bytes import LiveBytes
 from sqlib.cost._reads import ESCAPES, Reads
 from sqlib.engine.calibration import Discovery
 from sqlib.engine.flow import Flow, Upsampler

@@ -15,7 +15,7 @@ from sqlib.engine.site import Site
 from sqlib.engine.weights import trains
 from sqlib.errors import InputError
 from sqlib.quantizers import QuantizerBank
-from sqlib.quantizers._memory import Workspace
+from sqlib.quantizers._workspace import Workspace
 from sqlib.quantizers.bank import Choice, block_size
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
 r"""Costs of leaving out candidates that lie on no lattice, from sorted data, in twice float64 precision.
 
-The identity of `sqlib.kernels.subset` with G read from prefix sums of the sorted values by binary search. The
-prefix sums are far larger than the errors that remain after their subtraction, so they are kept as
-unevaluated sums of two float64 (Dekker, "A floating-point technique for extending the available precision",
-1971) and only the differences are rounded: about 30 digits, so that a choice is right to the precision of
-the data.
-"""
+The identity of `sqlib.kernels.exact_choice` with G read from prefix sums of the sorted values by binary
+search. The prefix sums are far larger than the errors that remain after their subtraction, so they are kept
+as unevaluated sums of two float64 (Dekker, "A floating-point technique for extending the available
+precision", 1971) and only the differences are rounded: about 30 digits, so that a choice is right to the
+precision of the data. """
 
 from __future__ import annotations
 

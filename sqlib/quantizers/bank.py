@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from sqlib._checks import check_bits
 from sqlib.errors import InputError
-from sqlib.quantizers._memory import apart, empty_like
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
+from sqlib.quantizers._workspace import apart, empty_like
 
 
 class Choice(NamedTuple):

@@ -27,9 +27,9 @@ from sqlib.codebook.nearest import nearest_table
 from sqlib.errors import InputError
 from sqlib.kernels.nearest import NearestTable
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
-from sqlib.quantizers._memory import empty_like
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
+from sqlib.quantizers._workspace import empty_like
 from sqlib.quantizers.planes import (
     from_planes,
     from_tiles,

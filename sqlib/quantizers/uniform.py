@@ -22,10 +22,10 @@ from sqlib._checks import check_bits
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
-from sqlib.quantizers._memory import empty_like
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers._straight_through import StraightThrough, kernel_takes, wide_dtype
+from sqlib.quantizers._workspace import empty_like
 
 
 @saved_as("uniform")

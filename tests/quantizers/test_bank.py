@@ -13,7 +13,7 @@ from sqlib.codebook import Bounds, fit_codebook, universal_set
 from sqlib.engine import Context
 from sqlib.errors import InputError
 from sqlib.quantizers import ByRole, QuantizerBank, StaticBits, SubsetQuantizer, UniformQuantizer
-from sqlib.quantizers._memory import Workspace
+from sqlib.quantizers._workspace import Workspace
 from sqlib.quantizers.bank import Choice
 
 X = torch.randn(6, 4, 5, 7, generator=torch.Generator().manual_seed(0))

@@ -2,11 +2,10 @@ r"""Choosing quantization points from a set of candidates: which K of them lose 
 
 .. math:: \min_{C \subseteq U,\, |C| \le K} \; \sum_n w_n \min_{q \in C} (x_n - q)^2
 
-"exact" solves this (`sqlib.kernels.subset`); "kmeans" and "release" are DFSQ's heuristics as its paper and
-its released code describe them (`sqlib.codebook.kmeans`); "exhaustive" tries every subset, as Subset
-Quantization does (`sqlib.codebook.exhaustive`). All of them report their error, and the heuristics the gap
-to the optimum.
-"""
+"exact" solves this (`sqlib.kernels.exact_choice`); "kmeans" and "release" are DFSQ's heuristics as its paper
+and its released code describe them (`sqlib.codebook.kmeans`); "exhaustive" tries every subset, as Subset
+Quantization does (`sqlib.codebook.exhaustive`). All of them report their error, and the heuristics the gap to
+the optimum."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import sqlib
 from sqlib import models
-from sqlib.quantizers._memory import Workspace, empty_like
+from sqlib.quantizers._workspace import Workspace, empty_like
 from sqlib.recipes import DFSQ, MinMax
 
 
