@@ -10,6 +10,7 @@ from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.quantizers.selectors import ByRole, Selector, StaticBits
 from sqlib.quantizers.subset import SubsetQuantizer
 from sqlib.quantizers.subset_observer import SubsetObserver
+from sqlib.quantizers.symmetric import SymmetricQuantizer
 from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "StaticBits",
     "SubsetObserver",
     "SubsetQuantizer",
+    "SymmetricQuantizer",
     "UniformQuantizer",
     "dequantize",
     "quantize",

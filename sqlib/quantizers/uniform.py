@@ -10,7 +10,7 @@ float32 and cast back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -51,8 +51,11 @@ class UniformQuantizer(QuantizerState):
     its lower bound. Double backward is not defined.
     """
 
-    checked = ("bits", "axis", "integer_zero")
-    labels = ("method", "trainable")
+    checked: ClassVar[tuple[str, ...]] = ("bits", "axis", "integer_zero")
+    labels: ClassVar[tuple[str, ...]] = ("method", "trainable")
+
+    variables: ClassVar[tuple[str, ...]] = ("lower", "upper")
+    """Names of the tensors that `learnable` turns into parameters."""
 
     lower: Tensor
     upper: Tensor
@@ -75,20 +78,25 @@ class UniformQuantizer(QuantizerState):
     @property
     def trainable(self) -> bool:
         """Whether the bounds are parameters."""
-        return isinstance(self.lower, nn.Parameter)
+        return isinstance(getattr(self, self.variables[0]), nn.Parameter)
 
-    def learnable(self) -> UniformQuantizer:
-        """Turn both bounds into parameters, in place, for training them; returns self."""
-        for name in ("lower", "upper"):
+    @property
+    def top(self) -> int:
+        """The largest code; codes begin at 0."""
+        return (1 << self.bits) - 1
+
+    def learnable(self) -> Self:
+        """Turn the bounds into parameters, in place, for training them; returns self."""
+        for name in self.variables:
             value = getattr(self, name)
             if not isinstance(value, nn.Parameter):
                 del self._buffers[name]
                 self.register_parameter(name, nn.Parameter(value.detach().clone()))
         return self
 
-    def fixed(self) -> UniformQuantizer:
+    def fixed(self) -> Self:
         """Turn trained bounds back into buffers, in place; returns self."""
-        for name in ("lower", "upper"):
+        for name in self.variables:
             value = getattr(self, name)
             if isinstance(value, nn.Parameter):
                 delattr(self, name)
@@ -150,7 +158,7 @@ class UniformQuantizer(QuantizerState):
         kind = wide_dtype(x.dtype)
         exact_kind = torch.float32 if x.device.type == "mps" else torch.float64
         lower, upper = (v.detach().to(x.device, exact_kind) for v in (self.lower, self.upper))
-        last = (1 << self.bits) - 1
+        last = self.top
         exact = (upper - lower) / last
         scale = exact.to(kind)
         flat = scale == 0
