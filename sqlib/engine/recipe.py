@@ -9,6 +9,9 @@ A recipe is a frozen dataclass that says how weights and activations become fake
 ``activation_observer(site, operand)``
     an `Observer` for one activation operand of one call site, or None to leave it in full precision; not
     called if activations have 32 bits.
+
+Either may give a `sqlib.quantizers.QuantizerBank`, for bits that differ from sample to sample.
+
 ``refine(model, calibration, resume)``
     a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
     takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
