@@ -31,6 +31,7 @@ from sqlib.quantizers import (
     QuantizerBank,
     StaticBits,
     SubsetQuantizer,
+    SymmetricQuantizer,
     UniformQuantizer,
     saved_as,
 )
@@ -898,4 +899,5 @@ def test_classes():
         "rounded-weight": RoundedWeight,
         "static-bits": StaticBits,
         "subset": SubsetQuantizer,
+        "symmetric": SymmetricQuantizer,
     }

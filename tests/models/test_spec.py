@@ -24,7 +24,7 @@ from torch import nn
 from sqlib import models, quantize_model, training
 from sqlib.cost import cost
 from sqlib.errors import InputError
-from sqlib.fit.distillation import distill
+from sqlib.fit import distill
 from sqlib.models import Spec, SRNetwork, WeightsFile, _spec, carn, edsr, elan, srresnet, swinir
 from sqlib.recipes import DOBI
 

@@ -22,6 +22,7 @@ from sqlib.experiments.run.compute import Workbench
 from sqlib.experiments.run.runner import run
 from sqlib.experiments.store.cells import CalibrationSpec, distinct
 from sqlib.experiments.store.working import Store
+from sqlib.fit.loop import checkpoint
 
 KEY = "ab" * 32
 SCRIPT = """
@@ -130,7 +131,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
     folder = tmp_path / "artifacts" / ".unfinished" / KEY
     runner = start(tmp_path, iterations)
     try:
-        wait_until(lambda: folder.is_dir() and any(p.suffix == ".pt" for p in folder.iterdir()))
+        wait_until(lambda: any(checkpoint.read(p)["step"] >= 100 for p in folder.glob("*.pt")))
         os.kill(runner.pid, signal.SIGKILL)
     finally:
         runner.wait()

@@ -62,4 +62,4 @@ def test_what_is_not_known_here_has_no_hash(changed):
 
 def test_an_enlargement_without_weights_has_one():
     bilinear = next(c for c in plan("2dquant-table3", "laptop") if c.model == "bilinear")
-    assert "sqlib.models.interpolation" in code_modules(code_roots(bilinear))
+    assert "sqlib.models._interpolation" in code_modules(code_roots(bilinear))
