@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -305,3 +307,22 @@ def test_a_module_that_compiles_itself_in_place_is_quantized():
     q = sqlib.quantize_model(net, MinMax(3), [X], skip=[])
     with torch.no_grad():
         assert q.report().quantized.all() and torch.equal(q(X), want(X))
+
+
+def test_a_first_pass_leaves_nothing_behind():
+    """Else each call costs memory for every tensor of the process, and the next one is slower."""
+    network, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)), torch.rand(1, 3, 8, 8)
+    bystander = torch.rand(5, 5)
+
+    def traces():
+        tensors = [bystander, images, *network.parameters()]
+        return [weakref.getweakrefcount(t.untyped_storage()) for t in tensors], len(
+            weakref.finalize._registry
+        )
+
+    sqlib.quantize_model(network, MinMax(8), [images])
+    before = traces()
+    for _ in range(3):
+        sqlib.quantize_model(network, MinMax(8), [images])
+    gc.collect()
+    assert traces() == before

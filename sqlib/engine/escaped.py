@@ -48,7 +48,7 @@ class Escaped(TorchDispatchMode):
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
         self.tracer = tracer
-        self._known: set[int] = set()
+        self._known: dict[int, weakref.ref[Any]] = {}
 
     def __enter__(self) -> Escaped:
         # Parameters, inputs, constants: whatever is there before the pass. A million objects are usual, so
@@ -61,6 +61,10 @@ class Escaped(TorchDispatchMode):
         for thing in compress(things, map(kinds.__contains__, types)):
             self._know(thing)
         return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._known.clear()  # or every tensor of the process would keep a trace of every first pass
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -93,6 +97,6 @@ class Escaped(TorchDispatchMode):
             return True
         if storage._cdata in self._known:
             return True
-        self._known.add(storage._cdata)
-        weakref.finalize(storage, self._known.discard, storage._cdata)
+        known, key = self._known, storage._cdata
+        known[key] = weakref.ref(storage, lambda _: known.pop(key, None))
         return False

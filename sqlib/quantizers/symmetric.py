@@ -86,11 +86,6 @@ class SymmetricQuantizer(UniformQuantizer):
         """alpha."""
         return self.alpha
 
-    def set_alpha(self, alpha: float) -> None:
-        """Give another bound; a parameter stays one."""
-        with torch.no_grad():
-            self.alpha.fill_(_positive(float(alpha)))
-
     def bounds(self) -> Bounds:
         """Not defined: `Bounds` have 2^b levels."""
         raise InputError(f"a symmetric quantizer has {self.top + 1} levels, Bounds have {self.top + 2}")
