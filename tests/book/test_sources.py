@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -126,6 +127,30 @@ def test_every_citation_is_in_the_bibliography() -> None:
         for key in group.split(",")
     }
     assert cited - {"key"} <= set(keys)  # "key" is the example in contributing.md
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md")), ROOT / "README.md"],
+    ids=lambda path: path.name,
+)
+def test_files_and_modules_that_are_named_exist(path: Path) -> None:
+    source = path.read_text(encoding="utf8")
+    files = re.findall(r"(?<![\w/.])((?:tests|sqlib|benchmarks|book)/[\w/]+\.py)", source)
+    assert [name for name in files if "NAME" not in name and not (ROOT / name).is_file()] == []
+    assert [name for name in re.findall(r"`(sqlib(?:\.\w+)+)`", source) if not known(name)] == []
+
+
+def known(name: str) -> bool:
+    """Whether a dotted name is a module, or something inside one."""
+    parts = name.split(".")
+    for k in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:k]))
+        except ImportError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[k:])
+    return False
 
 
 # --- the set-up cell ---
