@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,12 @@ AT_ONCE = 2**17
 """Pixels in one pass; a larger patch goes alone."""
 
 
-class Widths:
+class Widths(ABC):
     """Bits of the operands of call sites, for patches of each size."""
 
+    @abstractmethod
     def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
         """Mean over patches of this size of the product of the bits of these operands."""
-        raise NotImplementedError
 
     def over(self, operand: tuple[Site, str], counts: Mapping[Size, int]) -> float:
         """Mean bits of one operand over patches of all sizes."""
