@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlib._checks import FULL_PRECISION
-from sqlib.cost import _bits, _passes, _sizes
+from sqlib.cost import _bits, _counting, _passes, _sizes
 from sqlib.cost._bits import Numbers
 from sqlib.cost._passes import Widths
 from sqlib.cost._patches import patch_sizes
@@ -36,6 +36,7 @@ def cost(
     bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
+    counting: str = "printed",
     channels: int = 3,
     images: Any = None,
     context: Context | Iterable[Context] | None = None,
@@ -62,11 +63,16 @@ def cost(
         1 to 16, or 32; or these by pattern of call sites, as in ``{"blocks.0": 8, "*": (8, 4)}``, where the
         first that fits holds. Default 32.
     skip
-        Call sites that stay in full precision, as for `quantize_model`, whose default rules hold; of CARN the
-        1x1 fusions are left out, too, as in the papers that quantize it.
+        Call sites that stay in full precision, as for `quantize_model`, whose default rules hold. By default
+        what the papers leave in full precision does so, too (``unquantized`` of the network's SPEC): of CARN
+        the 1x1 fusions, of ELAN the attention maps.
     layers
         ``"body"``: BitOPs of the quantized sites only, as RefQSR counts (also at 32 bits). ``"all"``: of
         every product, as CADyQ counts.
+    counting
+        ``"printed"``: products as the papers' tables count them, of the pixels of the image and its patches,
+        without a network's own padding, and with the fixed convolutions of its release (``fixed`` of its
+        SPEC; ELAN's shift). ``"run"``: products as this network runs them, on padded patches.
     channels
         Of the input image.
     images
@@ -108,6 +114,8 @@ def cost(
 
     if layers not in ("body", "all"):
         raise InputError(f"layers={layers!r}: expected 'body' or 'all'")
+    if counting not in ("printed", "run"):
+        raise InputError(f"counting={counting!r}: expected 'printed' or 'run'")
     if not hasattr(model, "named_parameters"):
         raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
     quantized = model if isinstance(model, QuantizedModel) else None
@@ -125,17 +133,20 @@ def cost(
     sites = {site.name: site for _, found, _ in walks for site in found.sites}
     ordered = sorted(sites.values(), key=lambda site: site.order)
     if quantized is None:
-        width_of = _bits.planned(bits, ordered)
-        _bits.mark(ordered, walks[0][1].upsampler, network, skip)
+        unquantized = () if skip is not None else _counting.unquantized(network)
+        width_of = _bits.planned(bits, ordered, unquantized)
+        _bits.mark(ordered, walks[0][1].upsampler, network, skip, unquantized)
     else:
         width_of = _bits.actual(quantized)
         _bits.mark_like(ordered, quantized)
     widths = _passes.Static(width_of) if used is None else used
     macs: dict[Key, dict[tuple[int, int], Fraction]] = {}
     for cut, found, count in walks:
-        for p in found.products:
+        printed = counting == "printed"
+        counts = _counting.as_printed(found, network, cut) if printed else _counting.as_run(found)
+        for p, number in counts:
             by_cut = macs.setdefault((p.site, p.op, p.kind, p.left, p.right), {})
-            by_cut[cut] = by_cut.get(cut, Fraction(0)) + count * p.macs
+            by_cut[cut] = by_cut.get(cut, Fraction(0)) + count * number
     counted = tuple(_layer(key, by_cut, sites, widths, cuts) for key, by_cut in macs.items())
     stored = storage(network, ordered, width_of)
     packed = sum(tensor.bytes for tensor in stored)
@@ -151,7 +162,7 @@ def cost(
         quantizer_bytes=0 if quantized is None else quantizer_bytes(quantized),
         macs=sum(layer.macs for layer in products),
         bitops=sum(layer.bitops for layer in products if layer.quantized or layers == "all"),
-        fqr=_fqr(list(macs), sites, widths, cuts),
+        fqr=_fqr(_bits.quantized_activations(macs, sites, width_of, quantized), widths, cuts),
         peak_bytes=packed + max(found.live_bytes for _, found, _ in walks),
         uncounted=tuple(site.name for site in ordered if not site.supported),
         layers=counted,
@@ -169,6 +180,7 @@ def bitops(
     bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
+    counting: str = "printed",
     images: Any = None,
     context: Context | Iterable[Context] | None = None,
 ) -> float:
@@ -185,6 +197,7 @@ def bitops(
         bits=bits,
         skip=skip,
         layers=layers,
+        counting=counting,
         images=images,
         context=context,
     )
@@ -226,14 +239,6 @@ def _layer(
     return LayerCost(name, op, kind, site.active, macs, *bits, float(bitops / FULL_PRECISION**2))
 
 
-def _fqr(
-    keys: Iterable[Key], sites: Mapping[str, Site], widths: Widths, cuts: Mapping[tuple[int, int], int]
-) -> float:
-    found = [
-        widths.over((sites[name], role), cuts)
-        for name, _, kind, left, right in keys
-        if kind != "norm" and sites[name].active
-        for role in (left, right)
-        if role != sites[name].weight_role
-    ]
+def _fqr(operands: list[tuple[Site, str]], widths: Widths, cuts: Mapping[tuple[int, int], int]) -> float:
+    found = [widths.over(operand, cuts) for operand in operands]
     return sum(found) / len(found) if found else float(FULL_PRECISION)
