@@ -77,7 +77,7 @@ def actual(model: QuantizedModel) -> Bits:
 
 
 def quantizer(model: QuantizedModel, site: Site, role: str) -> nn.Module | None:
-    """What quantizes an operand of a call site, or of its like where that was never reached; None: nothing."""
+    """What quantizes an operand of a call site, or of one like it that was never reached; None: nothing."""
     known = model.sites.get(site.name) or next((s for s in model.sites.values() if s.base == site.base), None)
     if known is None or not known.active:
         return None
@@ -119,7 +119,7 @@ def mark(
     skip: Iterable[str] | str | None,
     unquantized: tuple[str, ...] = (),
 ) -> None:
-    """Set ``active`` of every site by the rules of `quantize_model` and, of those, by ``unquantized``."""
+    """Set ``active`` of every site by the rules of `quantize_model`, and by a SPEC's ``unquantized``."""
     patterns = None if skip is None else rules.check_patterns(skip)
     if patterns is not None:
         rules.require_matches(sites, patterns)
