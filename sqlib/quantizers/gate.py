@@ -1,0 +1,138 @@
+r"""DDTB's gate: two factors for every sample, from the means of its channels (Zhong et al., ECCV 2022).
+
+.. math:: (\beta_l, \beta_u) = 2\,\sigma\bigl(W_2\, Q(\operatorname{relu}(\operatorname{BN}(
+          W_1\, Q(\operatorname{mean}_{hw} x)))) + b_2\bigr)
+
+with 32 hidden channels; both weights and both inputs Q of them have 2 bits. A 1x1 convolution of one pixel
+is a linear layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlib.errors import InputError
+from sqlib.quantizers._computed import ComputedBounds
+from sqlib.quantizers._saved import saved_as
+from sqlib.quantizers.following import FollowingQuantizer
+
+HIDDEN = 32
+BITS = 2
+
+
+@saved_as("gate")
+class Gate(nn.Module):
+    """Factors (N, 2) for lower and upper bound, between 0 and 2, from samples (N, ...).
+
+    Parameters
+    ----------
+    channels
+        C.
+    axis
+        Where the channels of a sample stand, from the end: -3 in images, -1 in sequences.
+    seed
+        Of the first weights, which have torch's distribution.
+
+    Attributes
+    ----------
+    first, second
+        The linear layers.
+    norm
+        The batch normalization between them: in training over the samples of a batch if there are several,
+        else with its running statistics.
+    lower, upper
+        Bounds of the inputs of both layers, (2,), learned with the rest; see `start`.
+
+    Notes
+    -----
+    Works wherever its own tensors are and in their dtype; the factors come back there. In evaluation mode
+    samples are computed one by one, because torch's products and activation functions give other last bits
+    for other batch sizes.
+    """
+
+    def __init__(self, channels: int, axis: int = -3, *, seed: int = 0) -> None:
+        super().__init__()
+        self.channels, self.axis = channels, axis
+        self.first = nn.utils.skip_init(nn.Linear, channels, HIDDEN, bias=False)
+        self.norm = nn.BatchNorm1d(HIDDEN)
+        self.second = nn.utils.skip_init(nn.Linear, HIDDEN, 2)
+        self.weights = FollowingQuantizer(BITS, percentile=99.0)
+        self.lower, self.upper = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for p in (self.first.weight, self.second.weight, self.second.bias):
+                bound = p.shape[-1] ** -0.5 if p.ndim > 1 else HIDDEN**-0.5
+                p.uniform_(-bound, bound, generator=generator)
+
+    def options(self) -> dict[str, Any]:
+        """Channels and their axis."""
+        return {"channels": self.channels, "axis": self.axis}
+
+    @classmethod
+    def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Gate:
+        """From `options` and the tensors of the state dict."""
+        gate = cls(options["channels"], options["axis"])
+        gate.load_state_dict(dict(tensors))
+        return gate
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Means over everything but samples and channels, (N, C).
+
+        Raises
+        ------
+        InputError
+            Another number of channels.
+        """
+        if x.ndim <= -self.axis or x.shape[self.axis] != self.channels:
+            raise InputError(
+                f"gate: a tensor of shape {tuple(x.shape)}, expected samples with {self.channels} "
+                f"channels on axis {self.axis}"
+            )
+        others = [d for d in range(1, x.ndim) if d != x.ndim + self.axis]
+        return (x.mean(others) if others else x).to(self.first.weight)
+
+    @torch.no_grad()
+    def start(self, pooled: Tensor, percentile: float) -> None:
+        """Put the bounds of both layers' inputs at percentiles of what pooled samples (N, C) give."""
+        values = pooled.to(self.first.weight)
+        self._start(0, values, percentile)
+        mean, variance = (None, None) if len(values) > 1 else (self.norm.running_mean, self.norm.running_var)
+        self._start(1, self._hidden(values, mean, variance, several=len(values) > 1), percentile)
+
+    def _start(self, i: int, values: Tensor, percentile: float) -> None:
+        found = np.percentile(values.double().cpu().numpy(), (100 - percentile, percentile))
+        low, high = (float(v) for v in found)
+        self.lower[i], self.upper[i] = low, high if high > low else low + 1
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What goes into the sigmoid, (N, 2)."""
+        norm = self.norm
+        pooled = self.pool(x)
+        several = self.training and len(pooled) > 1
+        hidden = self._hidden(pooled, norm.running_mean, norm.running_var, several=several)
+        return F.linear(self._narrow(hidden, 1), self.weights(self.second.weight), self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one_by_one = (x,) if self.training else x.split(1)
+        return torch.cat([2 * torch.sigmoid(self.logits(part)) for part in one_by_one])
+
+    def _hidden(self, pooled: Tensor, mean: Any, variance: Any, *, several: bool) -> Tensor:
+        """The hidden channels (N, 32) after their activation function."""
+        norm = self.norm
+        products = F.linear(self._narrow(pooled, 0), self.weights(self.first.weight))
+        normal = F.batch_norm(products, mean, variance, norm.weight, norm.bias, several, 0.1, norm.eps)
+        return torch.relu(normal)
+
+    def _narrow(self, x: Tensor, i: int) -> Tensor:
+        """The input of a layer at 2 bits; bounds that training has crossed are one point."""
+        upper = torch.maximum(self.lower[i], self.upper[i])
+        return ComputedBounds(self.lower[i], upper, BITS)(x)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, axis={self.axis}"
