@@ -72,6 +72,8 @@ class GatedQuantizer(UniformQuantizer):
 
     carried: ClassVar[tuple[str, ...]] = ("on",)
 
+    gate: Any
+
     def __init__(self, bounds: Bounds, gate: nn.Module, spread: float = 0.0) -> None:
         super().__init__(bounds)
         if bounds.axis is not None or not bounds.integer_zero:
@@ -117,11 +119,9 @@ class GatedQuantizer(UniformQuantizer):
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes as an int32 tensor, each sample between its own bounds."""
-        return (
-            ComputedBounds(*self.sample_bounds(x), self.bits, axis=0).codes(x)
-            if self.on
-            else super().codes(x)
-        )
+        if not self.on:
+            return super().codes(x)
+        return ComputedBounds(*self.sample_bounds(x), self.bits, axis=0).codes(x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, on={self.on}"

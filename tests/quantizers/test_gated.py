@@ -1,4 +1,4 @@
-"""DDTB's quantizer: its forward pass and gradients against the formulas, samples alone and in batches, state."""
+"""DDTB's quantizer: forward pass and gradients against the formulas, batches against samples, state."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_the_formula_and_its_gradients(bits, lower, width, snapped, seed):
 
 @pytest.mark.parametrize(("lower", "upper"), [(0.0, 2.0), (-2.0, 0.0)])
 def test_gradients_of_clipped_values_are_true_ones(lower, upper):
-    """Outside of the bounds nothing is rounded where one of them is zero, a level whatever the other one is."""
+    """Clipped values are not rounded where one bound is zero, a level whatever the other one is."""
     x = torch.tensor([-5.0, 6.0, 7.0, -4.0], dtype=torch.float64).view(2, 2, 1, 1)
     factors = torch.tensor([[0.7, 1.1], [1.2, 0.9]], dtype=torch.float64)
     quantizer = on(gated(lower, upper, 3, Factors(factors))).learnable()
@@ -251,7 +251,7 @@ def test_bounds_without_extent_and_constant_images():
     assert bool(torch.isfinite(flat(images())).all())
     quantizer = on(gated())
     out = quantizer(torch.full((3, 4, 5, 5), 0.25))
-    assert len(out.unique()) == 1 and abs(float(out[0, 0, 0, 0]) - 0.25) < 0.2
+    assert len(out.unique()) == 1 and abs(out[0, 0, 0, 0].item() - 0.25) < 0.2
 
 
 def test_nan_stays_where_it_is():
@@ -286,7 +286,7 @@ def test_state_travels():
         gated(channels=5).load_state_dict(other.state_dict())
     half = copy.deepcopy(other).half()
     assert half.lower.dtype == torch.float64 and torch.equal(half(x), other(x))
-    assert not other.fixed().trainable and [n for n, _ in other.named_parameters()][0].startswith("gate.")
+    assert not other.fixed().trainable and next(n for n, _ in other.named_parameters()).startswith("gate.")
 
 
 def test_bounds_that_are_refused():
