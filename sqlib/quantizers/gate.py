@@ -81,6 +81,10 @@ class Gate(nn.Module):
         gate.load_state_dict(dict(tensors))
         return gate
 
+    def samples(self, x: Tensor) -> Tensor:
+        """With an axis of samples, which a single one may lack."""
+        return x[None] if x.ndim == -self.axis else x
+
     def pool(self, x: Tensor) -> Tensor:
         """Means over everything but samples and channels, (N, C).
 
@@ -89,6 +93,7 @@ class Gate(nn.Module):
         InputError
             Another number of channels.
         """
+        x = self.samples(x)
         if x.ndim <= -self.axis or x.shape[self.axis] != self.channels:
             raise InputError(
                 f"gate: a tensor of shape {tuple(x.shape)}, expected samples with {self.channels} "
@@ -119,8 +124,9 @@ class Gate(nn.Module):
         return F.linear(self._narrow(hidden, 1), self.weights(self.second.weight), self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        one_by_one = (x,) if self.training else x.split(1)
-        return torch.cat([2 * torch.sigmoid(self.logits(part)) for part in one_by_one])
+        samples = self.samples(x)
+        parts = (samples,) if self.training else samples.split(1)
+        return torch.cat([2 * torch.sigmoid(self.logits(part)) for part in parts])
 
     def _hidden(self, pooled: Tensor, mean: Any, variance: Any, *, several: bool) -> Tensor:
         """The hidden channels (N, 32) after their activation function."""

@@ -69,9 +69,8 @@ class GatedObserver:
             found = np.percentile(x.cpu().double().numpy(), levels)
             self.bounds = (float(found[0]), float(found[1])) if found[0] < found[1] else (low, high)
         if self.axis is not None:
-            samples = x[None] if x.ndim == -self.axis else x
-            self.gate = Gate(samples.shape[self.axis], self.axis, seed=self.seed)
-            self.gate.start(self.gate.pool(samples), self.percentile)
+            self.gate = Gate(x.shape[self.axis], self.axis, seed=self.seed)
+            self.gate.start(self.gate.pool(x), self.percentile)
 
     @property
     def spread(self) -> float:
