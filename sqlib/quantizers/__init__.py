@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers.bank import QuantizerBank
 from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
+from sqlib.quantizers.following import FollowingQuantizer
+from sqlib.quantizers.max_observer import MaxObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.quantizers.selectors import ByRole, Selector, StaticBits
@@ -17,7 +19,9 @@ __all__ = [
     "BoundsObserver",
     "ByRole",
     "DensityObserver",
+    "FollowingQuantizer",
     "HistogramObserver",
+    "MaxObserver",
     "QuantizerBank",
     "RangeObserver",
     "RoundedWeight",

@@ -14,13 +14,14 @@ from sqlib._checks import check_flag, check_integer, check_number
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.features import Taps
-from sqlib.fit.loop import Average, Group
+from sqlib.fit.loop import Average, Group, NotFinite
 from sqlib.fit.loop.checkpoint import fingerprint
 from sqlib.fit.loop.execution import Execution
 from sqlib.fit.loop.schedule import Schedule
 from sqlib.fit.quantization_aware.trainable import Trainable
 from sqlib.fit.samples import Source
-from sqlib.fit.variables import BoundsTask
+from sqlib.fit.variables import NARROWEST, BoundsTask
+from sqlib.quantizers import SymmetricQuantizer
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Options:
     average: float
     augment: bool
     relative: bool
+    guard: bool
     seed: int
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class Options:
         check_number("clip", self.clip, 0, math.inf)
         if check_number("average", self.average, 0, 1) == 1:
             raise InputError("average=1 would keep the start; expected a decay below 1, e.g. 0.999")
-        for name in ("augment", "relative"):
+        for name in ("augment", "relative", "guard"):
             check_flag(name, getattr(self, name))
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise InputError(f"betas={self.betas!r}: expected a pair of numbers of at least 0 and below 1")
@@ -109,6 +111,12 @@ class QuantizationAware(BoundsTask):
         self.source, self.trainable, self.options = source, trainable, options
         self.teacher, self.taps, self.execution = teacher, taps, execution
         self.steps = options.steps
+        moved = {id(p) for parameters, _ in trainable.groups() for p in parameters}
+        self.alphas = [
+            (name.replace("/", "."), q.alpha, NARROWEST * float(q.alpha.detach()))
+            for name, q in model.named_modules()
+            if isinstance(q, SymmetricQuantizer) and id(q.alpha) in moved
+        ]
         if options.average:
             tensors = [p for parameters, _ in trainable.groups() for p in parameters]
             self.average = Average(tensors, [p.detach().clone() for p in tensors], options.average)
@@ -137,6 +145,16 @@ class QuantizationAware(BoundsTask):
             )
         answer = Answer(output, target, taught, student_features, teacher_features, self.model, step)
         return self.options.loss(answer)
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Move the bounds of uniform quantizers; keep alphas positive, or stop where one is not."""
+        super().stepped()
+        for name, alpha, least in self.alphas:
+            if self.options.guard:
+                alpha.clamp_(min=least)
+            elif not bool(alpha > 0):
+                raise NotFinite(f"the bound alpha of {name} is {float(alpha):g}, not positive")
 
     @torch.no_grad()
     def _taught(self, args: Any, kwargs: Any) -> tuple[Tensor | None, list[Tensor]]:
