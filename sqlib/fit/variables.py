@@ -189,7 +189,7 @@ def uniform_pairs(model: QuantizedModel, groups: Iterable[str]) -> list[UniformQ
         for group, home in homes.items()
         if group in groups or "bounds" in groups
         for q in home.values()
-        if type(q) in PAIRED and bool((q.upper > q.lower).any())
+        if isinstance(q, UniformQuantizer) and type(q) in PAIRED and bool((q.upper > q.lower).any())
     ]
 
 

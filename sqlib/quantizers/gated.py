@@ -73,6 +73,7 @@ class GatedQuantizer(UniformQuantizer):
     carried: ClassVar[tuple[str, ...]] = ("on",)
 
     gate: Any
+    spread: Tensor
 
     def __init__(self, bounds: Bounds, gate: nn.Module, spread: float = 0.0) -> None:
         super().__init__(bounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -135,16 +135,20 @@ class DDTB(Trained):
         )
 
 
+@dataclass(frozen=True)
 class WarmUpLoss(TransferLoss):
-    """`TransferLoss` plus, for every gate, the mean square of what goes into its sigmoid."""
+    """`TransferLoss` plus, for every gate, the mean square of what goes into its sigmoid.
 
-    def __init__(self, transfer: float, axis: int | None, logits: Mapping[int, Tensor]) -> None:
-        super().__init__(transfer, axis)
-        object.__setattr__(self, "logits", logits)
+    Attributes
+    ----------
+    logits
+        What went in, in the pass at hand.
+    """
+
+    logits: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
 
     def __call__(self, answer: Answer) -> Tensor:
-        logits: Mapping[int, Tensor] = self.logits  # type: ignore[attr-defined]
-        return super().__call__(answer) + sum(v.square().mean() for v in logits.values())
+        return super().__call__(answer) + sum(v.square().mean() for v in self.logits.values())
 
 
 def gated(model: QuantizedModel) -> dict[str, GatedQuantizer]:
