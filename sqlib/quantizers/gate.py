@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sqlib.errors import InputError
 from sqlib.quantizers._computed import ComputedBounds
 from sqlib.quantizers._saved import saved_as
+from sqlib.quantizers._workspace import unlent
 from sqlib.quantizers.following import FollowingQuantizer
 
 HIDDEN = 32
@@ -120,8 +121,9 @@ class Gate(nn.Module):
         norm = self.norm
         pooled = self.pool(x)
         several = self.training and len(pooled) > 1
-        hidden = self._hidden(pooled, norm.running_mean, norm.running_var, several=several)
-        return F.linear(self._narrow(hidden, 1), self.weights(self.second.weight), self.second.bias)
+        with unlent():
+            hidden = self._hidden(pooled, norm.running_mean, norm.running_var, several=several)
+            return F.linear(self._narrow(hidden, 1), self.weights(self.second.weight), self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         samples = self.samples(x)
@@ -136,9 +138,10 @@ class Gate(nn.Module):
         return torch.relu(normal)
 
     def _narrow(self, x: Tensor, i: int) -> Tensor:
-        """The input of a layer at 2 bits; bounds that training has crossed are one point."""
-        upper = torch.maximum(self.lower[i], self.upper[i])
-        return ComputedBounds(self.lower[i], upper, BITS)(x)  # type: ignore[no-any-return]
+        """The input of a layer at 2 bits; bounds that training has crossed change places."""
+        lower, upper = self.lower[i], self.upper[i]
+        ordered = torch.minimum(lower, upper), torch.maximum(lower, upper)
+        return ComputedBounds(*ordered, BITS)(x)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, axis={self.axis}"

@@ -75,10 +75,17 @@ def test_it_trains(samples):
     assert all(p.grad is not None for p in g.parameters())
 
 
-def test_bounds_that_training_has_crossed_are_one_point():
-    g = gate().eval()
+def test_bounds_that_training_has_crossed_change_places():
+    g, crossed = gate().eval(), gate().eval()
     with torch.no_grad():
-        g.upper[0] = g.lower[0] - 1
+        crossed.lower.copy_(g.upper)
+        crossed.upper.copy_(g.lower)
+    assert torch.equal(crossed(X), g(X)) and not torch.equal(g(X), g(X)[:1].expand(6, 2))
+    for made in (g, crossed):
+        made(X)[:, 1].sum().backward()
+    assert torch.equal(crossed.lower.grad, g.upper.grad) and torch.equal(crossed.upper.grad, g.lower.grad)
+    with torch.no_grad():
+        g.upper.copy_(g.lower)
     assert torch.equal(g(X), g(X)[:1].expand(6, 2)) and bool(torch.isfinite(g(X)).all())
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sqlib.codebook import Bounds
 from sqlib.errors import InputError
 from sqlib.quantizers import Gate, GatedQuantizer, UniformQuantizer, _saved
+from sqlib.quantizers._workspace import Workspace
 
 
 class Factors(nn.Module):
@@ -200,7 +201,7 @@ def test_a_batch_equals_its_samples_alone(layout):
     assert torch.equal(quantizer(x.clone().requires_grad_()).detach(), alone)
     assert torch.equal(quantizer.codes(x), torch.cat([quantizer.codes(one) for one in x.split(1)]))
     assert torch.equal(quantizer(x[1]), alone[1])  # without a batch axis
-    with torch.inference_mode():
+    with torch.inference_mode(), Workspace().lend("input"):
         assert torch.equal(quantizer(x), alone)
     assert not torch.equal(alone[:1], gated().eval()(x[:1]))  # the gate does something
 

@@ -92,8 +92,10 @@ def test_training_moves_weights_bounds_and_gates(kind, tmp_path):
     trained.save(tmp_path / "ddtb.safetensors")
     loaded = sqlib.load_quantized(tmp_path / "ddtb.safetensors", network(kind))
     x = pairs()[0][0]
+    with_gradients = trained(x).detach()
     with torch.no_grad():
         out = trained(x)
+        assert torch.equal(out, with_gradients)
         assert torch.equal(loaded(x), out) and torch.equal(copy.deepcopy(trained)(x), out)
         assert bool(torch.isfinite(out).all()) and loaded.recipe == trained.recipe
         for q in gated(loaded).values():
