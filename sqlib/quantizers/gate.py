@@ -44,9 +44,9 @@ class Gate(nn.Module):
     ----------
     first, second
         The linear layers.
-    norm
-        The batch normalization between them: in training over the samples of a batch if there are several,
-        else with its running statistics.
+    gain, shift, mean, variance
+        Of the batch normalization between them, (32,): in training over the samples of a batch if there are
+        several, else with the running mean and variance.
     lower, upper
         Bounds of the inputs of both layers, (2,), learned with the rest; see `start`.
 
@@ -57,11 +57,16 @@ class Gate(nn.Module):
     for other batch sizes.
     """
 
+    mean: Tensor
+    variance: Tensor
+
     def __init__(self, channels: int, axis: int = -3, *, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.axis = channels, axis
         self.first = nn.utils.skip_init(nn.Linear, channels, HIDDEN, bias=False)
-        self.norm = nn.BatchNorm1d(HIDDEN)
+        self.gain, self.shift = nn.Parameter(torch.ones(HIDDEN)), nn.Parameter(torch.zeros(HIDDEN))
+        self.register_buffer("mean", torch.zeros(HIDDEN))
+        self.register_buffer("variance", torch.ones(HIDDEN))
         self.second = nn.utils.skip_init(nn.Linear, HIDDEN, 2)
         self.weights = FollowingQuantizer(BITS, percentile=99.0)
         self.lower, self.upper = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
@@ -108,8 +113,8 @@ class Gate(nn.Module):
         """Put the bounds of both layers' inputs at percentiles of what pooled samples (N, C) give."""
         values = pooled.to(self.first.weight)
         self._start(0, values, percentile)
-        mean, variance = (None, None) if len(values) > 1 else (self.norm.running_mean, self.norm.running_var)
-        self._start(1, self._hidden(values, mean, variance, several=len(values) > 1), percentile)
+        statistics = (None, None) if len(values) > 1 else (self.mean, self.variance)
+        self._start(1, self._hidden(values, *statistics, several=len(values) > 1), percentile)
 
     def _start(self, i: int, values: Tensor, percentile: float) -> None:
         found = np.percentile(values.double().cpu().numpy(), (100 - percentile, percentile))
@@ -118,11 +123,10 @@ class Gate(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """What goes into the sigmoid, (N, 2)."""
-        norm = self.norm
         pooled = self.pool(x)
         several = self.training and len(pooled) > 1
         with unlent():
-            hidden = self._hidden(pooled, norm.running_mean, norm.running_var, several=several)
+            hidden = self._hidden(pooled, self.mean, self.variance, several=several)
             return F.linear(self._narrow(hidden, 1), self.weights(self.second.weight), self.second.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,12 +134,12 @@ class Gate(nn.Module):
         parts = (samples,) if self.training else samples.split(1)
         return torch.cat([2 * torch.sigmoid(self.logits(part)) for part in parts])
 
-    def _hidden(self, pooled: Tensor, mean: Any, variance: Any, *, several: bool) -> Tensor:
+    def _hidden(
+        self, pooled: Tensor, mean: Tensor | None, variance: Tensor | None, *, several: bool
+    ) -> Tensor:
         """The hidden channels (N, 32) after their activation function."""
-        norm = self.norm
         products = F.linear(self._narrow(pooled, 0), self.weights(self.first.weight))
-        normal = F.batch_norm(products, mean, variance, norm.weight, norm.bias, several, 0.1, norm.eps)
-        return torch.relu(normal)
+        return torch.relu(F.batch_norm(products, mean, variance, self.gain, self.shift, several))
 
     def _narrow(self, x: Tensor, i: int) -> Tensor:
         """The input of a layer at 2 bits; bounds that training has crossed change places."""

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from sqlib.codebook import Bounds
 from sqlib.errors import InputError
@@ -295,3 +296,14 @@ def test_bounds_that_are_refused():
         GatedQuantizer(Bounds(np.zeros(4), np.ones(4), 4, np.full(4, np.nan), axis=1), opened())
     with pytest.raises(InputError, match="integer_zero=False; expected"):
         GatedQuantizer(Bounds(0, 1, 4, np.nan, integer_zero=False), opened())
+
+
+@pytest.mark.parametrize("update", [get_ema_multi_avg_fn(0.9), get_swa_multi_avg_fn()])
+def test_averages_of_everything(update):
+    """Every number of a gate is a floating one, so that averages over parameters and buffers can be taken."""
+    one, other = gated(), gated(-2.0, 3.0, seed=4)
+    averaged = AveragedModel(one, multi_avg_fn=update, use_buffers=True)
+    averaged.update_parameters(one)
+    averaged.update_parameters(other)
+    assert one.lower < averaged.module.lower < other.lower or other.lower < averaged.module.lower < one.lower
+    assert averaged.module.gate.mean.shape == (32,) and all(t.is_floating_point() for t in one.buffers())
