@@ -6,6 +6,9 @@ from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers.bank import QuantizerBank
 from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
 from sqlib.quantizers.following import FollowingQuantizer
+from sqlib.quantizers.gate import Gate
+from sqlib.quantizers.gated import GatedQuantizer
+from sqlib.quantizers.gated_observer import GatedObserver
 from sqlib.quantizers.max_observer import MaxObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
@@ -20,6 +23,9 @@ __all__ = [
     "ByRole",
     "DensityObserver",
     "FollowingQuantizer",
+    "Gate",
+    "GatedObserver",
+    "GatedQuantizer",
     "HistogramObserver",
     "MaxObserver",
     "QuantizerBank",
