@@ -5,6 +5,9 @@ from __future__ import annotations
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers.bank import QuantizerBank
 from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
+from sqlib.quantizers.content_bits import ContentBits
+from sqlib.quantizers.edge_table import EdgeTable, TableBits
+from sqlib.quantizers.edges import edge_scores, image_gradients
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.quantizers.selectors import ByRole, Selector, StaticBits
@@ -16,7 +19,9 @@ from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 __all__ = [
     "BoundsObserver",
     "ByRole",
+    "ContentBits",
     "DensityObserver",
+    "EdgeTable",
     "HistogramObserver",
     "QuantizerBank",
     "RangeObserver",
@@ -26,8 +31,11 @@ __all__ = [
     "SubsetObserver",
     "SubsetQuantizer",
     "SymmetricQuantizer",
+    "TableBits",
     "UniformQuantizer",
     "dequantize",
+    "edge_scores",
+    "image_gradients",
     "quantize",
     "saved_as",
 ]
