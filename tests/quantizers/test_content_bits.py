@@ -54,8 +54,15 @@ def test_it_starts_with_the_largest_width_whatever_it_sees():
 
 @pytest.mark.parametrize(
     ("axis", "shape"),
-    [(-3, (3, 4, 5, 6)), (-1, (3, 7, 4)), (-1, (3, 5, 6, 4)), (-1, (6, 7, 4)), (-2, (3, 4, 7)), (-4, (3, 4, 2, 3, 2))],
-)  # fmt: skip
+    [
+        (-3, (3, 4, 5, 6)),
+        (-1, (3, 7, 4)),
+        (-1, (3, 5, 6, 4)),
+        (-1, (6, 7, 4)),
+        (-2, (3, 4, 7)),
+        (-4, (3, 4, 2, 3, 2)),
+    ],
+)
 def test_shares_are_the_softmax_of_gradients_and_deviations(axis, shape):
     x, seen, q = normal(*shape), image(), selector(channel_axis=axis, gradient_scale=10)
     each = x.unflatten(0, (3, -1))
@@ -212,7 +219,7 @@ def test_alone_it_has_no_image_to_look_at():
 def test_values_that_are_not_finite_are_refused_by_the_bank():
     x = normal(3, 4, 5, 5)
     x[1, 2, 3, 3] = torch.nan
-    with pytest.raises(InputError, match="ContentBits gave shares .*expected finite"):
+    with pytest.raises(InputError, match=r"ContentBits gave shares .*expected finite"):
         bank(selector()).choose(x, None, a_pass(image()))
 
 

@@ -28,7 +28,7 @@ def test_rows_are_distinct_and_sorted_by_score_then_mean_then_widths():
 
 
 def by_the_rule(scores, bits, asked, limit):
-    """Decrease by 0.01, reflected at 0, until there is an entry whose cheapest configuration is below limit."""
+    """Decrease by 0.01, reflected at 0, until there is an entry whose cheapest one is below limit."""
     table: dict[int, list] = {}
     for s, b in zip(scores, bits, strict=True):
         table.setdefault(s, []).append((sum(b) / len(b), b))
