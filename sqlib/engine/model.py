@@ -196,7 +196,7 @@ class QuantizedModel(nn.Module):
         weight = None if site.weight_key is None else self.weight_quantizer(site.weight_key)
         operands = {role: self.activation_quantizer(site, role) for role in site.activation_keys}
         bounds = {
-            role: (float(q.lower.min()), float(q.upper.max()))
+            role: (q.lower.min().item(), q.upper.max().item())
             for role, q in operands.items()
             if isinstance(q, UniformQuantizer)
         }

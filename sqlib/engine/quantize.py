@@ -18,7 +18,7 @@ from sqlib.engine.calibration import calibrate
 from sqlib.engine.model import QuantizedModel
 from sqlib.engine.network import check_network, copied, ordinary_tensors
 from sqlib.engine.ranges import InputRange, check_contract, extent, images
-from sqlib.engine.recipe import Recipe
+from sqlib.engine.recipe import Lesson, Recipe
 from sqlib.engine.tracing import add_hooks
 from sqlib.errors import InputError
 
@@ -29,6 +29,8 @@ def quantize_model(
     calibration: Iterable[Any],
     *,
     skip: Iterable[str] | str | None = None,
+    pairs: Any = None,
+    start: QuantizedModel | None = None,
     resume: str | PathLike[str] | None = None,
 ) -> QuantizedModel:
     """Return a fake-quantized copy of a network.
@@ -49,6 +51,12 @@ def quantize_model(
         inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
         otherwise the first convolution and the upsampler, from the convolution that feeds the first
         upsampling on; without one, the last convolution (see `sqlib.engine.skip`). The report says which.
+    pairs
+        For recipes that train on them (PAMS): an iterable of tensors (low, high), (N, C, H, W) and
+        (N, C, scale H, scale W), or what draws batches itself, such as `sqlib.training.Crops`.
+    start
+        For recipes that start from the result of another one (``recipe.base()``): that result. Made here if
+        it is not given. The new network has its trained weights.
     resume
         Folder in which recipes that learn keep their unfinished state, made if absent. The same call, after
         whatever ended the one before, continues from it to the same result bit for bit (same CPU and number
@@ -65,6 +73,8 @@ def quantize_model(
     InputError
         For non-finite weights or activations, weights without values (meta device), empty or unusable
         calibration data, a pattern that matches nothing, or a network without a call that could be quantized.
+        For pairs or a start that the recipe has no use for, and a start made by another recipe or of another
+        network.
 
     Warns
     -----
@@ -85,8 +95,18 @@ def quantize_model(
         )
     check_network(model)
     patterns = None if skip is None else rules.check_patterns(skip)
+    if pairs is not None and not recipe.paired:
+        raise InputError(f"{type(recipe).__name__} does not train on pairs: leave pairs= out")
+    base = recipe.base()
+    if base is not None and start is None:
+        calibration = list(calibration)
+        start = quantize_model(
+            model, base, calibration, skip=skip, pairs=pairs if base.paired else None, resume=resume
+        )
     with ordinary_tensors(model):
         network = copied(model)
+        if start is not None:
+            _continue_from(start, network, recipe)
         network.eval()
         data = batches(calibration, network)
         check_contract(network, data)
@@ -96,4 +116,21 @@ def quantize_model(
         quantized.input_range = None if seen is None else InputRange(*seen)
         calibrate(quantized, recipe, data, patterns, elsewhere)
         recipe.refine(quantized, data, resume)
+        recipe.learn(quantized, Lesson(pairs, model, start, data, resume))
     return quantized.eval()
+
+
+def _continue_from(start: QuantizedModel, network: nn.Module, recipe: Recipe) -> None:
+    """Give `network` the weights of `start`, which has to be what the recipe starts from."""
+    base = recipe.base()
+    if base is None:
+        raise InputError(f"{type(recipe).__name__} starts from the network itself: leave start= out")
+    if not isinstance(start, QuantizedModel) or start.recipe != base:
+        found = start.recipe if isinstance(start, QuantizedModel) else type(start).__name__
+        raise InputError(f"start is made by {found}; {type(recipe).__name__} with these options needs {base}")
+    try:
+        network.load_state_dict(start.network.state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f"start is another network than the {type(network).__name__} to quantize: {error}"
+        ) from error

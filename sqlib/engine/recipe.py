@@ -16,6 +16,10 @@ Either may give a `sqlib.quantizers.QuantizerBank`, for bits that differ from sa
     a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
     takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
+``base()`` and ``learn(model, lesson)``
+    for recipes that train on pairs of low and high resolution: another recipe whose result they start from,
+    and the training itself, with the pairs and that result in its `Lesson`.
+
 The page "Write your own recipe" of the book has an example.
 """
 
@@ -55,6 +59,31 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What `Recipe.learn` has to train with.
+
+    Attributes
+    ----------
+    pairs
+        (low, high) tensors, or a `sqlib.fit.samples.Source`; None where none were given.
+    original
+        The network as it was given to `sqlib.quantize_model`, in full precision.
+    start
+        What the recipe's `base` made of it; None without one.
+    calibration
+        The batches.
+    resume
+        Folder for the unfinished state, or None.
+    """
+
+    pairs: Any
+    original: nn.Module
+    start: QuantizedModel | None
+    calibration: Sequence[Any]
+    resume: str | PathLike[str] | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Base of all recipes: bits, declared options, and the round trip through dictionaries and JSON.
 
@@ -72,7 +101,9 @@ class Recipe:
     version
         Raised when the method changes, so that results of the old one are not taken for those of the new.
     learns
-        Whether `refine` trains for minutes or longer, so that the network is worth keeping as a file.
+        Whether `refine` or `learn` take minutes or longer, so that the network is worth keeping as a file.
+    paired
+        Whether `learn` trains on pairs of low and high resolution.
     schedules, shared
         Named sets of options, for a recipe with an option ``schedule``: what is None is taken from its
         schedule, which becomes "custom" where one of its options differs from it, or one of the options
@@ -83,6 +114,7 @@ class Recipe:
     version: ClassVar[int] = 1
     spellings: ClassVar[tuple[str, ...]] = ()
     learns: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared: ClassVar[tuple[str, ...]] = ()
 
@@ -168,6 +200,13 @@ class Recipe:
         self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
     ) -> None:
         """Adjust the complete quantized network in place; the default does nothing."""
+
+    def base(self) -> Recipe | None:
+        """The recipe whose result this one starts from; the default starts from the network itself."""
+        return None
+
+    def learn(self, model: QuantizedModel, lesson: Lesson) -> None:
+        """Train the complete quantized network in place, after `refine`; the default does nothing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: name, version and every option (pairs as lists)."""

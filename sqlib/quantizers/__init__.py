@@ -8,6 +8,8 @@ from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
 from sqlib.quantizers.content_bits import ContentBits
 from sqlib.quantizers.edge_table import EdgeTable, TableBits
 from sqlib.quantizers.edges import edge_scores, image_gradients
+from sqlib.quantizers.following import FollowingQuantizer
+from sqlib.quantizers.max_observer import MaxObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
 from sqlib.quantizers.selectors import ByRole, Selector, StaticBits
@@ -22,7 +24,9 @@ __all__ = [
     "ContentBits",
     "DensityObserver",
     "EdgeTable",
+    "FollowingQuantizer",
     "HistogramObserver",
+    "MaxObserver",
     "QuantizerBank",
     "RangeObserver",
     "RoundedWeight",

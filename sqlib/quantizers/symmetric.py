@@ -10,7 +10,9 @@ With :math:`n = 2^{b-1} - 1` and :math:`u = x n / \alpha`,
     (\operatorname{rint}(u) - u) / n & \text{else} \end{cases}
 
 It is the uniform quantizer between :math:`-\alpha` and :math:`\alpha` with :math:`2n + 1` levels, one fewer
-than b bits have. A value halfway between two levels may go to the other one of them than in the formula.
+than b bits have. Values that are never negative use half of them; unsigned, all :math:`n + 1` levels with
+:math:`n = 2^b - 1` lie from zero up, with the same gradients, except that both vanish below zero. A value
+halfway between two levels may go to the other one of them than in the formula.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from sqlib.quantizers.uniform import UniformQuantizer
 
 @saved_as("symmetric")
 class SymmetricQuantizer(UniformQuantizer):
-    """Levels at multiples of alpha/n from -alpha to alpha; one bound for the whole tensor.
+    """Levels at multiples of alpha/n from -alpha, or from 0, to alpha; one bound for the whole tensor.
 
     Parameters
     ----------
@@ -41,6 +43,8 @@ class SymmetricQuantizer(UniformQuantizer):
         The bound.
     bits
         2 to 16.
+    signed
+        Whether the levels begin at -alpha.
 
     Attributes
     ----------
@@ -53,33 +57,33 @@ class SymmetricQuantizer(UniformQuantizer):
         An alpha that is not positive and finite, when it is made and wherever it is used.
     """
 
-    checked: ClassVar[tuple[str, ...]] = ("bits",)
+    checked: ClassVar[tuple[str, ...]] = ("bits", "signed")
     labels: ClassVar[tuple[str, ...]] = ("trainable",)
     variables = ("alpha",)
 
     alpha: Tensor
 
-    def __init__(self, alpha: float, bits: int) -> None:
+    def __init__(self, alpha: float, bits: int, *, signed: bool = True) -> None:
         QuantizerState.__init__(self)
-        self.bits = check_bits(bits, low=2)
+        self.bits, self.signed = check_bits(bits, low=2), bool(signed)
         self.axis, self.integer_zero, self.method = None, True, "symmetric"
         self.register_buffer("alpha", torch.tensor(_positive(float(alpha)), dtype=torch.float64))
 
     @classmethod
     def rebuild(cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SymmetricQuantizer:
         """From `options` and the tensors of the state dict."""
-        quantizer = cls(float(tensors["alpha"]), options["bits"])
+        quantizer = cls(float(tensors["alpha"]), options["bits"], signed=options["signed"])
         return quantizer.learnable() if options["trainable"] else quantizer
 
     @property
     def top(self) -> int:
-        """2n, the largest code."""
-        return (1 << self.bits) - 2
+        """The largest code: 2n, or n of unsigned levels."""
+        return (1 << self.bits) - (2 if self.signed else 1)
 
     @property
     def lower(self) -> Tensor:  # type: ignore[override]
-        """-alpha."""
-        return -self.alpha
+        """-alpha, or 0."""
+        return -self.alpha if self.signed else 0 * self.alpha
 
     @property
     def upper(self) -> Tensor:  # type: ignore[override]
@@ -87,7 +91,9 @@ class SymmetricQuantizer(UniformQuantizer):
         return self.alpha
 
     def bounds(self) -> Bounds:
-        """Not defined: `Bounds` have 2^b levels."""
+        """Not defined for signed levels: `Bounds` have 2^b of them."""
+        if not self.signed:
+            return super().bounds()
         raise InputError(f"a symmetric quantizer has {self.top + 1} levels, Bounds have {self.top + 2}")
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,11 +104,13 @@ class SymmetricQuantizer(UniformQuantizer):
 
     def _numpy_grid(self, kind: torch.dtype) -> Grid:
         wide = np.dtype(np.float64 if kind == torch.float64 else np.float32).type
-        scale = wide(2 * _positive(float(self.alpha)) / self.top)
-        return Grid(*(np.asarray(v, wide) for v in (-(self.top // 2) * scale, scale, self.top)))
+        extent = 2 if self.signed else 1
+        scale = wide(extent * _positive(float(self.alpha)) / self.top)
+        low = -(self.top // 2) * scale if self.signed else 0
+        return Grid(*(np.asarray(v, wide) for v in (low, scale, self.top)))
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}, alpha={float(self.alpha):g}"
+        return f"bits={self.bits}, alpha={float(self.alpha):g}, signed={self.signed}"
 
 
 def _positive(alpha: float) -> float:

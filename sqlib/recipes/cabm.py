@@ -16,7 +16,6 @@ from sqlib.errors import InputError
 from sqlib.recipes.cadyq import CADyQ, started
 
 if TYPE_CHECKING:
-
     from sqlib.engine.model import QuantizedModel
     from sqlib.quantizers import EdgeTable
 

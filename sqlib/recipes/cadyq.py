@@ -139,16 +139,17 @@ class CADyQ(Trained):
 
     def learn(self, model: QuantizedModel, lesson: Lesson) -> None:
         """Train weights, bounds and selectors towards the network that it starts from."""
-        from sqlib.quantizers import SymmetricQuantizer
+        from sqlib.quantizers import ContentBits, QuantizerBank, SymmetricQuantizer
 
         assert lesson.start is not None
         scale = _gradient_scale(model.network) if self.gradient_scale is None else self.gradient_scale
         for key, bank in model.activations.items():
+            assert isinstance(bank, QuantizerBank) and isinstance(bank.selector, ContentBits)
             known = started(lesson.start, key)
-            for width in bank.widths:
-                own = SymmetricQuantizer(float(known.alpha.detach()), width, signed=known.signed)
-                bank.quantizers[str(width)] = own.learnable()
+            alpha = float(known.alpha.detach())
+            own = {w: SymmetricQuantizer(alpha, w, signed=known.signed) for w in self.candidates}
             bank.selector.gradient_scale.fill_(scale)
+            model.activations[key] = QuantizerBank(own, bank.selector).learnable()
         self.distil(model, lesson, teacher=lesson.start, bit_weight=self.bit_weight)
 
     def distil(self, model: QuantizedModel, lesson: Lesson, *, teacher: nn.Module, bit_weight: float) -> None:

@@ -78,7 +78,7 @@ def distillation_loss(
         return loss + weight * torch.stack([_paper(t, s) for t, s in pairs]).sum()
     if kind == "release":
         return loss + weight * torch.stack([_release(t, s) for t, s in pairs]).sum()
-    transfers = torch.stack([_attention(t, s, channel_axis(t, axis)) for t, s in pairs]).mean()
+    transfers = torch.stack([attention_transfer(t, s, axis) for t, s in pairs]).mean()
     return loss + weight * (transfers.detach() if kind == "attention-detached" else transfers)
 
 
@@ -111,6 +111,16 @@ def _release(teacher: Tensor, student: Tensor) -> Tensor:
     return (total / len(t) ** 2 / t.shape[1] ** 2).to(teacher.dtype)
 
 
-def _attention(teacher: Tensor, student: Tensor, axis: int) -> Tensor:
-    maps = [_unit(x.square().mean(axis)) for x in (teacher, student)]
+def attention_transfer(teacher: Tensor, student: Tensor, axis: int | None = None) -> Tensor:
+    """How far apart the attention maps of two features are: mean of (phi(T) - phi(S))^2, a scalar.
+
+    Parameters
+    ----------
+    teacher, student
+        Features of one shape.
+    axis
+        Their channel axis; None: 1 of four dimensions, else the last.
+    """
+    where = channel_axis(teacher, axis)
+    maps = [_unit(x.square().mean(where)) for x in (teacher, student)]
     return (maps[0] - maps[1]).square().mean()

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sqlib._checks import check_flag, check_integer, check_number
+from sqlib.engine.context import Context
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.features import Taps
-from sqlib.fit.loop import Average, Group
+from sqlib.fit.loop import Average, Group, NotFinite
 from sqlib.fit.loop.checkpoint import fingerprint
 from sqlib.fit.loop.execution import Execution
 from sqlib.fit.loop.schedule import Schedule
 from sqlib.fit.quantization_aware.trainable import Trainable
 from sqlib.fit.samples import Source
-from sqlib.fit.variables import BoundsTask
+from sqlib.fit.variables import NARROWEST, BoundsTask
+from sqlib.quantizers import SymmetricQuantizer
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Answer:
         Outputs of the tapped modules of network and teacher, in the same order.
     model, step
         The network that is trained, and the 0-based step.
+    context
+        Of the network's pass: the bits that it used, and what selectors left in its ``data``.
     """
 
     output: Tensor
@@ -48,6 +52,7 @@ class Answer:
     teacher_features: list[Tensor]
     model: QuantizedModel
     step: int
+    context: Context = field(default_factory=Context)
 
 
 def l1(answer: Answer) -> Tensor:
@@ -69,6 +74,7 @@ class Options:
     average: float
     augment: bool
     relative: bool
+    guard: bool
     seed: int
 
     def __post_init__(self) -> None:
@@ -77,7 +83,7 @@ class Options:
         check_number("clip", self.clip, 0, math.inf)
         if check_number("average", self.average, 0, 1) == 1:
             raise InputError("average=1 would keep the start; expected a decay below 1, e.g. 0.999")
-        for name in ("augment", "relative"):
+        for name in ("augment", "relative", "guard"):
             check_flag(name, getattr(self, name))
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise InputError(f"betas={self.betas!r}: expected a pair of numbers of at least 0 and below 1")
@@ -109,6 +115,12 @@ class QuantizationAware(BoundsTask):
         self.source, self.trainable, self.options = source, trainable, options
         self.teacher, self.taps, self.execution = teacher, taps, execution
         self.steps = options.steps
+        moved = {id(p) for parameters, _ in trainable.groups() for p in parameters}
+        self.alphas = [
+            (name.replace("/", "."), q.alpha, NARROWEST * float(q.alpha.detach()))
+            for name, q in model.named_modules()
+            if isinstance(q, SymmetricQuantizer) and id(q.alpha) in moved
+        ]
         if options.average:
             tensors = [p for parameters, _ in trainable.groups() for p in parameters]
             self.average = Average(tensors, [p.detach().clone() for p in tensors], options.average)
@@ -123,7 +135,7 @@ class QuantizationAware(BoundsTask):
         drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
         with self.execution.autocast():
             taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
-            with self.taps.recording(self.model.network) as seen:
+            with self.taps.recording(self.model.network) as seen, self.model.context() as context:
                 output = self.model(*drawn.args, **drawn.kwargs)
                 student_features = seen.copy()
         target = taught if drawn.target is None else drawn.target
@@ -135,8 +147,18 @@ class QuantizationAware(BoundsTask):
                 f"train_quantized: output and target are {shapes}, expected tensors of one shape; give pairs "
                 "at the network's scale, or a teacher of the same scale"
             )
-        answer = Answer(output, target, taught, student_features, teacher_features, self.model, step)
-        return self.options.loss(answer)
+        features = student_features, teacher_features
+        return self.options.loss(Answer(output, target, taught, *features, self.model, step, context))
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Move the bounds of uniform quantizers; keep alphas positive, or stop where one is not."""
+        super().stepped()
+        for name, alpha, least in self.alphas:
+            if self.options.guard:
+                alpha.clamp_(min=least)
+            elif not bool(alpha > 0):
+                raise NotFinite(f"the bound alpha of {name} is {float(alpha):g}, not positive")
 
     @torch.no_grad()
     def _taught(self, args: Any, kwargs: Any) -> tuple[Tensor | None, list[Tensor]]:

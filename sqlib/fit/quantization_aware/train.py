@@ -55,6 +55,7 @@ def train_quantized(
     average: float = 0.0,
     augment: bool = True,
     relative: bool = True,
+    guard: bool = True,
     precision: str = "fp32",
     seed: int = 0,
     minutes: float = math.inf,
@@ -76,8 +77,9 @@ def train_quantized(
         Optimizer steps.
     train
         What is trained, by its learning rate: "weights", "biases" and "norms" of the network,
-        "weight_bounds" and "activation_bounds" or both as "bounds". Bounds are those of uniform quantizers,
-        which never cross, and all parameters that other quantizers have.
+        "weight_bounds" and "activation_bounds" or both as "bounds", and "selectors". Bounds are those of
+        uniform quantizers, which never cross, and all parameters that other quantizers have, except for
+        those that decide: selectors of banks (`sqlib.quantizers.QuantizerBank`) and gates.
     loss
         From `Answer` to a scalar; own terms (on features, on bits) are added here.
     teacher
@@ -98,6 +100,9 @@ def train_quantized(
         Give every drawn sample one of the eight flips and rotations (of four, if it is not square).
     relative
         Rates of uniform bounds are in units of the width that a pair starts with; False: of the bounds.
+    guard
+        Bounds alpha of symmetric quantizers keep at least 1 % of their start, as the widths of uniform ones
+        always do. False: one that is no longer positive ends the training.
     precision
         "fp32", "bf16" (autocast) or "auto", as in `sqlib.training.Execution`.
     seed
@@ -119,7 +124,8 @@ def train_quantized(
     ------
     InputError
         Nothing to train; data without targets and no teacher; outputs and targets of different shapes; a loss
-        or gradient that is not finite (the message names the step; the model is in the last good state).
+        or gradient that is not finite, or an alpha that is not positive (the message names the step; the
+        model is in the last good state).
     DataError
         The folder cannot be written.
 
@@ -137,7 +143,7 @@ def train_quantized(
             f"train_quantized got {type(model).__name__}, expected a model made by sqlib.quantize_model"
         )
     options = Options(
-        steps, train, loss, batch, schedule, tuple(betas), clip, average, augment, relative, seed
+        steps, train, loss, batch, schedule, tuple(betas), clip, average, augment, relative, guard, seed
     )
     check_integer("every", every, 1, 10**9)
     deadline = time.monotonic() + 60 * minutes

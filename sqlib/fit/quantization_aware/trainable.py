@@ -21,7 +21,8 @@ _HOMES = {
     "weight_bounds": ("weights",),
     "activation_bounds": ("activations",),
 }
-GROUPS = ("weights", "biases", "norms", *_HOMES)
+GROUPS = ("weights", "biases", "norms", *_HOMES, "selectors")
+_DECIDING = ("selector", "gate")
 
 
 class Trainable:
@@ -65,6 +66,8 @@ class Trainable:
             rate = check_number(f"train[{group!r}]", given, 0, math.inf, above=True)
             if group.endswith("bounds"):
                 self._add_bounds(model, group, rate, relative=relative)
+            elif group == "selectors":
+                self._add(_selector_parameters(model), rate)
             else:
                 self._add(_network_parameters(model.network, group), rate)
         if not self._groups:
@@ -76,6 +79,7 @@ class Trainable:
             self.bounds.append(Variables(model, (group,), relative=relative, scale_gradients=False))
             self._groups.append(([self.bounds[-1].vector], rate))
         own = {id(t) for q in pairs for t in (q.lower, q.upper)}
+        own |= {id(p) for p in _selector_parameters(model).values()}
         others = {}
         for home in _HOMES[group]:
             for name, q in getattr(model, home).named_modules():
@@ -119,3 +123,16 @@ def _network_parameters(network: nn.Module, group: str) -> dict[str, nn.Paramete
         kept = {n: p for n, p in network.named_parameters() if id(p) not in others}
         names, found = list(kept), list(kept.values())
     return {f"network.{name}": p for name, p in zip(names, found, strict=True)}
+
+
+def _selector_parameters(model: QuantizedModel) -> dict[str, nn.Parameter]:
+    """Parameters of what decides on bits (selectors of banks) and moves bounds with the input (gates)."""
+    found: dict[str, nn.Parameter] = {}
+    for home in _HOMES["bounds"]:
+        for name, module in getattr(model, home).named_modules():
+            for part in _DECIDING:
+                deciding = module._modules.get(part)
+                if deciding is not None:
+                    named = deciding.named_parameters()
+                    found |= {f"{home}.{name}.{part}.{leaf}": p for leaf, p in named}
+    return found
