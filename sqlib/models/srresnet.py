@@ -109,11 +109,14 @@ def official(names: Collection[str], network: SRResNet) -> Layout:
 
 SPEC = Spec(
     network=SRResNet,
-    names={"srresnet": {}},
+    names={"srresnet": {}, "srresnet-small": dict(blocks=8, features=32)},
     # Quantized are the two convolutions of every block: DFSQ (release), RefQSR's count of 32 layers.
     skip=("head", "body_end", "upsampler.*", "tail"),
     blocks="blocks.*",
     replaced=2,
     official=official,
-    training={("srresnet", 4): dict(DISTILLED, steps=20_000)},
+    training={
+        ("srresnet", 4): dict(DISTILLED, steps=20_000),
+        ("srresnet-small", 4): dict(DISTILLED, steps=6_000),
+    },
 )
