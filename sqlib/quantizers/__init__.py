@@ -5,6 +5,9 @@ from __future__ import annotations
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers.bank import QuantizerBank
 from sqlib.quantizers.bounds_observer import BoundsObserver, DensityObserver
+from sqlib.quantizers.content_bits import ContentBits
+from sqlib.quantizers.edge_table import EdgeTable, TableBits
+from sqlib.quantizers.edges import edge_scores, image_gradients
 from sqlib.quantizers.following import FollowingQuantizer
 from sqlib.quantizers.gate import Gate
 from sqlib.quantizers.gated import GatedQuantizer
@@ -21,7 +24,9 @@ from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 __all__ = [
     "BoundsObserver",
     "ByRole",
+    "ContentBits",
     "DensityObserver",
+    "EdgeTable",
     "FollowingQuantizer",
     "Gate",
     "GatedObserver",
@@ -36,8 +41,11 @@ __all__ = [
     "SubsetObserver",
     "SubsetQuantizer",
     "SymmetricQuantizer",
+    "TableBits",
     "UniformQuantizer",
     "dequantize",
+    "edge_scores",
+    "image_gradients",
     "quantize",
     "saved_as",
 ]

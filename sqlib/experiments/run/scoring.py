@@ -86,7 +86,11 @@ def fqr(passes: Iterable[Context], network: QuantizedModel) -> float:
 
     each = []
     for context in passes:
-        quantized = [bits.double() for site, bits in context.bits.items() if network.sites[site].active]
+        quantized = [
+            bits.double()
+            for (site, operand), bits in context.operands.items()
+            if network.activation_quantizer(network.sites[site], operand) is not None
+        ]
         each.append(torch.stack(quantized).mean(0))
     return float(torch.cat(each).mean())
 

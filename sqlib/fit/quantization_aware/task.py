@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sqlib._checks import check_flag, check_integer, check_number
+from sqlib.engine.context import Context
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.features import Taps
@@ -40,6 +41,8 @@ class Answer:
         Outputs of the tapped modules of network and teacher, in the same order.
     model, step
         The network that is trained, and the 0-based step.
+    context
+        Of the network's pass: the bits that it used, and what selectors left in its ``data``.
     """
 
     output: Tensor
@@ -49,6 +52,7 @@ class Answer:
     teacher_features: list[Tensor]
     model: QuantizedModel
     step: int
+    context: Context = field(default_factory=Context)
 
 
 def l1(answer: Answer) -> Tensor:
@@ -131,7 +135,7 @@ class QuantizationAware(BoundsTask):
         drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
         with self.execution.autocast():
             taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
-            with self.taps.recording(self.model.network) as seen:
+            with self.taps.recording(self.model.network) as seen, self.model.context() as context:
                 output = self.model(*drawn.args, **drawn.kwargs)
                 student_features = seen.copy()
         target = taught if drawn.target is None else drawn.target
@@ -143,8 +147,8 @@ class QuantizationAware(BoundsTask):
                 f"train_quantized: output and target are {shapes}, expected tensors of one shape; give pairs "
                 "at the network's scale, or a teacher of the same scale"
             )
-        answer = Answer(output, target, taught, student_features, teacher_features, self.model, step)
-        return self.options.loss(answer)
+        features = student_features, teacher_features
+        return self.options.loss(Answer(output, target, taught, *features, self.model, step, context))
 
     @torch.no_grad()
     def stepped(self) -> None:

@@ -1,0 +1,258 @@
+r"""CADyQ: activation bits that depend on the image and the layer (Hong et al., ECCV 2022).
+
+The loss of a batch, with :math:`\hat b_{ln}` the width that layer l chose for sample n and
+:math:`b_{ln} = \sum_k p_{lnk} b_k` its expectation over the shares of the candidates, is
+
+.. math::
+    L = \operatorname{mean} |255 (SR - HR)| + \lambda_A A(F_{-1}) + \lambda_B \sum_i A(F_i)
+        + w(t) \sum_{l,n} \frac{\hat b_{ln}}{\operatorname{sg}(b_{ln})}, \qquad
+    w(t) = w_0 + w_1 \lfloor t / 1000 \rfloor
+
+where A is the attention transfer of a residual block, the last of which stands for the body, sg lets no
+gradient pass, and the gradient of :math:`\hat b` is that of b: the last term is, for its gradient, the sum of
+the logarithms of all expected widths. It is a sum over samples where the first is their mean, as published
+with batches of 16: in smaller batches bits weigh less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import number, option
+from sqlib.engine.recipe import Lesson, Observer, Recipe
+from sqlib.engine.registry import register
+from sqlib.errors import InputError
+from sqlib.recipes._trained import Trained, channel_axis
+from sqlib.recipes.pams import PAMS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from sqlib.engine.context import Context
+    from sqlib.engine.model import QuantizedModel
+    from sqlib.engine.site import Site
+    from sqlib.fit.quantization_aware.task import Answer
+
+EPOCH = 1000
+"""Iterations after which the weight of the bits grows."""
+
+
+def _widths(name: str, value: Any) -> tuple[int, ...]:
+    from sqlib.quantizers.content_bits import check_candidates
+
+    return check_candidates(value)
+
+
+@register("cadyq")
+@dataclass(frozen=True)
+class CADyQ(Trained):
+    """A selector for each activation gives every patch one of a few bit-widths.
+
+    Parameters
+    ----------
+    bits
+        Of weights, and of activations in the PAMS network that this one starts from and is taught by; one
+        bit-width or the pair of them.
+    candidates
+        Widths of activations to choose from.
+    gradient_scale
+        Factor of the image gradients before the selectors, of inputs in 0..1. None: 1 for networks that
+        compute in 0..1, as their mean color says (CARN, SwinIR), else 1000.
+    selector_learning_rate
+        Of the selectors; 1e-3 is published for CARN.
+    block_transfer
+        Weight of the attention transfer of every residual block.
+    bit_weight, bit_growth
+        Weight of the bits at first, and what it grows by every 1,000 iterations.
+    base_transfer
+        `transfer` of the PAMS stage; 0 is what CABM's release does, which computes it and leaves it out.
+    features
+        Modules that are compared, the last of which stands for the body. None: all residual blocks, or of an
+        unknown network the last quantized layer.
+
+    Others as in `sqlib.recipes._trained.Trained`.
+
+    Notes
+    -----
+    "published": 300 epochs of 1,000 iterations, rates halved after 150 (for CARN ``steps=600_000,
+    halve_every=400_000, selector_learning_rate=1e-3``). The stage before is `PAMS` with as many
+    iterations, at most its published 30 epochs.
+
+    The bits of a patch are known after a pass (`sqlib.QuantizedModel.passes`); so `sqlib.cost.cost` needs
+    images.
+    """
+
+    schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {"steps": 300_000, "halve_every": 150_000},
+        "laptop": {"steps": 2_000, "halve_every": 1_000},
+    }
+    shared: ClassVar[tuple[str, ...]] = (
+        *Trained.shared,
+        "selector_learning_rate",
+        "block_transfer",
+        "bit_weight",
+        "bit_growth",
+        "base_transfer",
+    )
+
+    candidates: tuple[int, ...] = option((4, 6, 8), _widths)
+    gradient_scale: float | None = number(None, 0, optional=True)
+    selector_learning_rate: float = number(1e-4, 0, above=True)
+    block_transfer: float = number(100.0, 0)
+    bit_weight: float = number(1e-4, 0)
+    bit_growth: float = number(1e-6, 0)
+    base_transfer: float = number(1000.0, 0)
+
+    def check(self) -> Mapping[str, Any]:
+        """Activations have bits to choose."""
+        if self.activation_bits == FULL_PRECISION:
+            raise InputError(f"bits={self.bits!r}: {type(self).__name__} chooses the bits of activations")
+        return {}
+
+    def base(self) -> Recipe | None:
+        """PAMS with the same bits, and as many iterations or those it has published."""
+        published = PAMS.schedules["published"]["steps"]
+        steps = min(self.steps, published)
+        return PAMS(
+            bits=self.bits,
+            schedule="published" if steps == published else "laptop",
+            steps=steps,
+            halve_every=max(1, round(steps / 3)),
+            transfer=self.base_transfer,
+            **{name: getattr(self, name) for name in _COMMON},
+        )
+
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
+        """As PAMS has it."""
+        from sqlib.quantizers import FollowingQuantizer
+
+        return FollowingQuantizer(self.weight_bits)
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """Counts channels; bounds are those of the start."""
+        return _Channels(site, self.candidates)
+
+    def learn(self, model: QuantizedModel, lesson: Lesson) -> None:
+        """Train weights, bounds and selectors towards the network that it starts from."""
+        from sqlib.quantizers import ContentBits, QuantizerBank, SymmetricQuantizer
+
+        assert lesson.start is not None
+        scale = _gradient_scale(model.network) if self.gradient_scale is None else self.gradient_scale
+        for key, bank in model.activations.items():
+            assert isinstance(bank, QuantizerBank) and isinstance(bank.selector, ContentBits)
+            known = started(lesson.start, key)
+            alpha = float(known.alpha.detach())
+            own = {w: SymmetricQuantizer(alpha, w, signed=known.signed) for w in self.candidates}
+            bank.selector.gradient_scale.fill_(scale)
+            model.activations[key] = QuantizerBank(own, bank.selector).learnable()
+        self.distil(model, lesson, teacher=lesson.start, bit_weight=self.bit_weight)
+
+    def distil(self, model: QuantizedModel, lesson: Lesson, *, teacher: nn.Module, bit_weight: float) -> None:
+        """Train with attention transfer from all blocks of `teacher`."""
+        from sqlib.fit.features import find_taps
+
+        features = find_taps(model.network, self.features, None).names or self.tapped(model)
+        growth = self.bit_growth if bit_weight else 0.0
+        axis = channel_axis(model.network)
+        loss = ContentLoss(self.transfer, self.block_transfer, bit_weight, growth, axis)
+        rates = {"selectors": self.selector_learning_rate} if bit_weight else {}
+        self.train(model, lesson, teacher=teacher, loss=loss, features=features, rates=rates)
+
+
+_COMMON = (
+    "batch", "learning_rate", "bound_learning_rate", "features", "unquantized", "guard", "precision", "seed"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ContentLoss:
+    """The loss above.
+
+    Attributes
+    ----------
+    transfer, block_transfer
+        Lambda of the last block, and of each.
+    bit_weight, bit_growth
+        w_0 and w_1.
+    axis
+        Channel axis of the features; None: by their dimensions.
+    """
+
+    transfer: float
+    block_transfer: float
+    bit_weight: float
+    bit_growth: float
+    axis: int | None = None
+
+    def __call__(self, answer: Answer) -> Tensor:
+        from sqlib.fit.distillation.loss import attention_transfer
+
+        loss = 255 * (answer.output.float() - answer.target.float()).abs().mean()
+        pairs = zip(answer.teacher_features, answer.features, strict=True)
+        transfers = [attention_transfer(a.float(), b.float(), self.axis) for a, b in pairs]
+        if transfers:
+            loss = loss + self.transfer * transfers[-1] + self.block_transfer * sum(transfers)
+        weight = self.bit_weight + self.bit_growth * (answer.step // EPOCH)
+        return loss + weight * bits_used(answer.context) if weight else loss
+
+
+def bits_used(context: Context) -> Tensor:
+    """Sum over layers and samples of the width chosen, over the expected one; its gradient is d log b."""
+    import torch
+
+    from sqlib.quantizers.content_bits import SHARES
+
+    total = torch.zeros(())
+    for selector, shares in context.data.get(SHARES, {}).items():
+        widths = torch.tensor(selector.candidates, dtype=shares.dtype, device=shares.device)
+        expected = (shares * widths).sum(1)
+        chosen = widths[shares.argmax(1)]
+        total = total.to(shares) + ((chosen + expected - expected.detach()) / expected.detach()).sum()
+    return total
+
+
+class _Channels:
+    """Observer that finds out how many channels an operand has, for the selector of its bank."""
+
+    passes = 1
+
+    def __init__(self, site: Site, candidates: tuple[int, ...]) -> None:
+        from sqlib.quantizers.content_bits import operand_channel_axis
+
+        self.candidates = candidates
+        self.axis = operand_channel_axis(site.op)
+        self.channels = 1
+
+    def update(self, x: Tensor, number: int = 0) -> None:
+        """See a batch."""
+        if self.axis is not None:
+            self.channels = x.shape[self.axis]
+
+    def finish(self) -> nn.Module:
+        """A bank that has no bounds of its own yet."""
+        from sqlib.quantizers import ContentBits, QuantizerBank, SymmetricQuantizer
+
+        selector = ContentBits(self.candidates, self.channels, channel_axis=self.axis)
+        return QuantizerBank({w: SymmetricQuantizer(1.0, w) for w in self.candidates}, selector)
+
+
+def started(start: QuantizedModel, key: str) -> Any:
+    """The quantizer that the start has for an activation."""
+    known = start.activations._modules.get(key)
+    if known is None:
+        raise InputError(
+            f"start has no quantizer for the activation {key.replace('/', '.')!r}: make it with the same "
+            "skip=, and calibration data of the same kind"
+        )
+    return known
+
+
+def _gradient_scale(network: nn.Module) -> float:
+    """1 for a network that computes in 0..1."""
+    ranges = [getattr(module, "rgb_range", None) for module in network.modules()]
+    return 1.0 if 1.0 in ranges else 1000.0
