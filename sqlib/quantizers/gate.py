@@ -63,13 +63,16 @@ class Gate(nn.Module):
     def __init__(self, channels: int, axis: int = -3, *, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.axis = channels, axis
-        self.first = nn.utils.skip_init(nn.Linear, channels, HIDDEN, bias=False)
-        self.gain, self.shift = nn.Parameter(torch.ones(HIDDEN)), nn.Parameter(torch.zeros(HIDDEN))
-        self.register_buffer("mean", torch.zeros(HIDDEN))
-        self.register_buffer("variance", torch.ones(HIDDEN))
-        self.second = nn.utils.skip_init(nn.Linear, HIDDEN, 2)
+        kind: Any = {"dtype": torch.float32}  # whatever the default is
+        self.first = nn.utils.skip_init(nn.Linear, channels, HIDDEN, bias=False, **kind)
+        self.gain = nn.Parameter(torch.ones(HIDDEN, **kind))
+        self.shift = nn.Parameter(torch.zeros(HIDDEN, **kind))
+        self.register_buffer("mean", torch.zeros(HIDDEN, **kind))
+        self.register_buffer("variance", torch.ones(HIDDEN, **kind))
+        self.second = nn.utils.skip_init(nn.Linear, HIDDEN, 2, **kind)
         self.weights = FollowingQuantizer(BITS, percentile=99.0)
-        self.lower, self.upper = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
+        self.lower = nn.Parameter(torch.zeros(2, **kind))
+        self.upper = nn.Parameter(torch.ones(2, **kind))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for p in (self.first.weight, self.second.weight, self.second.bias):
