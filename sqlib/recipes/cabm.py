@@ -162,6 +162,8 @@ def edge_table(
     from sqlib.quantizers.edges import picture
 
     operands = [(site, role) for site, role, _ in banks(model)]
+    if not operands:
+        raise InputError("the network has no bank of quantizers, so it chooses no bits; make it with CADyQ")
     scores, bits = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, len(operands), dtype=torch.int64)]
     with torch.no_grad(), model.passes() as passes:
         for batch in images:
