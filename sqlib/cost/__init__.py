@@ -12,7 +12,7 @@ one. G is :math:`10^9`, MB :math:`10^6` bytes; nothing here is a power of two un
 
 from __future__ import annotations
 
-from sqlib.cost._cost import bitops, cost
+from sqlib.cost._cost import bitops, by_bits, cost
 from sqlib.cost._operations import MB, MIB, operations
 from sqlib.cost._patches import patch_sizes
 from sqlib.cost._results import Cost, LayerCost
@@ -28,6 +28,7 @@ __all__ = [
     "Stored",
     "Walk",
     "bitops",
+    "by_bits",
     "cost",
     "operations",
     "patch_sizes",

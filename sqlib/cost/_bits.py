@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlib._checks import FULL_PRECISION, check_bits
@@ -22,9 +23,6 @@ Bits = Callable[[Site, str], int]
 #: One number, or (weight bits, activation bits).
 Numbers: TypeAlias = "int | tuple[int, int]"
 
-# CADyQ, CABM and RefQSR leave CARN's 1x1 fusions in full precision, in addition to entry, upsampler and exit.
-_FUSIONS = {"carn": "body*.fusions*", "carn-single": "body*.fusions*"}
-
 
 def pair(bits: Any) -> tuple[int, int]:
     """``bits`` as (weight bits, activation bits), 1 to 16 or 32 each.
@@ -41,15 +39,20 @@ def pair(bits: Any) -> tuple[int, int]:
     return checked[0], checked[-1]
 
 
-def planned(bits: Any, sites: list[Site]) -> Bits:
-    """Operands of quantized sites get these bits, or those of the first pattern that fits."""
+def planned(bits: Any, sites: list[Site], kept: Iterable[str] = ()) -> Bits:
+    """Operands of quantized sites get these bits, or those of the first pattern that fits.
+
+    Those of ``kept``, patterns of ``"call site:operand"``, stay in full precision.
+    """
     table = bits if isinstance(bits, Mapping) else {"*": bits}
     checked = {pattern: pair(numbers) for pattern, numbers in table.items()}
     if isinstance(bits, Mapping):
         rules.require_matches(sites, rules.check_patterns(tuple(table)))
 
     def of(site: Site, role: str) -> int:
-        found = rules.first_match(site, checked) if site.active else None
+        operand = f"{site.name}:{role}"
+        left = any(fnmatchcase(operand, pattern) for pattern in kept)
+        found = rules.first_match(site, checked) if site.active and not left else None
         if found is None:
             return FULL_PRECISION
         weight, activation = checked[found]
@@ -65,15 +68,7 @@ def actual(model: QuantizedModel) -> Bits:
     """
 
     def of(site: Site, role: str) -> int:
-        known = model.sites.get(site.name) or next(
-            (s for s in model.sites.values() if s.base == site.base), None
-        )
-        if known is None or not known.active:
-            return FULL_PRECISION
-        if role == known.weight_role:
-            found = None if known.weight_key is None else model.weight_quantizer(known.weight_key)
-        else:
-            found = model.activation_quantizer(known, role)
+        found = quantizer(model, site, role)
         if isinstance(found, QuantizerBank):
             return min(FULL_PRECISION, sum(found.widths))
         return int(getattr(found, "bits", FULL_PRECISION))
@@ -81,20 +76,55 @@ def actual(model: QuantizedModel) -> Bits:
     return of
 
 
+def quantizer(model: QuantizedModel, site: Site, role: str) -> nn.Module | None:
+    """What quantizes an operand of a call site, or of one like it that was never reached; None: nothing."""
+    known = model.sites.get(site.name) or next((s for s in model.sites.values() if s.base == site.base), None)
+    if known is None or not known.active:
+        return None
+    if role == known.weight_role:
+        return None if known.weight_key is None else model.weight_quantizer(known.weight_key)
+    return model.activation_quantizer(known, role)
+
+
+def quantized_activations(
+    products: Iterable[tuple[str, str, str, str, str]],
+    sites: Mapping[str, Site],
+    bits: Bits,
+    model: QuantizedModel | None,
+) -> list[tuple[Site, str]]:
+    """Activations that are quantized, as (site, role): what has bits by plan, or a quantizer in a model.
+
+    Products are (site, op, kind, left role, right role).
+    """
+    operands = dict.fromkeys(
+        (name, role) for name, _, kind, *roles in products if kind != "norm" for role in roles
+    )
+    return [
+        (sites[name], role)
+        for name, role in operands
+        if sites[name].active
+        and role != sites[name].weight_role
+        and (
+            bits(sites[name], role) < FULL_PRECISION
+            if model is None
+            else quantizer(model, sites[name], role) is not None
+        )
+    ]
+
+
 def mark(
     sites: list[Site],
     upsampler: Upsampler | None,
     network: nn.Module,
     skip: Iterable[str] | str | None,
+    unquantized: tuple[str, ...] = (),
 ) -> None:
-    """Set ``active`` of every site by the rules of `quantize_model`, or by what the papers count of CARN."""
+    """Set ``active`` of every site by the rules of `quantize_model`, and by a SPEC's ``unquantized``."""
     patterns = None if skip is None else rules.check_patterns(skip)
     if patterns is not None:
         rules.require_matches(sites, patterns)
     elif getattr(network, "default_skip", None) is not None:
-        patterns = rules.check_patterns(network.default_skip)
-        fusions = _FUSIONS.get(str(getattr(network, "name", "")))
-        patterns += () if fusions is None else (fusions,)
+        patterns = (*rules.check_patterns(network.default_skip), *unquantized)
     if patterns is not None:
         rules.apply_patterns(sites, patterns, "skip")
     else:

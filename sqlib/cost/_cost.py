@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from sqlib._checks import FULL_PRECISION
-from sqlib.cost import _bits, _passes, _sizes
+from sqlib.cost import _passes
 from sqlib.cost._bits import Numbers
-from sqlib.cost._passes import Widths
-from sqlib.cost._patches import patch_sizes
-from sqlib.cost._results import Cost, LayerCost
-from sqlib.cost._storage import quantizer_bytes, storage
-from sqlib.cost._walk import NeedsImage, Walk, walk
-from sqlib.engine.site import Site
+from sqlib.cost._price import price, walked
+from sqlib.cost._results import Cost
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from sqlib.engine.context import Context
-
-#: Of a product: site, op, kind, and roles of the two factors.
-Key: TypeAlias = tuple[str, str, str, str, str]
 
 
 def cost(
@@ -36,6 +27,7 @@ def cost(
     bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
+    counting: str = "printed",
     channels: int = 3,
     images: Any = None,
     context: Context | Iterable[Context] | None = None,
@@ -62,11 +54,16 @@ def cost(
         1 to 16, or 32; or these by pattern of call sites, as in ``{"blocks.0": 8, "*": (8, 4)}``, where the
         first that fits holds. Default 32.
     skip
-        Call sites that stay in full precision, as for `quantize_model`, whose default rules hold; of CARN the
-        1x1 fusions are left out, too, as in the papers that quantize it.
+        Call sites that stay in full precision, as for `quantize_model`, whose default rules hold. By default
+        what the papers leave in full precision does so, too (``unquantized`` of the network's SPEC): of CARN
+        the 1x1 fusions, of ELAN the attention maps.
     layers
         ``"body"``: BitOPs of the quantized sites only, as RefQSR counts (also at 32 bits). ``"all"``: of
         every product, as CADyQ counts.
+    counting
+        ``"printed"``: products as the papers' tables count them, of the pixels of the image and its patches,
+        without a network's own padding, and with the fixed convolutions of its release (``fixed`` of its
+        SPEC; ELAN's shift). ``"run"``: products as this network runs them, on padded patches.
     channels
         Of the input image.
     images
@@ -104,59 +101,39 @@ def cost(
     >>> round(cost.cost(network, (1280, 720), patch=72, overlap=6).bitops / 1e9, 2)
     148.32
     """
-    from sqlib.engine.model import QuantizedModel
+    _check(layers, counting)
+    image = walked(model, image_size, patch, overlap, scale, channels, images)
+    used = _passes.used(image.quantized, image.pieces, context)
+    return price(image, bits, skip, layers, counting, used)
 
-    if layers not in ("body", "all"):
-        raise InputError(f"layers={layers!r}: expected 'body' or 'all'")
-    if not hasattr(model, "named_parameters"):
-        raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
-    quantized = model if isinstance(model, QuantizedModel) else None
-    network = model if quantized is None else quantized.network
-    if quantized is not None and (bits is not None or skip is not None):
-        raise InputError("the model is quantized, so its own bits and sites count: leave bits= and skip= out")
-    size = _sizes.image_size(image_size, "image_size")
-    factor = _sizes.upscaling(scale, model)
-    low = _sizes.low_resolution(size, factor)
-    cuts = patch_sizes(low, patch, overlap)
-    pieces = None if images is None else _passes.patches(images, low, patch, overlap)
 
-    used = _passes.used(quantized, pieces, context)
-    walks = list(_walks(network, cuts, channels, pieces))
-    sites = {site.name: site for _, found, _ in walks for site in found.sites}
-    ordered = sorted(sites.values(), key=lambda site: site.order)
-    if quantized is None:
-        width_of = _bits.planned(bits, ordered)
-        _bits.mark(ordered, walks[0][1].upsampler, network, skip)
-    else:
-        width_of = _bits.actual(quantized)
-        _bits.mark_like(ordered, quantized)
-    widths = _passes.Static(width_of) if used is None else used
-    macs: dict[Key, dict[tuple[int, int], Fraction]] = {}
-    for cut, found, count in walks:
-        for p in found.products:
-            by_cut = macs.setdefault((p.site, p.op, p.kind, p.left, p.right), {})
-            by_cut[cut] = by_cut.get(cut, Fraction(0)) + count * p.macs
-    counted = tuple(_layer(key, by_cut, sites, widths, cuts) for key, by_cut in macs.items())
-    stored = storage(network, ordered, width_of)
-    packed = sum(tensor.bytes for tensor in stored)
-    products = [layer for layer in counted if layer.kind != "norm"]
-    return Cost(
-        network=type(network).__name__,
-        scale=factor,
-        image_size=size,
-        patches=sum(cuts.values()),
-        pixels=sum(n * w * h for (w, h), n in cuts.items()),
-        params=sum(p.numel() for p in network.parameters()),
-        packed_bytes=packed,
-        quantizer_bytes=0 if quantized is None else quantizer_bytes(quantized),
-        macs=sum(layer.macs for layer in products),
-        bitops=sum(layer.bitops for layer in products if layer.quantized or layers == "all"),
-        fqr=_fqr(list(macs), sites, widths, cuts),
-        peak_bytes=packed + max(found.live_bytes for _, found, _ in walks),
-        uncounted=tuple(site.name for site in ordered if not site.supported),
-        layers=counted,
-        stored=stored,
-    )
+def by_bits(
+    model: nn.Module,
+    image_size: Iterable[int],
+    bits: Iterable[Numbers | Mapping[str, Numbers]],
+    *,
+    patch: int | None = None,
+    overlap: int = 0,
+    scale: int | None = None,
+    skip: Iterable[str] | str | None = None,
+    layers: str = "body",
+    counting: str = "printed",
+    channels: int = 3,
+) -> list[Cost]:
+    """`cost` at several planned bits, from one walk: parameters as there, ``bits`` a list of such.
+
+    Raises
+    ------
+    InputError
+        As `cost`; a model that is quantized already.
+    """
+    _check(layers, counting)
+    image = walked(model, image_size, patch, overlap, scale, channels, None)
+    if image.quantized is not None:
+        raise InputError(
+            "by_bits plans bits of a network, and this model is quantized: its own count in cost()"
+        )
+    return [price(image, planned, skip, layers, counting, None) for planned in bits]
 
 
 def bitops(
@@ -169,6 +146,7 @@ def bitops(
     bits: Numbers | Mapping[str, Numbers] | None = None,
     skip: Iterable[str] | str | None = None,
     layers: str = "body",
+    counting: str = "printed",
     images: Any = None,
     context: Context | Iterable[Context] | None = None,
 ) -> float:
@@ -185,55 +163,15 @@ def bitops(
         bits=bits,
         skip=skip,
         layers=layers,
+        counting=counting,
         images=images,
         context=context,
     )
     return found.bitops
 
 
-def _walks(
-    network: nn.Module,
-    cuts: Mapping[tuple[int, int], int],
-    channels: int,
-    pieces: Mapping[tuple[int, int], list[Tensor]] | None,
-) -> Iterator[tuple[tuple[int, int], Walk, Fraction]]:
-    """(size of a patch, a walk over one, how many patches of an image it stands for)."""
-    for cut, count in cuts.items():
-        own = None if pieces is None else pieces[cut]
-        try:
-            yield cut, walk(network, cut, channels if own is None else own[0].shape[1]), Fraction(count)
-        except NeedsImage:
-            if own is None:
-                raise
-            for piece in own:
-                yield cut, walk(network, cut, image=piece), Fraction(count, len(own))
-
-
-def _layer(
-    key: Key,
-    by_cut: Mapping[tuple[int, int], Fraction],
-    sites: Mapping[str, Site],
-    widths: Widths,
-    cuts: Mapping[tuple[int, int], int],
-) -> LayerCost:
-    name, op, kind, left, right = key
-    macs = round(sum(by_cut.values()))
-    if kind == "norm":
-        return LayerCost(name, op, kind, False, macs, FULL_PRECISION, FULL_PRECISION, 2.0 * macs)
-    site = sites[name]
-    bitops = sum(2 * n * widths.mean(site, (left, right), cut) for cut, n in by_cut.items())
-    bits = (widths.over((site, left), cuts), widths.over((site, right), cuts))
-    return LayerCost(name, op, kind, site.active, macs, *bits, float(bitops / FULL_PRECISION**2))
-
-
-def _fqr(
-    keys: Iterable[Key], sites: Mapping[str, Site], widths: Widths, cuts: Mapping[tuple[int, int], int]
-) -> float:
-    found = [
-        widths.over((sites[name], role), cuts)
-        for name, _, kind, left, right in keys
-        if kind != "norm" and sites[name].active
-        for role in (left, right)
-        if role != sites[name].weight_role
-    ]
-    return sum(found) / len(found) if found else float(FULL_PRECISION)
+def _check(layers: str, counting: str) -> None:
+    if layers not in ("body", "all"):
+        raise InputError(f"layers={layers!r}: expected 'body' or 'all'")
+    if counting not in ("printed", "run"):
+        raise InputError(f"counting={counting!r}: expected 'printed' or 'run'")

@@ -70,8 +70,8 @@ class Cost:
     bitops
         Sum of `LayerCost.bitops` over the layers that were asked for; not in thousands of millions.
     fqr
-        Feature quantization ratio: mean bits of the activation operands of quantized sites, every operand
-        and every patch alike, whatever its size (CADyQ).
+        Feature quantization ratio: mean bits of the activations that are quantized, every operand of a call
+        site and every patch alike, whatever its size (CADyQ); 32 where none is.
     peak_bytes
         Packed weights, and the most bytes of activations that are alive at once in the pass over the largest
         patch, held in the network's own type: what a fake-quantized network needs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,10 +65,16 @@ class Observation(Discovery):
     """Handler of the calibration passes: fits weights on sight and feeds the observers."""
 
     def __init__(
-        self, model: QuantizedModel, recipe: Recipe, names: Names, decide: Callable[[Site], None]
+        self,
+        model: QuantizedModel,
+        recipe: Recipe,
+        names: Names,
+        decide: Callable[[Site], None],
+        unquantized: Sequence[str],
     ) -> None:
         super().__init__(model.sites, names)
         self.model, self.recipe, self.decide = model, recipe, decide
+        self.unquantized = unquantized
         self.observers: dict[str, Observer] = {}
         self.weights: dict[str, Tensor] = {}
         self.changing: set[str] = set()
@@ -129,7 +136,8 @@ class Observation(Discovery):
 
     def _activation(self, site: Site, role: str, value: Tensor) -> None:
         if role not in site.activation_keys:
-            observer = self.recipe.observe(site, role)
+            left = any(fnmatchcase(f"{site.name}:{role}", pattern) for pattern in self.unquantized)
+            observer = None if left else self.recipe.observe(site, role)
             if observer is None:
                 return
             site.activation_keys[role] = f"{site.name}:{role}"
@@ -188,10 +196,12 @@ def calibrate(
             f"matrix product); calls seen: {', '.join(s.op for s in found) or 'none'}"
         )
     patterns, source = skip, "skip"
+    unquantized = recipe.unquantized_in(network)
     if patterns is not None:
         rules.require_matches(found, patterns)
     elif getattr(network, "default_skip", None) is not None:
-        patterns, source = rules.check_patterns(network.default_skip), "network default"
+        sites_left = [pattern for pattern in unquantized if ":" not in pattern]
+        patterns, source = (*rules.check_patterns(network.default_skip), *sites_left), "network default"
     if patterns is not None:
         rules.apply_patterns(found, patterns, source)
     else:
@@ -200,7 +210,7 @@ def calibrate(
     def decide(site: Site) -> None:
         rules.apply_like(site, sites.values(), patterns, source)
 
-    observation = Observation(model, recipe, names, decide)
+    observation = Observation(model, recipe, names, decide, unquantized)
     passes = 1
     while observation.number < passes:
         for number, batch in enumerate(data):

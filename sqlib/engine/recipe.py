@@ -184,6 +184,14 @@ class Recipe:
             "activation_observer, or leave activations alone with bits=(..., 32)"
         )
 
+    def unquantized_in(self, network: nn.Module) -> tuple[str, ...]:
+        """What of `network` stays in full precision beside what is skipped; by default nothing.
+
+        Patterns of call sites, unless ``skip`` was given, and of operands of call sites, as in
+        ``"blocks.*.conv1:input"``.
+        """
+        return ()
+
     def quantize_weight(self, weight: Tensor, site: Site) -> nn.Module | None:
         """What the engine calls for a weight of any dtype and device: `weight_quantizer` with its values."""
         if self.weight_bits == FULL_PRECISION:

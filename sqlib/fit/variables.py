@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sqlib.errors import InputError
 from sqlib.fit.loop import NotFinite, Task
-from sqlib.quantizers import UniformQuantizer
+from sqlib.quantizers import GatedQuantizer, UniformQuantizer
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
@@ -20,6 +20,9 @@ NARROWEST = 0.01
 """A pair of bounds keeps at least this share of the width it starts with."""
 
 LARGEST = float(torch.finfo(torch.float32).max) / 2
+
+PAIRED = (UniformQuantizer, GatedQuantizer)
+"""Quantizers whose bounds are a lower and an upper one."""
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
@@ -35,7 +38,7 @@ class Variables:
     Parameters
     ----------
     model
-        A quantized model; only quantizers of exactly the type `UniformQuantizer` have bounds to train.
+        A quantized model; only quantizers of exactly the types in `PAIRED` have bounds to train.
     groups, relative, scale_gradients
         As in `sqlib.fit.distillation.Options`.
 
@@ -186,7 +189,7 @@ def uniform_pairs(model: QuantizedModel, groups: Iterable[str]) -> list[UniformQ
         for group, home in homes.items()
         if group in groups or "bounds" in groups
         for q in home.values()
-        if type(q) is UniformQuantizer and bool((q.upper > q.lower).any())
+        if isinstance(q, UniformQuantizer) and type(q) in PAIRED and bool((q.upper > q.lower).any())
     ]
 
 

@@ -43,6 +43,10 @@ class SRNetwork(nn.Module):
     licence: str | None = None
     """Licence of weights that a third party trained; None for ours."""
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what the network computes on, for such an input: more where it pads it."""
+        return height, width
+
 
 class RGBMean(nn.Module):
     """A fixed colour shift: ``range * x - range * mean`` going in, the inverse going out.

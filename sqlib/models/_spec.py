@@ -70,6 +70,12 @@ class Spec:
         Modules whose outputs are compared in distillation, likewise. None: those of ``blocks``.
     channel_axis : int
         Of these outputs.
+    unquantized : mapping of str to tuple of str
+        Of a name, what papers that quantize it leave in full precision beside ``skip``: patterns of call
+        sites, or of operands of call sites as ``"site:operand"``. `sqlib.cost` plans bits by it.
+    fixed : mapping of str to int
+        1x1 convolutions (patterns) that the release has a depth-wise one with fixed kernels in front of, and
+        the entries of a kernel. Papers count its multiplications, whatever we compute instead.
     replaced : int
         How many of the last ``blocks`` RefQSR replaces by refinement blocks.
     official : callable
@@ -93,6 +99,8 @@ class Spec:
     blocks: str | None = None
     features: str | None = None
     channel_axis: int = 1
+    unquantized: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, int] = field(default_factory=dict)
     replaced: int = 0
     official: Callable[[Collection[str], Any], Layout] = _own_names
     files: tuple[WeightsFile, ...] = ()
@@ -115,10 +123,12 @@ class Spec:
                 inspect.signature(self.network).bind(name, 4, **options)
             except TypeError as error:
                 yield f"{self.network.__name__}(name, scale, **{dict(options)}) cannot be called: {error}"
-        skip: Any = self.skip
-        if not isinstance(skip, tuple) or not all(isinstance(pattern, str) for pattern in skip):
-            yield f"skip={skip!r}; expected a tuple of patterns"
-        for name in (*(name for name, _ in self.training), *(file.name for file in self.files)):
+        patterns: Any
+        for given, patterns in (("skip", self.skip), *self.unquantized.items()):
+            if not isinstance(patterns, tuple) or not all(isinstance(pattern, str) for pattern in patterns):
+                yield f"{given}={patterns!r}; expected a tuple of patterns"
+        said = (*(name for name, _ in self.training), *(file.name for file in self.files), *self.unquantized)
+        for name in said:
             if name not in self.names:
                 yield f"something is said of {name!r}, which is none of its names {', '.join(self.names)}"
 

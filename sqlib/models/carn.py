@@ -163,6 +163,8 @@ SPEC = Spec(
     names={"carn": {}, "carn-single": dict(scales=None), "carn-m": dict(mobile=True, groups=4)},
     skip=("entry", "upsample.*", "exit"),
     blocks="body.stages.*.stages.*",
+    # CADyQ, CABM and RefQSR leave the 1x1 fusions alone.
+    unquantized=dict.fromkeys(("carn", "carn-single"), ("body*.fusions*",)),
     replaced=1,
     official=official,
     files=(

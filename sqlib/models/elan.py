@@ -222,6 +222,9 @@ class ELAN(SRNetwork):
             nn.Conv2d(features, 3 * scale * scale, 3, padding=1), nn.PixelShuffle(scale)
         )
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        return height + -height % self.multiple, width + -width % self.multiple
+
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         shallow = self.head(self.rgb_mean.subtract(reflect_to_multiple(x, self.multiple)))
@@ -292,9 +295,19 @@ _COMMIT = "a82cfd7ac2f07cedf870ea7f3bc293c8b21d1f60"
 SPEC = Spec(
     network=ELAN,
     names={"elan-light": {}},
-    # RefQSR quantizes the body; the softmax maps are operands of its products, so a recipe decides on them.
     skip=("head", "tail.*"),
     blocks="body.*",
+    # RefQSR: the maps after the softmax, here the left factors of the products with the values. All else in
+    # the body is quantized, the product of queries and keys included.
+    unquantized={
+        "elan-light": (
+            "body.*.attention1.windows.*.matmul#1:left",
+            "body.*.attention2.windows.*.matmul:left",
+        )
+    },
+    # The release shifts by a depth-wise 3x3 convolution. RefQSR's totals hold the larger of the two in each
+    # local extraction (120 channels), and no more.
+    fixed={"body.*.local*.conv2.conv": 9},
     replaced=2,
     official=official,
     files=(

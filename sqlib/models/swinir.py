@@ -203,16 +203,18 @@ class SwinIR(SRNetwork):
         out = self.rgb_mean.add(self.upsampler(shallow + deep))
         return out[..., : height * self.scale, : width * self.scale]
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        least = 1 if self.padding == "always" else 0
+        rows, columns = (size + least + -(size + least) % self.window for size in (height, width))
+        return rows, columns
+
     def pad(self, x: Tensor) -> Tensor:
         """Mirror (edge pixel repeated) below and to the right, up to whole windows."""
-        for axis in (-2, -1):
+        for axis, padded in zip((-2, -1), self.padded_size(*x.shape[-2:]), strict=True):
             size = x.shape[axis]
-            extra = -size % self.window
-            if self.padding == "always":
-                extra = extra or self.window
-            if extra:
+            if padded > size:
                 # Period 2 * size, so that images smaller than the padding are mirrored more than once.
-                index = torch.arange(size + extra, device=x.device) % (2 * size)
+                index = torch.arange(padded, device=x.device) % (2 * size)
                 x = x.index_select(axis, torch.minimum(index, 2 * size - 1 - index))
         return x
 

@@ -9,6 +9,9 @@ from sqlib.quantizers.content_bits import ContentBits
 from sqlib.quantizers.edge_table import EdgeTable, TableBits
 from sqlib.quantizers.edges import edge_scores, image_gradients
 from sqlib.quantizers.following import FollowingQuantizer
+from sqlib.quantizers.gate import Gate
+from sqlib.quantizers.gated import GatedQuantizer
+from sqlib.quantizers.gated_observer import GatedObserver
 from sqlib.quantizers.max_observer import MaxObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
@@ -25,6 +28,9 @@ __all__ = [
     "DensityObserver",
     "EdgeTable",
     "FollowingQuantizer",
+    "Gate",
+    "GatedObserver",
+    "GatedQuantizer",
     "HistogramObserver",
     "MaxObserver",
     "QuantizerBank",

@@ -63,6 +63,17 @@ def apart() -> Iterator[None]:
         _lent.to = outer
 
 
+@contextmanager
+def unlent() -> Iterator[None]:
+    """Within the block, :func:`empty_like` has no lent memory: several results are needed at once."""
+    outer = _lent.to
+    _lent.to = None
+    try:
+        yield
+    finally:
+        _lent.to = outer
+
+
 def empty_like(x: Tensor) -> Tensor:
     """``torch.empty_like(x)``, in lent memory where there is some."""
     if _lent.to is None or x.device.type != "cpu":

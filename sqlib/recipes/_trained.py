@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib.engine.options import choice, flag, integer, number, option, patterns
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sqlib.engine.model import QuantizedModel
-    from sqlib.engine.site import Site
     from sqlib.fit.quantization_aware.task import Answer
 
 
@@ -63,9 +61,11 @@ class Trained(Recipe):
         Modules that are compared, as in `sqlib.fit.distillation.Options`. None: the last of the residual
         blocks, or of an unknown network the last quantized layer.
     unquantized
-        Patterns of call sites whose activations stay in full precision. The releases of PAMS and DDTB never
-        quantize what the first convolution of an EDSR block is given, ``("*.conv1",)``, though the papers do;
-        nor do those of CADyQ and CABM in SRResNet.
+        Patterns of call sites (unless ``skip`` is given), or of operands of call sites, that stay in full
+        precision. None: what the papers leave so (the SPEC's ``unquantized``: 1x1 fusions of CARN, softmax
+        maps of ELAN). The releases of PAMS and DDTB never quantize what the first convolution of an EDSR
+        block is given, ``("*.conv1:input",)``, though the papers do; nor do those of CADyQ and CABM in
+        SRResNet.
     guard
         Keep bounds positive, at least 1 % of their start; the releases do not.
     precision
@@ -86,16 +86,17 @@ class Trained(Recipe):
     bound_learning_rate: float = number(1e-2, 0, above=True)
     transfer: float = number(1000.0, 0)
     features: tuple[str, ...] | None = option(None, _patterns_or_none)
-    unquantized: tuple[str, ...] = patterns()
+    unquantized: tuple[str, ...] | None = option(None, _patterns_or_none)
     guard: bool = flag(True)
     precision: str = choice("fp32", "auto", "bf16")
     seed: int = integer(0, 0)
 
-    def observe(self, site: Site, operand: str) -> Any:
-        """As the engine calls for activations; `unquantized` ones are left alone."""
-        if any(fnmatchcase(site.name, p) or fnmatchcase(site.module, p) for p in self.unquantized):
-            return None
-        return super().observe(site, operand)
+    def unquantized_in(self, network: nn.Module) -> tuple[str, ...]:
+        """As given, else as the papers have it for this network."""
+        if self.unquantized is not None:
+            return self.unquantized
+        spec = getattr(network, "spec", None)
+        return () if spec is None else tuple(spec.unquantized.get(network.name, ()))
 
     def train(
         self,

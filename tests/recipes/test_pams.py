@@ -95,10 +95,25 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_unquantized_sites_as_in_the_releases() -> None:
-    made = sqlib.quantize_model(network("edsr"), PAMS(bits=4, steps=0, unquantized=("*.conv1",)), crops())
+    made = sqlib.quantize_model(
+        network("edsr"), PAMS(bits=4, steps=0, unquantized=("*.conv1:input",)), crops()
+    )
     bits = made.report().set_index("site")["activation_bits"]
     assert bits["blocks.0.conv1"] == 32 and bits["blocks.0.conv2"] == 4
     assert made.report().set_index("site")["weight_bits"]["blocks.0.conv1"] == 4
+
+
+def test_what_the_papers_leave_alone() -> None:
+    bits = sqlib.quantize_model(network("carn"), PAMS(bits=4, steps=0), crops()).report().set_index("site")
+    assert not bits.loc["body.fusions.0.conv", "quantized"]
+    assert bits.loc["body.stages.0.stages.0.conv1", "activation_bits"] == 4
+    made = sqlib.quantize_model(network("elan"), PAMS(bits=4, steps=0), crops())
+    assert "body/0/attention1/windows/0/matmul#1:left" not in made.activations
+    assert {"body/0/attention1/windows/0/matmul#1:right", "body/0/attention2/windows/0/matmul:right"} <= set(
+        made.activations
+    )
+    everything = sqlib.quantize_model(network("elan"), PAMS(bits=4, steps=0, unquantized=()), crops())
+    assert "body/0/attention1/windows/0/matmul#1:left" in everything.activations
 
 
 def test_schedules_are_named_truly() -> None:

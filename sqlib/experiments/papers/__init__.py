@@ -16,7 +16,7 @@ import pkgutil
 
 from sqlib.errors import InputError
 from sqlib.experiments.papers.schema import Derived, Gap, Method, Network, Paper, Statement, Table
-from sqlib.experiments.store.cells import CalibrationSpec
+from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec
 
 __all__ = [
     "CalibrationSpec",
@@ -27,6 +27,7 @@ __all__ = [
     "Paper",
     "Statement",
     "Table",
+    "TrainingSpec",
     "papers",
     "register",
     "statements",

@@ -1,12 +1,110 @@
-"""RefQSR: its printed values, and which recipes its rows need."""
+"""RefQSR: its printed values, the counted ones among them, and which recipes the others need."""
 
 from __future__ import annotations
 
-from sqlib.experiments.papers.schema import Paper, printed
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlib.experiments.papers.schema import Derived, Paper, printed
+from sqlib.patches import Tiling
+
+if TYPE_CHECKING:
+    from sqlib.cost import Cost
+
+#: Dataset -> how RefQSR cuts its images, in low-resolution pixels.
+TILINGS = {"urban100": Tiling(72, 6), "test2k": Tiling(96, 6), "test4k": Tiling(96, 6)}
+#: Dataset -> output that its cost is printed for, width and height.
+SIZES = {"urban100": (1280, 720), "test2k": (2048, 1080), "test4k": (4096, 2160)}
+
+_PRINTED = {"urban100": "Urban100", "test2k": "Test2K", "test4k": "Test4K"}
+_NETWORKS = {
+    "refqsr-table2": {"SRResNet": "srresnet"},
+    "refqsr-table4": {"CARN": "carn", "ELAN": "elan-light"},
+}
+# Rows whose bits are the same for every patch, as printed.
+_ROWS = (("FP", 32), ("PAMS", 8), ("PAMS", 4), ("DDTB", 8), ("DDTB", 4))
+_ELAN = (
+    "the map after a softmax counts 32 bits in its product with the values, and the depth-wise shift of the "
+    "release in front of the second convolution of each local extraction counts, too; what the padding of "
+    "patches to whole windows costs does not"
+)
+
+
+@cache
+def derived_values() -> dict[str, Derived]:
+    """Id of a printed value (``published_frame``) -> our value: what FP, PAMS and DDTB cost at x4.
+
+    Walks the networks on the meta device, once per process.
+    """
+    return {**_tables_2_and_4(), **_table6(), **_table7()}
+
+
+def _tables_2_and_4() -> dict[str, Derived]:
+    result = {}
+    for table, networks in _NETWORKS.items():
+        for label, network in networks.items():
+            for dataset, name in _PRINTED.items():
+                for method, bits in _ROWS:
+                    found = _cost(network, dataset, bits)
+                    row = f"{table}/{label}/x4/{method}/{bits}/{name}"
+                    note = _ELAN if label == "ELAN" else ""
+                    result[f"{row}/bitops_g"] = Derived(found.bitops / 1e9, note)
+                    result[f"{row}/fqr"] = Derived(found.fqr)
+    return result
+
+
+def _table6() -> dict[str, Derived]:
+    result = {}
+    for bits in (8, 4):
+        found = _cost("srresnet", "test4k", bits)
+        row = f"refqsr-table6/SRResNet/x4/DDTB/{bits}/Test4K(4096x2160)"
+        result[f"{row}/bitops_g"] = Derived(found.bitops / 1e9)
+        result[f"{row}/fqr"] = Derived(found.fqr)
+        blocks = [t for t in found.stored if t.parameter and t.name.startswith("blocks.")]
+        weights = sum(t.quantized for t in blocks) * bits / 32
+        result[f"{row}/params_m"] = Derived(
+            sum(t.bytes for t in blocks) / 4 / 1e6,
+            f"of the residual blocks, {bits} bits as {bits}/32 of a parameter; without the batch "
+            f"normalizations and slopes, which stay in full precision, {weights / 1e6:.3f} M",
+        )
+    return result
+
+
+def _table7() -> dict[str, Derived]:
+    result = {}
+    for method, bits in (("FP", 32), ("DDTB", 8)):
+        for patch, cut in (("full", False), ("96x96", True)):
+            found = _cost("srresnet", "test4k", bits, cut)
+            row = f"refqsr-table7/SRResNet/x4/{method} patch={patch}/{bits}/Test4K"
+            result[f"{row}/bitops_g"] = Derived(found.bitops / 1e9)
+    return result
+
+
+def _cost(name: str, dataset: str, bits: int, cut: bool = True) -> Cost:
+    """Of one image of a dataset, in its patches or whole."""
+    return _costs(name, dataset, cut)[bits]
+
+
+@cache
+def _costs(name: str, dataset: str, cut: bool) -> dict[int, Cost]:
+    """By bits."""
+    import torch
+
+    from sqlib import cost, models
+
+    with torch.device("meta"):
+        network = models.create(name, scale=4)
+    patch, overlap = (TILINGS[dataset].patch, TILINGS[dataset].overlap) if cut else (None, 0)
+    bits = sorted({bits for _, bits in _ROWS})
+    found = cost.by_bits(network, SIZES[dataset], bits, patch=patch, overlap=overlap)
+    return dict(zip(bits, found, strict=True))
+
 
 PAPER = Paper(
     name="refqsr",
     part=4,
     printed=printed("refqsr"),
     labels={"PAMS": "pams", "DDTB": "ddtb", "CADyQ": "cadyq", "CABM": "cabm"},
+    derived=derived_values,
+    derived_tables=frozenset({"refqsr-table2", "refqsr-table4", "refqsr-table6", "refqsr-table7"}),
 )

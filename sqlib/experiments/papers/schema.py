@@ -9,7 +9,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any
 
-from sqlib.experiments.store.cells import CalibrationSpec, bits_value
+from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec, bits_value
 
 if TYPE_CHECKING:
     from sqlib.patches import Tiling
@@ -60,7 +60,9 @@ class Method:
 class Table:
     """A table of a paper as a product of networks, methods with their bits, and datasets.
 
-    Scored is by the preset ``protocol``, on whole images or on the patches of ``tiling``.
+    Scored is by the preset ``protocol``, on whole images or on the patches of ``tiling``. ``training`` is for
+    recipes that train on pairs; with ``counted``, an output size such as ``"1280x720"``, records also hold
+    the BitOPs of such an image and the FQR.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Table:
     datasets: tuple[str, ...]
     protocol: str = "default"
     tiling: Tiling | None = None
+    training: TrainingSpec | None = None
+    counted: str | None = None
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def _full_precision() -> Mapping[tuple[str, ...], float]:
     DFSQ's Table 1 prints none, but its network is that of Table 2, which does.
     """
     rows = published_frame(blanks=False)
-    rows = rows[rows["method"].str.lower().eq("fp") & rows["metric"].isin(PRINTED)]
+    falling = [name for name, metric in PRINTED.items() if metric.drops]
+    rows = rows[rows["method"].str.lower().eq("fp") & rows["metric"].isin(falling)]
     return {_place(row): row["value"] for row in rows.to_dict("records")}
 
 
@@ -97,7 +98,8 @@ def _counterparts(records: dict[str, Record]) -> dict[tuple[str, ...], Record]:
         for cell in plan(name, "full"):
             if cell.model in stand_ins and cell.id in records:
                 assert cell.place is not None
-                for metric in PRINTED:
+                held = records[cell.id]["images"][0]["metrics"]
+                for metric in (name for name, known in PRINTED.items() if known.name in held):
                     row = {
                         **cell.to_dict(),
                         **vars(cell.place),
@@ -122,7 +124,10 @@ class _Board:
         """Our value of a printed one, the drops of both, and the verdict."""
         full = _slot(row, method="FP", bits="32")
         is_full = _slot(row) == full
-        published_fp = None if is_full else self.printed.get(full, self.full_precision.get(_place(row)))
+        falls = row["metric"] not in PRINTED or PRINTED[row["metric"]].drops
+        published_fp = None
+        if falls and not is_full:
+            published_fp = self.printed.get(full, self.full_precision.get(_place(row)))
         result: dict[str, Any] = {
             "own": float("nan"),
             "published_drop": float("nan") if published_fp is None else published_fp - row["value"],

@@ -141,12 +141,13 @@ def _own_rows(
         if dataset is None or (record is None and cell.model in stand_ins):
             continue
         value, drop, source = math.nan, math.nan, "not run"
-        if record is not None:
+        if record is not None and field in record["images"][0]["metrics"]:
             value, source = mean(record, field), str(record["origin"])
             if record["dataset"] != cell.dataset:
                 source += f" ({record['dataset']})"
             reference = full.get((cell.model, cell.scale, cell.dataset))
-            if cell.recipe is not None and reference is not None and same_inputs(reference, record):
+            falls = PRINTED[metric].drops and cell.recipe is not None
+            if falls and reference is not None and same_inputs(reference, record):
                 drop = mean(reference, field) - value
         assert cell.place is not None
         row = (cell.scale, setting(cell.place.bits), cell.place.method, cell.model)

@@ -12,11 +12,11 @@ from sqlib.experiments.store.locks import lock
 from sqlib.experiments.store.working import set_aside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from sqlib import QuantizedModel
-    from sqlib.datasets import Calibration
-    from sqlib.recipes import Recipe
 
 
 class Artifacts:
@@ -34,12 +34,18 @@ class Artifacts:
         """Where the network of ``key`` is or would be."""
         return self.path / key[:2] / f"{key}.safetensors"
 
-    def fitted(
-        self, key: str, network: nn.Module, recipe: Recipe, calibration: Calibration
-    ) -> QuantizedModel:
+    def fitted(self, key: str, network: nn.Module, make: Callable[[Path], QuantizedModel]) -> QuantizedModel:
         """The network of ``key``: from its file, else made now, by one process at a time while others wait.
 
-        A process that is killed leaves its training where the next one goes on from.
+        Parameters
+        ----------
+        key
+            `ResolvedCell.network_key`.
+        network
+            In full precision.
+        make
+            Makes it, with a folder for its unfinished state: a process that is killed leaves its training
+            where the next one goes on from.
 
         Raises
         ------
@@ -55,7 +61,7 @@ class Artifacts:
             with lock(self.path / ".locks" / f"{key}.lock", wait=True):
                 # whoever held the lock may have made it
                 found = self._load(key, network, mend=True)
-                return found if found is not None else self._make(key, network, recipe, calibration)
+                return found if found is not None else self._make(key, make)
         except OSError as error:
             raise StoreError(f"{self.file(key)} cannot be written: {error.strerror or error}") from error
 
@@ -74,11 +80,9 @@ class Artifacts:
                 warnings.warn(f"{error}; moved to {target}, the network is made again", stacklevel=3)
             return None
 
-    def _make(self, key: str, network: nn.Module, recipe: Recipe, calibration: Calibration) -> QuantizedModel:
-        from sqlib import quantize_model
-
+    def _make(self, key: str, make: Callable[[Path], QuantizedModel]) -> QuantizedModel:
         unfinished = self.path / ".unfinished" / key
-        made = quantize_model(network, recipe, calibration, resume=unfinished)
+        made = make(unfinished)
         made.save(self.file(key))
         shutil.rmtree(unfinished, ignore_errors=True)
         return made

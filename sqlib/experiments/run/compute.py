@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING, Any
 from sqlib.errors import DataError, InputError
 from sqlib.experiments.run.artifacts import Artifacts
 from sqlib.experiments.run.plan import network_of
+from sqlib.experiments.run.scoring import scored
 from sqlib.experiments.store import provenance
-from sqlib.experiments.store.cells import CalibrationSpec, Cell, ResolvedCell
+from sqlib.experiments.store.cells import (
+    CalibrationSpec,
+    Cell,
+    ResolvedCell,
+    TrainingSpec,
+    bits_text,
+    distinct,
+)
+from sqlib.images import as_rgb
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sqlib import models
+    from sqlib import QuantizedModel, models
     from sqlib.datasets import Calibration, Dataset
+    from sqlib.training import CropPool, Crops
 
 _DATASET = re.compile(r"(?P<name>[\w-]+)(\[:(?P<n>\d+)\])?(@(?P<size>\d+))?")
 
@@ -87,6 +97,7 @@ class Workbench:
         self._models: dict[tuple[str, int, str], models.SRNetwork] = {}
         self._datasets: dict[str, Dataset] = {}
         self._calibrations: dict[tuple[CalibrationSpec, int, int], Calibration] = {}
+        self._pools: dict[tuple[TrainingSpec, int, int], CropPool] = {}
         self._network: tuple[object, nn.Module] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -109,21 +120,24 @@ class Workbench:
             calibration = None
             if cell.calibration is not None:
                 calibration = str(self._calibration(cell)["sha256"])
+            training = None if cell.training is None else self._pairs(cell).pool.fingerprint()
         except DataError as error:
             raise NotAvailable(f"needs data: {error}") from error
-        return ResolvedCell(cell, dataset.name, data, str(model.weights_id), calibration)
+        return ResolvedCell(cell, dataset.name, data, str(model.weights_id), calibration, training)
 
     def compute(self, resolved: ResolvedCell) -> dict[str, Any]:
         """Score one cell and return its record's content (all but key, checksum and profile)."""
-        from sqlib.evaluate import evaluate
-
         cell = resolved.planned
         start = time.perf_counter()
         network = self._quantized(resolved)
         prepared = time.perf_counter()
-        dataset = self._dataset(cell.dataset)
-        scores = evaluate(
-            network, dataset, scale=cell.scale, protocol=_protocol(cell.protocol), device=self.device
+        images = scored(
+            network,
+            self._dataset(cell.dataset),
+            scale=cell.scale,
+            protocol=_protocol(cell.protocol),
+            device=self.device,
+            counted=cell.counted,
         )
         calibration = self._calibration(cell) if cell.calibration is not None else None
         return {
@@ -131,7 +145,7 @@ class Workbench:
             "dataset": resolved.dataset,
             "images": [
                 {"name": image["name"], "metrics": {k: v for k, v in image.items() if k != "name"}}
-                for image in scores.images
+                for image in images
             ],
             "seconds": time.perf_counter() - start,
             "seconds_preparing": prepared - start,
@@ -197,6 +211,25 @@ class Workbench:
             )
         return self._calibrations[key]
 
+    def _pairs(self, cell: Cell) -> Crops:
+        """Aligned crops of the sets to train on, which are read once."""
+        from sqlib import datasets
+        from sqlib.training import CropPool, Crops
+
+        spec = cell.training
+        assert spec is not None
+        key = (spec, cell.scale, cell.seed)
+        if key not in self._pools:
+            sets = [datasets.load(name, data_dir=self.data_dir) for name in spec.source.split("+")]
+            originals = [
+                (f"{part.name}/{name}", as_rgb(part.hr(i), name))
+                for part in sets
+                for i, name in enumerate(part.names)
+            ]
+            wide = [(n, x) for n, x in originals if min(x.shape[:2]) >= spec.patch * cell.scale]
+            self._pools[key] = CropPool.from_images(wide, cell.scale, cell.seed)
+        return Crops(self._pools[key], spec.patch, self.device)
+
     def _calibration(self, cell: Cell) -> dict[str, Any]:
         return dict(self._crops(cell).record())
 
@@ -211,13 +244,24 @@ class Workbench:
             self._network = (wanted, self._fitted(resolved, model).eval())
         return self._network[1]
 
-    def _fitted(self, resolved: ResolvedCell, model: nn.Module) -> nn.Module:
+    def _fitted(self, resolved: ResolvedCell, model: nn.Module) -> QuantizedModel:
         from sqlib import quantize_model
 
-        recipe, crops = resolved.planned.make_recipe(), self._crops(resolved.planned)
+        cell = resolved.planned
+        recipe, crops = cell.make_recipe(), self._crops(cell)
+        pairs = self._pairs(cell) if recipe.paired else None
+
+        def make(resume: Path | None = None) -> QuantizedModel:
+            base = recipe.base()
+            start = None
+            if base is not None:  # a network of its own, which other cells may share
+                own = replace(cell, recipe=distinct(base), bits=bits_text(base.to_dict()["bits"]))
+                start = self._fitted(replace(resolved, planned=own), model)
+            return quantize_model(model, recipe, crops, pairs=pairs, start=start, resume=resume)
+
         if self.artifacts is None or not recipe.learns:
-            return quantize_model(model, recipe, crops)
-        return self.artifacts.fitted(resolved.network_key, model, recipe, crops)
+            return make()
+        return self.artifacts.fitted(resolved.network_key, model, make)
 
 
 @cache
@@ -261,6 +305,8 @@ def code_roots(cell: Cell) -> list[str]:
     roots = ["sqlib.evaluate", "sqlib.datasets", _network_module(cell.model, cell.weights)]
     if cell.recipe is not None:
         roots += [quantize_model.__module__, type(cell.make_recipe()).__module__]
+    if cell.counted is not None:
+        roots.append("sqlib.cost")
     return roots
 
 

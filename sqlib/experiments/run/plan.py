@@ -63,6 +63,8 @@ def _row(
         seed=0 if recipe is None else seed,
         recipe=None if recipe is None else distinct(recipe),
         calibration=None if recipe is None else extent.calibration or table.calibration,
+        training=(extent.training or table.training) if recipe is not None and recipe.paired else None,
+        counted=table.counted,
         place=Place(table.paper, table.name, method.label, str(bits)),
     )
     for dataset in extent.datasets or [d for d in table.datasets if _allowed(d, network.datasets)]:
@@ -95,6 +97,7 @@ def network_of(cell: Cell) -> tuple[object, ...]:
         str(cell.recipe),
         cell.bits,
         cell.calibration,
+        cell.training,
         cell.seed,
     )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlib.errors import InputError
-from sqlib.experiments.store.cells import CalibrationSpec
+from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec
 
 
 @dataclass(frozen=True)
 class Profile:
     """How much of a table is run.
 
-    ``datasets`` and ``calibration`` replace the table's own where given; ``networks`` (name, scale) and
-    ``bits`` restrict them. ``scratch`` profiles never write to a kept store.
+    ``datasets``, ``calibration`` and ``training`` replace the table's own where given; ``networks`` (name,
+    scale) and ``bits`` restrict them. ``scratch`` profiles never write to a kept store.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Profile:
     bits: tuple[int, ...] | None = None
     datasets: tuple[str, ...] | None = None
     calibration: CalibrationSpec | None = None
+    training: TrainingSpec | None = None
     scratch: bool = False
 
 
@@ -32,6 +33,7 @@ PROFILES = {
         bits=(32, 4),
         datasets=("builtin[:2]@192",),
         calibration=CalibrationSpec("builtin", n=4, patch=48, batch=2),
+        training=TrainingSpec("builtin", patch=24),
         scratch=True,
     ),
     "laptop": Profile("laptop"),

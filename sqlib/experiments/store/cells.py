@@ -116,6 +116,17 @@ class CalibrationSpec:
 
 
 @dataclass(frozen=True)
+class TrainingSpec:
+    """What a recipe trains on: aligned crops of ``patch`` x ``patch`` LR pixels and their originals.
+
+    ``source`` names sets of originals, joined by ``"+"``, as in ``"bsds400+t91"``.
+    """
+
+    source: str
+    patch: int = 48
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a table shows a cell: in the row of ``method``, the paper's label, at the table's ``bits``."""
 
@@ -145,6 +156,10 @@ class Cell:
         The id of the scoring protocol, with its tiling.
     recipe
         `distinct` of the recipe, or None for the full-precision network.
+    training
+        For recipes that train on pairs.
+    counted
+        Output size, as in ``"1280x720"``, for which BitOPs and FQR are recorded besides; None: they are not.
     place
         Where a plan found it. No part of the experiment: cells that differ in it alone are equal.
     """
@@ -158,6 +173,8 @@ class Cell:
     seed: int = 0
     recipe: dict[str, Any] | None = field(default=None, hash=False)
     calibration: CalibrationSpec | None = None
+    training: TrainingSpec | None = None
+    counted: str | None = None
     place: Place | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,6 +182,10 @@ class Cell:
         values = {name: getattr(self, name) for name in _FIELDS}
         if self.calibration is not None:
             values["calibration"] = asdict(self.calibration)
+        if self.training is not None:
+            values["training"] = asdict(self.training)
+        # what a cell has no use for is no part of its identity
+        values = {k: v for k, v in values.items() if v is not None or k not in ("training", "counted")}
         result: dict[str, Any] = jsonable(values)
         return result
 
@@ -178,6 +199,8 @@ class Cell:
         try:
             if values.get("calibration") is not None:
                 values["calibration"] = CalibrationSpec(**values["calibration"])
+            if values.get("training") is not None:
+                values["training"] = TrainingSpec(**values["training"])
             return cls(**values)
         except TypeError as error:  # a field is missing, or the calibration has one that we do not know
             raise RecordError(f"cell cannot be read: {error}") from error
@@ -218,6 +241,8 @@ _FIELDS = (
     "seed",
     "recipe",
     "calibration",
+    "training",
+    "counted",
 )
 
 
@@ -230,17 +255,20 @@ class ResolvedCell:
     data: str
     weights_id: str
     calibration: str | None = None
+    training: str | None = None
 
     @property
     def key(self) -> str:
         """Content address: network and weights, recipe and bits, data and protocol, seed and calibration."""
         cell = self.planned
+        counted = {} if cell.counted is None else {"counted": cell.counted}
         return sha256(
             {
                 **self._fitted(),
                 "dataset": self.dataset,
                 "data": self.data,
                 "protocol": cell.protocol,
+                **counted,
             }
         )
 
@@ -252,7 +280,10 @@ class ResolvedCell:
     def _fitted(self) -> dict[str, Any]:
         cell = self.planned
         spec = cell.calibration
+        pairs = cell.training
+        trained = {} if pairs is None else {"training": {"pairs": self.training, "patch": pairs.patch}}
         return {
+            **trained,
             "network": {"model": cell.model, "scale": cell.scale, "weights": self.weights_id},
             "recipe": cell.recipe,
             "bits": cell.bits,

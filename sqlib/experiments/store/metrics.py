@@ -21,6 +21,8 @@ class Metric:
         How far a drop from full precision may be from the printed one and still be close.
     decimals
         Shown in tables.
+    drops
+        Whether it falls from full precision, so that falls are compared; else the values are.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Metric:
     printed: str
     close: float
     decimals: int
+    drops: bool = True
 
 
 METRICS = {
@@ -36,6 +39,9 @@ METRICS = {
         Metric("psnr", "dB", "psnr_y", 0.05, 3),
         # What 0.05 dB amounts to near 32 dB and 0.89, where one dB of PSNR is worth about 0.02.
         Metric("ssim", "", "ssim_y", 0.001, 4),
+        # Of networks that choose bits by the image: what another one, trained alike, may differ by.
+        Metric("fqr", "bits", "fqr", 0.1, 2, drops=False),
+        Metric("bitops_g", "G", "bitops_g", 0.1, 2, drops=False),
     )
 }
 PRINTED = {metric.printed: metric for metric in METRICS.values()}

@@ -47,6 +47,10 @@ _CELL: dict[str, tuple[str, Check]] = {
     "recipe": ("null or an object", lambda value: value is None or isinstance(value, dict)),
     "calibration": ("null or an object", lambda value: value is None or isinstance(value, dict)),
 }
+_TRAINING: dict[str, tuple[str, Check]] = {
+    "source": ("a text", _text),
+    "patch": ("an integer of 0 or more", _count),
+}
 _RECIPE: dict[str, tuple[str, Check]] = {
     "name": ("a text", _text),
     "version": ("an integer of 0 or more", _count),
@@ -145,6 +149,9 @@ def check_fields(record: Mapping[str, Any]) -> None:
     _check(record["cell"], _CELL, "cell.")
     if record["cell"]["calibration"] is not None:
         _check(record["cell"]["calibration"], _SPEC, "cell.calibration.")
+    if record["cell"].get("training") is not None:
+        _check(record["cell"], {"training": ("an object", lambda value: isinstance(value, dict))}, "cell.")
+        _check(record["cell"]["training"], _TRAINING, "cell.training.")
     if record["cell"]["recipe"] is not None:
         _check(record["cell"]["recipe"], _RECIPE, "cell.recipe.")
     Cell.from_dict(record["cell"])

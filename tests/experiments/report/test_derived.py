@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from sqlib import cost, experiments, models
+from sqlib.experiments.papers import refqsr
 from sqlib.experiments.papers.published import published_frame
 from sqlib.experiments.papers.twodquant import derived_values
 from sqlib.experiments.report import gaps, scoreboard
@@ -77,3 +78,28 @@ def test_what_the_gap_of_edsrs_operations_says():
     sums = [sum(m * (w - 4) / 32 for m, w in zip(small, ws)) for ws in product(widths, repeat=len(small))]
     assert not any(missing[0] <= s < missing[1] for s in sums)
     assert missing[0] <= 32 * 256 * 128 * 128 < missing[1]
+
+
+def test_every_cost_of_refqsr_that_needs_no_weights_matches():
+    """BitOPs and FQR of FP, PAMS and DDTB in Tables 2, 4, 6 and 7, and the parameters of Table 6."""
+    values = published_frame(blanks=False)
+    rows = scoreboard.judged(values[values["paper"] == "refqsr"], {})
+    computed = rows[rows["origin"] == "computed"]
+    assert set(computed["id"]) == set(refqsr.derived_values())
+    assert (computed["verdict"] == "match").all()
+    assert computed.groupby(["table", "metric"]).size().to_dict() == {
+        ("refqsr-table2", "bitops_g"): 15,
+        ("refqsr-table2", "fqr"): 15,
+        ("refqsr-table4", "bitops_g"): 30,
+        ("refqsr-table4", "fqr"): 30,
+        ("refqsr-table6", "bitops_g"): 2,
+        ("refqsr-table6", "fqr"): 2,
+        ("refqsr-table6", "params_m"): 2,
+        ("refqsr-table7", "bitops_g"): 4,
+    }
+    # every cost and ratio of a row with fixed bits and without RefQSR is among them
+    fixed = rows["method"].str.fullmatch("(FP|PAMS|DDTB)( patch=.*)?")
+    counted = rows["metric"].isin(["bitops_g", "fqr", "params_m"])
+    assert set(rows.loc[fixed & counted, "id"]) == set(computed["id"])
+    elan = computed[computed["id"].str.startswith("refqsr-table4/ELAN") & (computed["metric"] == "bitops_g")]
+    assert elan["reason"].str.startswith("the map after a softmax counts 32 bits").all()

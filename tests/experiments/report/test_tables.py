@@ -91,7 +91,8 @@ def test_needs_name_weights_recipe_and_images(packaged, tmp_path):
     assert "the refqsr" not in reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"].lower()
     assert "RefQSR parts" in reasons["refqsr-table4/CARN/x4/DDTB+RefQSR/8-4/Test2K/psnr_y"]
     assert "Test2K images" in reasons["refqsr-table4/CARN/x4/DDTB+RefQSR/8-4/Test2K/psnr_y"]
-    assert "counting of bitops_g" in reasons["refqsr-table4/CARN/x4/FP/32/Urban100/bitops_g"]
+    clustering = "refqsr-table3/SRResNet/x4/CADyQ+RefQSR clustering=SCAN/delta-3/Urban100/clustering_bitops_g"
+    assert "counting of clustering_bitops_g" in reasons[clustering]
 
 
 def test_networks_of_our_own_do_not_touch_the_scoreboard(packaged, tmp_path):

@@ -30,11 +30,12 @@ import sys
 from pathlib import Path
 import sqlib
 sys.path.insert(0, sys.argv[1])
-from test_artifacts import KEY, counted, learner, parts
+from test_artifacts import KEY, counted, learner, making, parts
 sqlib.quantize_model = counted(Path(sys.argv[2]) / "log")
 from sqlib.experiments.run.artifacts import Artifacts
 network, crops = parts()
-Artifacts(Path(sys.argv[2]) / "artifacts").fitted(KEY, network, learner(int(sys.argv[3])), crops)
+make = making(network, learner(int(sys.argv[3])), crops)
+Artifacts(Path(sys.argv[2]) / "artifacts").fitted(KEY, network, make)
 """
 
 
@@ -46,6 +47,11 @@ def parts():
     """A network, and crops to calibrate it on."""
     network = models.pretrained("edsr-small", scale=4)
     return network, datasets.calibration("builtin", n=2, patch=12, scale=4, batch=2)
+
+
+def making(network, recipe, crops):
+    """What makes the network of an artifact."""
+    return lambda folder: sqlib.quantize_model(network, recipe, crops, resume=folder)
 
 
 def counted(log: Path):
@@ -96,8 +102,8 @@ def same(first, second) -> bool:
 def test_made_once_and_loaded_bit_for_bit(tmp_path, log):
     network, crops = parts()
     artifacts = Artifacts(tmp_path / "artifacts")
-    made = artifacts.fitted(KEY, network, learner(), crops)
-    again = Artifacts(tmp_path / "artifacts").fitted(KEY, network, learner(), crops)
+    made = artifacts.fitted(KEY, network, making(network, learner(), crops))
+    again = Artifacts(tmp_path / "artifacts").fitted(KEY, network, making(network, learner(), crops))
     assert starts(log) == 1 and made is not again and same(made, again)
     assert artifacts.file(KEY).is_file() and not (artifacts.path / ".unfinished" / KEY).exists()
 
@@ -110,12 +116,12 @@ def test_made_once_and_loaded_bit_for_bit(tmp_path, log):
 def test_a_damaged_file_is_set_aside_and_made_again(tmp_path, log, damage):
     network, crops = parts()
     artifacts = Artifacts(tmp_path / "artifacts")
-    made = artifacts.fitted(KEY, network, learner(), crops)
+    made = artifacts.fitted(KEY, network, making(network, learner(), crops))
     file = artifacts.file(KEY)
     good = file.read_bytes()
     file.write_bytes(damage(good))
     with pytest.warns(UserWarning, match=r"moved to .*\.damaged.*made again"):
-        again = artifacts.fitted(KEY, network, learner(), crops)
+        again = artifacts.fitted(KEY, network, making(network, learner(), crops))
     assert starts(log) == 2 and same(made, again) and file.read_bytes() == good
     assert [path.read_bytes() for path in (artifacts.path / ".damaged").iterdir()] == [damage(good)]
 
@@ -145,7 +151,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path, monkeypatch):
         return step(self, *args, **options)
 
     monkeypatch.setattr(torch.optim.Adam, "step", count)
-    resumed = artifacts.fitted(KEY, network, learner(iterations), crops)
+    resumed = artifacts.fitted(KEY, network, making(network, learner(iterations), crops))
     assert 0 < len(steps) <= iterations - 100  # it saves every hundred
     assert same(resumed, sqlib.quantize_model(network, learner(iterations), crops))
     assert artifacts.file(KEY).is_file() and not folder.exists()
@@ -155,7 +161,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "artifacts").write_text("a file")
     network, crops = parts()
     with pytest.raises(StoreError, match=r"artifacts.* cannot be written"):
-        Artifacts(tmp_path / "artifacts").fitted(KEY, network, learner(), crops)
+        Artifacts(tmp_path / "artifacts").fitted(KEY, network, making(network, learner(), crops))
 
 
 @pytest.fixture
@@ -184,4 +190,4 @@ def test_cells_of_one_network_share_it_and_score_alike_without(cells, tmp_path, 
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipes_that_learn_say_so(name):
     kind = type(recipes.create(name))
-    assert kind.learns == (name in ("brecq", "qdrop", "twodquant", "dbdc-pac"))
+    assert kind.learns == (kind.paired or name in ("brecq", "qdrop", "twodquant", "dbdc-pac"))

@@ -91,7 +91,7 @@ DAMAGES = {
     "nothing scored": (put("images", 0, "metrics", value={}), "'images[0].metrics' is {}"),
     "an unknown metric": (
         put(*METRICS, "lpips", value=0.1),
-        "'images[0]' has the unknown metric 'lpips', expected psnr, ssim: update sqlib",
+        "'images[0]' has the unknown metric 'lpips', expected psnr, ssim, fqr, bitops_g: update",
     ),
     "no cell": (without("cell"), "field 'cell' is missing"),
     "no profile": (without("profile"), "field 'profile' is missing"),

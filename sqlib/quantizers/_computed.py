@@ -1,0 +1,25 @@
+"""A uniform fake-quantizer whose bounds are computed in the pass, with gradients to what they come from."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sqlib.quantizers._state import QuantizerState
+from sqlib.quantizers.uniform import UniformQuantizer
+
+
+class ComputedBounds(UniformQuantizer):
+    """Lives for one call: its bounds are results, neither buffers nor parameters.
+
+    Parameters
+    ----------
+    lower, upper
+        Shape (), or (entries of `axis`,); lower <= upper, finite.
+    bits, axis
+        As in `Bounds`; the lower end is snapped to a multiple of the scale.
+    """
+
+    def __init__(self, lower: Tensor, upper: Tensor, bits: int, axis: int | None = None) -> None:
+        QuantizerState.__init__(self)
+        self.bits, self.axis, self.integer_zero, self.method = bits, axis, True, "computed"
+        self.lower, self.upper = lower, upper
