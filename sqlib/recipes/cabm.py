@@ -95,7 +95,7 @@ class CABM(CADyQ):
             model.activations[key] = QuantizerBank({int(w): q for w, q in quantizers.items()}, selector)
             teacher.activations[key].selector = StaticBits(max(self.candidates))
         model.edge_table = table  # type: ignore[assignment]
-        self.distil(model, lesson, teacher=teacher, bit_weight=0.0)
+        self.distil(model, lesson, teacher=teacher, bits=(0.0, 0.0))
 
     def _limit(self, table: EdgeTable) -> float:
         cheapest = float(table.means.min())

@@ -170,7 +170,7 @@ def test_the_teacher_is_the_start_with_its_largest_width(monkeypatch: pytest.Mon
     sqlib.quantize_model(network("edsr"), recipe, pictures(), pairs=pairs(), start=cadyq)
     ((teacher, loss, features, rates),) = seen
     assert (loss.bit_weight, loss.bit_growth, loss.transfer, loss.block_transfer) == (0, 0, 1000, 100)
-    assert features == ("blocks.0", "blocks.1") and rates == {}
+    assert features == ("blocks.0", "blocks.1") and rates == {"selectors": 1e-4}
     for bank in teacher.activations.values():
         assert isinstance(bank.selector, StaticBits) and bank.selector.bits == 8
     assert not any(isinstance(b.selector, StaticBits) for b in cadyq.activations.values())

@@ -89,9 +89,17 @@ def test_the_stage_before() -> None:
     carn = CADyQ(steps=600_000, halve_every=400_000, selector_learning_rate=1e-3)
     assert carn.schedule == "custom" and carn.base() == PAMS()
     assert CADyQ(base_transfer=0).base() == PAMS(transfer=0)
-    other = CADyQ(bits=(6, 5), steps=9, batch=4, seed=3, unquantized=("*.conv1",), features=("blocks.0",))
+    other = CADyQ(
+        bits=(6, 5), steps=9, batch=4, seed=3, unquantized=("*.conv1:input",), features=("blocks.0",)
+    )
     assert other.base() == PAMS(
-        bits=(6, 5), steps=9, halve_every=3, batch=4, seed=3, unquantized=("*.conv1",), features=("blocks.0",)
+        bits=(6, 5),
+        steps=9,
+        halve_every=3,
+        batch=4,
+        seed=3,
+        unquantized=("*.conv1:input",),
+        features=("blocks.0",),
     )
 
 
@@ -269,14 +277,14 @@ def test_resumed_training_is_the_same_bit_for_bit(
 
 
 def test_sites_that_the_release_leaves_unquantized() -> None:
-    quantized = made("srresnet", unquantized=("*.conv1",))
+    quantized = made("srresnet", unquantized=("*.conv1:input",))
     assert {key.split(":")[0].split("/")[-1] for key in quantized.activations} == {"conv2"}
     bits = quantized.report().set_index("site")["activation_bits"]
     assert bits["blocks.0.conv1"] == 32 and bits["blocks.0.conv2"] == "4/6/8"
 
 
 def test_with_everything_unquantized_only_weights_are_trained() -> None:
-    quantized = made("edsr", unquantized=("*",))
+    quantized = made("edsr", unquantized=("*:*",))
     assert not quantized.activations and quantized.training_log[0].finished
 
 
