@@ -89,18 +89,8 @@ def test_the_stage_before() -> None:
     carn = CADyQ(steps=600_000, halve_every=400_000, selector_learning_rate=1e-3)
     assert carn.schedule == "custom" and carn.base() == PAMS()
     assert CADyQ(base_transfer=0).base() == PAMS(transfer=0)
-    other = CADyQ(
-        bits=(6, 5), steps=9, batch=4, seed=3, unquantized=("*.conv1:input",), features=("blocks.0",)
-    )
-    assert other.base() == PAMS(
-        bits=(6, 5),
-        steps=9,
-        halve_every=3,
-        batch=4,
-        seed=3,
-        unquantized=("*.conv1:input",),
-        features=("blocks.0",),
-    )
+    shared = dict(bits=(6, 5), batch=4, seed=3, unquantized=("*.conv1:input",), features=("blocks.0",))
+    assert CADyQ(steps=9, **shared).base() == PAMS(steps=9, halve_every=3, **shared)  # type: ignore[arg-type]
 
 
 def test_the_gradients_are_scaled_by_what_the_network_computes_in() -> None:
@@ -204,6 +194,12 @@ def test_a_weight_on_bits_makes_them_fewer() -> None:
         )
 
     assert mean(10.0) < mean(1e-9) - 0.5
+
+
+def test_without_a_weight_on_bits_selectors_learn_from_the_output() -> None:
+    quantized = made("own", bit_weight=0, bit_growth=0)
+    for bank in quantized.activations.values():
+        assert not torch.equal(bank.selector.weight, torch.ones_like(bank.selector.weight))
 
 
 def test_the_bits_of_a_cost_are_those_of_its_patches() -> None:
