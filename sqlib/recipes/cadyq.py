@@ -149,7 +149,7 @@ class CADyQ(Trained):
             alpha = float(known.alpha.detach())
             own = {w: SymmetricQuantizer(alpha, w, signed=known.signed) for w in self.candidates}
             bank.selector.gradient_scale.fill_(scale)
-            model.activations[key] = QuantizerBank(own, bank.selector).learnable()
+            model.add_activation(key, QuantizerBank(own, bank.selector).learnable())
         self.distil(model, lesson, teacher=lesson.start, bits=(self.bit_weight, self.bit_growth))
 
     def distil(

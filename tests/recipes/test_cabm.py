@@ -242,6 +242,16 @@ def test_a_start_with_other_candidates_is_refused() -> None:
         sqlib.quantize_model(network("edsr"), CABM(steps=0), crops(), start=other)
 
 
+def test_a_start_with_other_sites_is_refused() -> None:
+    recipe = CABM(steps=0)
+    base = recipe.base()
+    assert base is not None
+    skip = ["head", "blocks.1", "body_end", "tail"]
+    fewer = sqlib.quantize_model(network("edsr"), base, crops(), skip=skip)
+    with pytest.raises(InputError, match=r"bits of \d activations, here 4 are quantized: make it with"):
+        sqlib.quantize_model(network("edsr"), recipe, crops(), start=fewer)
+
+
 def test_images_that_are_not_finite() -> None:
     quantized, _ = made(steps=0)
     x = pictures()[0]

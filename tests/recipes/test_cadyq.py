@@ -196,6 +196,13 @@ def test_a_weight_on_bits_makes_them_fewer() -> None:
     assert mean(10.0) < mean(1e-9) - 0.5
 
 
+def test_training_in_bfloat16_keeps_selectors_in_single() -> None:
+    quantized = made("edsr", precision="bf16")
+    for bank in quantized.activations.values():
+        assert bank.selector.weight.dtype == torch.float32
+        assert not torch.equal(bank.selector.weight, torch.ones_like(bank.selector.weight))
+
+
 def test_without_a_weight_on_bits_selectors_learn_from_the_output() -> None:
     quantized = made("own", bit_weight=0, bit_growth=0)
     for bank in quantized.activations.values():
