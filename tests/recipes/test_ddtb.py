@@ -145,7 +145,7 @@ def test_the_start_of_the_release():
 
 
 def test_unquantized_sites_as_in_the_release():
-    model = quantized("edsr", unquantized=("*.conv1",))
+    model = quantized("edsr", unquantized=("*.conv1:input",))
     bits = model.report().set_index("site")["activation_bits"]
     assert bits["blocks.0.conv1"] == 32 and bits["blocks.0.conv2"] == 4
 

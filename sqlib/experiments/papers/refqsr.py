@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlib.experiments.papers.schema import Derived, Paper, printed
+from sqlib.experiments.papers.schema import Derived, Method, Network, Paper, Table, printed
+from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec
 from sqlib.patches import Tiling
 
 if TYPE_CHECKING:
@@ -100,10 +101,72 @@ def _costs(name: str, dataset: str, cut: bool) -> dict[int, Cost]:
     return dict(zip(bits, found, strict=True))
 
 
+_SMOKE, _SLOW, _FULL = ("smoke",), ("laptop", "full"), ("full",)
+_TINY = {"schedule": "custom", "steps": 2, "halve_every": 1, "batch": 2}
+_SHORT = {"schedule": "laptop"}
+# Weights keep 8 bits; what CADyQ and CABM choose for activations has no setting.
+_CHOSEN = {"bits": 8}
+
+
+def _methods() -> tuple[Method, ...]:
+    """The printed baselines, each on the published schedule, on a short one, and on a tiny one for smoke."""
+    found = [Method("FP", None)]
+    for label, recipe in (("PAMS", "pams"), ("DDTB", "ddtb"), ("CADyQ", "cadyq"), ("CABM", "cabm")):
+        chosen = recipe in ("cadyq", "cabm")
+        rows: tuple[int | str, ...] = ("delta",) if chosen else (8, 4)
+        own = _CHOSEN if chosen else {}
+        for suffix, options, profiles in (
+            ("", {}, _FULL),
+            (", 2,000 iterations", _SHORT, _SLOW),
+            (", 2 iterations", _TINY, _SMOKE),
+        ):
+            found.append(Method(label + suffix, recipe, rows, {**own, **options}, profiles=profiles))
+    return tuple(found)
+
+
+def _table(number: int, title: str, networks: tuple[Network, ...]) -> Table:
+    return Table(
+        name=f"refqsr-table{number}",
+        paper="refqsr",
+        title=title,
+        networks=networks,
+        methods=_methods(),
+        # CABM makes its table of patches such as these.
+        calibration=CalibrationSpec("div2k", n=192, patch=96, batch=16),
+        datasets=tuple(TILINGS),
+        tiling={**TILINGS, "builtin": Tiling(24, 6)},
+        training=TrainingSpec("bsds400+t91", patch=32),
+        counted={
+            **{name: f"{width}x{height}" for name, (width, height) in SIZES.items()},
+            "builtin": "192x192",
+        },
+    )
+
+
+TABLES = (
+    _table(
+        2,
+        "RefQSR Table 2, its baselines: learned bounds and chosen bits, patch by patch",
+        (
+            Network("edsr-small", 4, "pretrained", datasets=("urban100",)),
+            Network("srresnet", 4, "pretrained", published="SRResNet"),
+        ),
+    ),
+    _table(
+        4,
+        "RefQSR Table 4, its baselines on other networks",
+        (
+            Network("carn", 4, "pretrained", published="CARN"),
+            Network("elan-light", 4, "pretrained", published="ELAN"),
+        ),
+    ),
+)
+
 PAPER = Paper(
     name="refqsr",
     part=4,
     printed=printed("refqsr"),
+    tables=TABLES,
     labels={"PAMS": "pams", "DDTB": "ddtb", "CADyQ": "cadyq", "CABM": "cabm"},
     derived=derived_values,
     derived_tables=frozenset({"refqsr-table2", "refqsr-table4", "refqsr-table6", "refqsr-table7"}),

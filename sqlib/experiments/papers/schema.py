@@ -38,7 +38,7 @@ class Method:
     step of our own) has a label of its own and never earns the printed value's verdict. ``side`` quantizes
     one side alone, ``"weights"`` or ``"activations"``. ``profiles`` and ``networks`` restrict it to those
     named. ``bits`` are the settings of the rows: a number, ``"8/4"`` (weights/activations), or a text that
-    the recipe understands.
+    the recipe understands, or that stands for the ``bits`` among its ``options``.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Method:
     def recipe_bits(self, bits: int | str) -> Any:
         """Bits of the recipe in the row of ``bits``: both sides alike, or one in full precision."""
         if self.side is None:
-            return bits_value(str(bits))
+            return self.options.get("bits", bits_value(str(bits)))
         return (bits, 32) if self.side == "weights" else (32, bits)
 
 
@@ -62,7 +62,8 @@ class Table:
 
     Scored is by the preset ``protocol``, on whole images or on the patches of ``tiling``. ``training`` is for
     recipes that train on pairs; with ``counted``, an output size such as ``"1280x720"``, records also hold
-    the BitOPs of such an image and the FQR.
+    the BitOPs of such an image and the FQR. Both may differ by dataset; a dataset that a mapping does not
+    name has neither.
     """
 
     name: str
@@ -73,9 +74,9 @@ class Table:
     calibration: CalibrationSpec
     datasets: tuple[str, ...]
     protocol: str = "default"
-    tiling: Tiling | None = None
+    tiling: Tiling | Mapping[str, Tiling] | None = None
     training: TrainingSpec | None = None
-    counted: str | None = None
+    counted: str | Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlib.errors import InputError
 from sqlib.experiments import papers
@@ -51,24 +52,31 @@ def _row(
 
     recipe = None
     if method.recipe is not None:
-        recipe = recipes.create(method.recipe, bits=method.recipe_bits(bits), **method.options)
+        options = {**method.options, "bits": method.recipe_bits(bits)}
+        recipe = recipes.create(method.recipe, **options)
     cell = Cell(
         model=network.name,
         scale=network.scale,
         weights=network.weights,
         bits=FULL_PRECISION if recipe is None else bits_text(recipe.to_dict()["bits"]),
         dataset="",
-        protocol=replace(PROTOCOLS[table.protocol], tiling=table.tiling).id,
+        protocol="",
         # Full precision draws nothing: one cell serves every seed.
         seed=0 if recipe is None else seed,
         recipe=None if recipe is None else distinct(recipe),
         calibration=None if recipe is None else extent.calibration or table.calibration,
         training=(extent.training or table.training) if recipe is not None and recipe.paired else None,
-        counted=table.counted,
         place=Place(table.paper, table.name, method.label, str(bits)),
     )
     for dataset in extent.datasets or [d for d in table.datasets if _allowed(d, network.datasets)]:
-        yield replace(cell, dataset=dataset)
+        tiling, counted = _of(table.tiling, dataset), _of(table.counted, dataset)
+        protocol = replace(PROTOCOLS[table.protocol], tiling=tiling).id
+        yield replace(cell, dataset=dataset, protocol=protocol, counted=counted)
+
+
+def _of(given: Any, dataset: str) -> Any:
+    """What a table says of one dataset; a part of it (``"builtin[:2]"``) is it."""
+    return given.get(dataset.partition("[")[0]) if isinstance(given, Mapping) else given
 
 
 def _allowed(value: object, choice: Sequence[object] | None) -> bool:

@@ -18,7 +18,7 @@ class Profile:
 
     name: str
     networks: tuple[tuple[str, int], ...] | None = None
-    bits: tuple[int, ...] | None = None
+    bits: tuple[int | str, ...] | None = None
     datasets: tuple[str, ...] | None = None
     calibration: CalibrationSpec | None = None
     training: TrainingSpec | None = None
@@ -30,7 +30,7 @@ PROFILES = {
     "smoke": Profile(
         "smoke",
         networks=(("edsr-small", 4), ("swinir-small", 4)),
-        bits=(32, 4),
+        bits=(32, 4, "delta"),
         datasets=("builtin[:2]@192",),
         calibration=CalibrationSpec("builtin", n=4, patch=48, batch=2),
         training=TrainingSpec("builtin", patch=24),
