@@ -95,7 +95,7 @@ class ContentBits(QuantizerState):
         widths = tuple(options["candidates"].values())
         made = cls(widths, options["channels"], channel_axis=options["channel_axis"])
         made.load_state_dict(dict(tensors))
-        return made.requires_grad_(False)
+        return made
 
     def forward(self, x: Tensor, site: Any, context: Any) -> Tensor:
         """Shares (samples, candidates)."""

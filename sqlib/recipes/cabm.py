@@ -13,7 +13,7 @@ from sqlib.engine.options import choice, integer, number
 from sqlib.engine.recipe import Lesson, Recipe
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes.cadyq import CADyQ, started
+from sqlib.recipes.cadyq import CADyQ
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
@@ -76,26 +76,26 @@ class CABM(CADyQ):
         """Make the table, then fine-tune weights and bounds."""
         from sqlib.quantizers import QuantizerBank, StaticBits, TableBits
 
-        assert lesson.start is not None
-        table = edge_table(
-            lesson.start,
-            lesson.calibration,
-            patch=self.table_patch,
-            overlap=self.table_overlap,
-            data_range=self.data_range,
-            saturated=self.edges == "release",
-        )
-        limit = self._limit(table)
-        teacher = copy.deepcopy(lesson.start)
-        for column, (_, _, key) in enumerate(banks(lesson.start)):
-            quantizers = copy.deepcopy(dict(started(lesson.start, key).quantizers.items()))
-            selector = TableBits(
-                table, column, limit=limit, data_range=self.data_range, saturated=self.edges == "release"
+        start = lesson.start
+        assert start is not None
+        if banks(model) != banks(start):
+            raise InputError(
+                f"start chooses the bits of {len(banks(start))} activations, here {len(banks(model))} are "
+                "quantized: make it with the same skip=, and calibration data of the same kind"
             )
-            model.activations[key] = QuantizerBank({int(w): q for w, q in quantizers.items()}, selector)
+        score: dict[str, Any] = {"data_range": self.data_range, "saturated": self.edges == "release"}
+        patch, overlap = self.table_patch, self.table_overlap
+        table = edge_table(start, lesson.calibration, patch=patch, overlap=overlap, **score)
+        limit = self._limit(table)
+        teacher = copy.deepcopy(start)
+        for column, (_, _, key) in enumerate(banks(start)):
+            known = copy.deepcopy(start.activations[key])
+            assert isinstance(known, QuantizerBank)
+            own = {width: known.at(width) for width in known.widths}
+            model.add_activation(key, QuantizerBank(own, TableBits(table, column, limit=limit, **score)))
             teacher.activations[key].selector = StaticBits(max(self.candidates))
         model.edge_table = table  # type: ignore[assignment]
-        self.distil(model, lesson, teacher=teacher, bit_weight=0.0)
+        self.distil(model, lesson, teacher=teacher, bits=(0.0, 0.0))
 
     def _limit(self, table: EdgeTable) -> float:
         cheapest = float(table.means.min())
@@ -162,6 +162,8 @@ def edge_table(
     from sqlib.quantizers.edges import picture
 
     operands = [(site, role) for site, role, _ in banks(model)]
+    if not operands:
+        raise InputError("the network has no bank of quantizers, so it chooses no bits; make it with CADyQ")
     scores, bits = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, len(operands), dtype=torch.int64)]
     with torch.no_grad(), model.passes() as passes:
         for batch in images:

@@ -149,18 +149,18 @@ class CADyQ(Trained):
             alpha = float(known.alpha.detach())
             own = {w: SymmetricQuantizer(alpha, w, signed=known.signed) for w in self.candidates}
             bank.selector.gradient_scale.fill_(scale)
-            model.activations[key] = QuantizerBank(own, bank.selector).learnable()
-        self.distil(model, lesson, teacher=lesson.start, bit_weight=self.bit_weight)
+            model.add_activation(key, QuantizerBank(own, bank.selector).learnable())
+        self.distil(model, lesson, teacher=lesson.start, bits=(self.bit_weight, self.bit_growth))
 
-    def distil(self, model: QuantizedModel, lesson: Lesson, *, teacher: nn.Module, bit_weight: float) -> None:
-        """Train with attention transfer from all blocks of `teacher`."""
+    def distil(
+        self, model: QuantizedModel, lesson: Lesson, *, teacher: nn.Module, bits: tuple[float, float]
+    ) -> None:
+        """Train with attention transfer from all blocks of `teacher`, and these weights of the bits."""
         from sqlib.fit.features import find_taps
 
         features = find_taps(model.network, self.features, None).names or self.tapped(model)
-        growth = self.bit_growth if bit_weight else 0.0
-        axis = channel_axis(model.network)
-        loss = ContentLoss(self.transfer, self.block_transfer, bit_weight, growth, axis)
-        rates = {"selectors": self.selector_learning_rate} if bit_weight else {}
+        loss = ContentLoss(self.transfer, self.block_transfer, *bits, channel_axis(model.network))
+        rates = {"selectors": self.selector_learning_rate}
         self.train(model, lesson, teacher=teacher, loss=loss, features=features, rates=rates)
 
 

@@ -6,63 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from toy_pairs import crops, network, pairs
 
 import sqlib
 from sqlib.errors import InputError
 from sqlib.fit.distillation.loss import attention_transfer
 from sqlib.fit.quantization_aware.task import Answer
-from sqlib.models.carn import CARN
-from sqlib.models.edsr import EDSR
-from sqlib.models.srresnet import SRResNet
 from sqlib.recipes import PAMS
 from sqlib.recipes._trained import TransferLoss
-
-
-def pairs(scale: int = 2, n: int = 6, side: int = 16) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    high = torch.rand(n, 3, scale * side, scale * side, generator=generator)
-    return [(nn.functional.avg_pool2d(high, scale), high)]
-
-
-def crops() -> list[Tensor]:
-    return [pairs()[0][0]]
-
-
-class Own(nn.Module):
-    """Somebody's network."""
-
-    scale = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.middle = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
-        self.last = nn.Conv2d(8, 12, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.pixel_shuffle(self.last(self.middle(self.first(x))), 2)
-
-
-def elan() -> nn.Module:
-    """As it begins, its softmax is saturated, and nothing behind it learns."""
-    made = sqlib.models.create("elan-light", scale=2)
-    with torch.no_grad():
-        for name, p in made.named_parameters():
-            if "project_in.weight" in name:
-                p.mul_(0.01)
-    return made
-
-
-def network(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    return {
-        "edsr": lambda: EDSR("edsr-small", 2, blocks=2, features=8),
-        "srresnet": lambda: SRResNet("srresnet", 2, blocks=2, features=8),
-        "carn": lambda: CARN("carn-single", 2, scales=None),
-        "elan": elan,
-        "own": Own,
-    }[kind]()
 
 
 @pytest.mark.parametrize("kind", ["edsr", "srresnet", "carn", "elan", "own"])
