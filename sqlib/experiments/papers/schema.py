@@ -62,7 +62,8 @@ class Table:
 
     Scored is by the preset ``protocol``, on whole images or on the patches of ``tiling``. ``training`` is for
     recipes that train on pairs; with ``counted``, an output size such as ``"1280x720"``, records also hold
-    the BitOPs of such an image and the FQR.
+    the BitOPs of such an image and the FQR. Patches and size may be given for each dataset; another one, of a
+    profile, has those of the first.
     """
 
     name: str
@@ -73,9 +74,17 @@ class Table:
     calibration: CalibrationSpec
     datasets: tuple[str, ...]
     protocol: str = "default"
-    tiling: Tiling | None = None
+    tiling: Tiling | Mapping[str, Tiling] | None = None
     training: TrainingSpec | None = None
-    counted: str | None = None
+    counted: str | Mapping[str, str] | None = None
+
+    def tiling_of(self, dataset: str) -> Tiling | None:
+        """How the images of a dataset are cut."""
+        return _of(self.tiling, dataset)
+
+    def counted_of(self, dataset: str) -> str | None:
+        """The output size that is counted for a dataset."""
+        return _of(self.counted, dataset)
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,12 @@ class Paper:
     labels: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[], Mapping[str, Derived]] | None = None
     derived_tables: frozenset[str] = frozenset()
+
+
+def _of(given: Any, dataset: str) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    return given.get(dataset, next(iter(given.values()), None))
 
 
 def printed(prefix: str) -> tuple[Traversable, ...]:

@@ -58,17 +58,18 @@ def _row(
         weights=network.weights,
         bits=FULL_PRECISION if recipe is None else bits_text(recipe.to_dict()["bits"]),
         dataset="",
-        protocol=replace(PROTOCOLS[table.protocol], tiling=table.tiling).id,
+        protocol="",
         # Full precision draws nothing: one cell serves every seed.
         seed=0 if recipe is None else seed,
         recipe=None if recipe is None else distinct(recipe),
         calibration=None if recipe is None else extent.calibration or table.calibration,
         training=(extent.training or table.training) if recipe is not None and recipe.paired else None,
-        counted=table.counted,
         place=Place(table.paper, table.name, method.label, str(bits)),
     )
     for dataset in extent.datasets or [d for d in table.datasets if _allowed(d, network.datasets)]:
-        yield replace(cell, dataset=dataset)
+        protocol = replace(PROTOCOLS[table.protocol], tiling=table.tiling_of(dataset))
+        counted = table.counted_of(dataset)
+        yield replace(cell, dataset=dataset, protocol=protocol.id, counted=counted)
 
 
 def _allowed(value: object, choice: Sequence[object] | None) -> bool:
