@@ -86,6 +86,19 @@ def test_div2k_ranges(tmp_path: Path, no_data: Path) -> None:
     assert datasets.load("div2k-lrx4", data_dir=tmp_path).names == ("0901", "1000")
 
 
+def test_parts_of_div8k(tmp_path: Path, no_data: Path) -> None:
+    """Shrunken images keep their numbers in DIV8K, and low resolution may lie beside them."""
+    for folder in ("benchmark/Test2K/HR", "test4k/hr"):
+        put(tmp_path / folder, ["1200", "1201", "1300", "1301", "1400", "1401", "overview"])
+    put(tmp_path / "test4k" / "LR_bicubic" / "X4", ["1301", "1400"], "{}x4.png")
+    assert datasets.load("test2k", data_dir=tmp_path).names == ("1201", "1300")
+    found = datasets.load("Test4K", data_dir=tmp_path)
+    assert (found.name, found.names) == ("test4k[2]", ("1301", "1400"))
+    assert [sorted(item.lr) for item in found.items] == [[4], [4]]
+    put(tmp_path / "full" / "Test2K" / "HR", [str(number) for number in range(1201, 1301)])
+    assert datasets.load("test2k", data_dir=tmp_path / "full").name == "test2k"
+
+
 def test_other_files_of_a_selfexsr_folder_are_left_out(tmp_path: Path, no_data: Path) -> None:
     folder = tmp_path / "Urban100" / "image_SRF_4"
     put(folder, ["img_001", "img_002"], "{}_SRF_4_HR.png")
@@ -323,13 +336,17 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "sqlib" in str(datasets.cache_folder())
 
 
-def test_missing_set_without_address(no_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "folder", "count"),
+    [("manga109", "Manga109", 109), ("test2k", "Test2K", 100), ("test4k", "Test4K", 100)],
+)
+def test_missing_set_without_address(no_data: Path, name: str, folder: str, count: int) -> None:
     with pytest.raises(DataError) as caught:
-        datasets.load("manga109", allow_unverified=True)
+        datasets.load(name, allow_unverified=True)
     message = str(caught.value)
     assert "No verified URL is recorded" in message
-    assert str(no_data / "Manga109" / "HR") in message
-    assert "109 images" in message
+    assert str(no_data / folder / "HR") in message
+    assert f"{count} images" in message
     assert "\n" not in message
 
 

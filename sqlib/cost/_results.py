@@ -18,7 +18,8 @@ class LayerCost:
     Attributes
     ----------
     site, op, kind
-        As in `sqlib.cost.Product`; kind "norm" counts elements, not products.
+        As in `sqlib.cost.Product`; kind "norm" counts elements, not products. The op "fixed" is a fixed
+        convolution of the release in front of that site (``counting="printed"``), at the site's bits.
     quantized
         Whether the site is one of those that are quantized; the papers count these only.
     macs
@@ -65,8 +66,9 @@ class Cost:
         Bounds, scales and points of a quantized model's quantizers and parameters of its selectors, 4 bytes
         each, beside the codes, which are in `packed_bytes`; 0 where bits are planned.
     macs
-        Multiply-accumulates of all convolutions, linear layers and matrix products, quantized or not. One
-        multiplication with its addition is one; papers that count operations count two.
+        Multiply-accumulates of all convolutions, linear layers and matrix products, quantized or not, as
+        ``counting`` says. One multiplication with its addition is one; papers that count operations count
+        two.
     bitops
         Sum of `LayerCost.bitops` over the layers that were asked for; not in thousands of millions.
     fqr

@@ -84,14 +84,30 @@ _ENTRIES = (
         ("Urban100",),
         "Urban100, Huang et al., CVPR 2015",
         _EDSR_BENCHMARK,
-        # only the first 30 images (img_001 to img_030) were in hand
-        fingerprints={30: "648a734cf3857d654f0f98140e52c55f17ad79cd162f9efec0b9b786869541e4"},
+        fingerprints={
+            30: "648a734cf3857d654f0f98140e52c55f17ad79cd162f9efec0b9b786869541e4",  # img_001 to img_030
+            100: "369d62041e99582c999125bc3a102e1c83d118d209618bd87e37fbc493de8fb4",
+        },
     ),
     Entry(
         "manga109",
         109,
         ("Manga109",),
         "Manga109, Matsui et al., 2017; its owners hand it out on request",
+    ),
+    Entry(
+        "test2k",
+        100,
+        ("Test2K",),
+        "Test2K: images 1201 to 1300 of DIV8K (Gu et al., ICCVW 2019), shrunk to 2K, as in CADyQ and RefQSR",
+        stem=r"12(?!00)\d\d|1300",
+    ),
+    Entry(
+        "test4k",
+        100,
+        ("Test4K",),
+        "Test4K: images 1301 to 1400 of DIV8K, shrunk to 4K",
+        stem=r"13(?!00)\d\d|1400",
     ),
     Entry(
         "div2k",

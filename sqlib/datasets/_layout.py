@@ -8,6 +8,7 @@ Understood, with ``ROOT`` the folder that is searched::
     .../Set5/image_SRF_4/img_001_SRF_4_HR.png, ..._LR.png                  SelfExSR
     .../Set5/original/baby.png, .../Set5/baby_GT.bmp, .../Set5/baby.png    others
     .../DIV2K_train_HR/0001.png, .../DIV2K_train_LR_bicubic/X4/0001x4.png  DIV2K
+    .../Test2K/HR/1201.png, .../Test2K/LR_bicubic/X4/1201x4.png            CADyQ, RefQSR
 """
 
 from __future__ import annotations

@@ -221,6 +221,8 @@ def test_a_cell_that_runs_twice_replaces_itself(table: None) -> None:
         ),
         (dict(skip="head"), "skip='head'; expected a tuple of patterns"),
         (dict(skip=(1,)), r"skip=\(1,\); expected a tuple of patterns"),
+        (dict(unquantized={"net": "head"}), "net='head'; expected a tuple of patterns"),
+        (dict(unquantized={"other": ("head",)}), "of 'other', which is none of its names net"),
         (dict(training={("other", 2): {}}), "of 'other', which is none of its names net"),
         (
             dict(files=(WeightsFile("nets", (2,), "f", "MIT", "s"),)),

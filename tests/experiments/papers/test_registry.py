@@ -160,6 +160,24 @@ def test_patches_are_part_of_the_protocol(change_table, tmp_path):
     assert 0 < abs(scores[0] - scores[1]) < 1
 
 
+def test_patches_and_counted_sizes_of_each_dataset(change_table):
+    from sqlib.experiments.papers.refqsr import SIZES, TILINGS
+
+    counted = {name: f"{width}x{height}" for name, (width, height) in SIZES.items()}
+    change_table("dfsq-table2", tiling=TILINGS, counted=counted, datasets=tuple(TILINGS))
+    found = {(c.dataset, c.protocol.rpartition("/")[2], c.counted) for c in plan("dfsq-table2", "full")}
+    assert found == {
+        ("urban100", "patch=72+6", "1280x720"),
+        ("test2k", "patch=96+6", "2048x1080"),
+        ("test4k", "patch=96+6", "4096x2160"),
+    }
+    # of a set that the table says nothing about, nothing holds
+    smoke = {("patch" in c.protocol, c.counted) for c in plan("dfsq-table2", "smoke")}
+    assert smoke == {(False, None)}
+    change_table("dfsq-table2", tiling=None, counted="64x64")
+    assert {c.counted for c in plan("dfsq-table2", "smoke")} == {"64x64"}
+
+
 def reproduce_one(cells, folder):
     from sqlib.experiments.run.compute import Workbench
     from sqlib.experiments.store.working import Store
