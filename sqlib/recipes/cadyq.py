@@ -88,8 +88,8 @@ class CADyQ(Trained):
     """
 
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published": {"steps": 300_000, "halve_every": 150_000},
-        "laptop": {"steps": 2_000, "halve_every": 1_000},
+        "published": {"steps": 300_000, "halve_every": 150_000, "bound_learning_rate": 0.01},
+        "laptop": {"steps": 2_000, "halve_every": 1_000, "bound_learning_rate": 0.15},
     }
     shared: ClassVar[tuple[str, ...]] = (
         *Trained.shared,

@@ -70,8 +70,8 @@ class DDTB(Trained):
     """
 
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published": {"steps": 60_000, "halve_every": 10_000},
-        "laptop": {"steps": 2_000, "halve_every": 333},
+        "published": {"steps": 60_000, "halve_every": 10_000, "bound_learning_rate": 0.01},
+        "laptop": {"steps": 2_000, "halve_every": 333, "bound_learning_rate": 0.3},
     }
 
     percentile: float = number(99.0, 50, 100, above=True, below=True)

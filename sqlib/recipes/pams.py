@@ -47,8 +47,8 @@ class PAMS(Trained):
     """
 
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published": {"steps": 30_000, "halve_every": 10_000},
-        "laptop": {"steps": 2_000, "halve_every": 667},
+        "published": {"steps": 30_000, "halve_every": 10_000, "bound_learning_rate": 0.01},
+        "laptop": {"steps": 2_000, "halve_every": 667, "bound_learning_rate": 0.15},
     }
 
     start: str = choice("mean", "moving", "last")

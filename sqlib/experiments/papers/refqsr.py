@@ -102,9 +102,9 @@ def _costs(name: str, dataset: str, cut: bool) -> dict[int, Cost]:
 
 
 _SMOKE, _SLOW, _FULL = ("smoke",), ("laptop", "full"), ("full",)
-_TINY = {"schedule": "custom", "steps": 2, "halve_every": 1, "batch": 2}
+_TINY = {"schedule": "custom", "steps": 2, "halve_every": 1, "batch": 2, "bound_learning_rate": 0.01}
 _SHORT = {"schedule": "laptop"}
-_SHORTER = {"schedule": "custom", "steps": 1_000, "halve_every": 333, "batch": 8}
+_SHORTER = {"schedule": "custom", "steps": 1_000, "halve_every": 333, "batch": 8, "bound_learning_rate": 0.3}
 _SMALL, _PRINTED_NETWORKS = ("edsr-small",), ("srresnet", "carn", "elan-light")
 # Weights keep 8 bits; what CADyQ and CABM choose for activations has no setting.
 _CHOSEN = {"bits": 8}
