@@ -7,8 +7,9 @@ attention maps of features of the quantized network and of a teacher,
 
 phi(F) being the squares of F averaged over channels, flattened and divided by their norm. Published are
 1,000 iterations an epoch, for 30 (PAMS), 60 (DDTB) or 300 epochs (CADyQ, CABM): hours to days on a CPU. The
-schedule "laptop" has 2,000 iterations with the same losses. Its rates for bounds are larger in the ratio of the
-iterations, so that bounds can travel as far; those for weights are the published ones. "custom" is any other.
+schedule "laptop" has 2,000 iterations with the same losses. Its rates for bounds are larger by as much as the
+iterations are fewer, so that bounds can travel as far; those for weights are the published ones. "custom" is
+any other.
 """
 
 from __future__ import annotations
