@@ -136,7 +136,7 @@ def test_several_bits_from_one_walk():
     ]
     assert together == alone and cost.by_bits(model, (64, 48), []) == []
     quantized = quantize_model(models.create("edsr-small", scale=2), MinMax(4), [torch.rand(1, 3, 8, 8)])
-    with pytest.raises(InputError, match="by_bits plans bits, and this model is quantized"):
+    with pytest.raises(InputError, match="by_bits plans bits of a network, and this model is quantized"):
         cost.by_bits(quantized, (64, 48), [4])
     for count in (cost.cost, cost.bitops):
         with pytest.raises(InputError, match="counting='paper': expected 'printed' or 'run'"):
