@@ -86,7 +86,7 @@ def test_the_stage_before() -> None:
     assert CADyQ(schedule="laptop", gradient_scale=1, candidates=(4, 8)).schedule == "laptop"
     rates = CADyQ(schedule="laptop", selector_learning_rate=1e-3)
     assert rates.schedule == "custom" and rates.base() == PAMS(schedule="laptop")
-    carn = CADyQ(steps=600_000, halve_every=400_000, selector_learning_rate=1e-3)
+    carn = CADyQ(steps=600_000, halve_every=400_000)
     assert carn.schedule == "custom" and carn.base() == PAMS()
     assert CADyQ(base_transfer=0).base() == PAMS(transfer=0)
     shared = dict(bits=(6, 5), batch=4, seed=3, unquantized=("*.conv1:input",), features=("blocks.0",))
@@ -101,6 +101,21 @@ def test_the_gradients_are_scaled_by_what_the_network_computes_in() -> None:
     assert scales("carn") == {1.0}
     assert [scales(kind) for kind in ("edsr", "srresnet", "elan", "own")] == [{1000.0}] * 4
     assert scales("edsr", gradient_scale=3) == {3.0}
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("edsr", 1e-4), ("carn", 1e-3)])
+def test_the_rate_of_selectors_is_that_published_for_the_network(
+    kind: str, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def train(self, model, lesson, *, rates, **options):  # type: ignore[no-untyped-def]
+        seen.append(rates)
+
+    monkeypatch.setattr(CADyQ, "train", train)
+    made(kind, steps=0)
+    made(kind, steps=0, selector_learning_rate=0.5)
+    assert seen == [{"selectors": rate}, {"selectors": 0.5}]
 
 
 @pytest.mark.parametrize("kind", KINDS)
