@@ -19,6 +19,7 @@ from sqlib.models.edsr import EDSR
 from sqlib.quantizers import UniformQuantizer
 from sqlib.recipes import (
     BRECQ,
+    DDTB,
     DFSQ,
     DOBI,
     MSE,
@@ -45,6 +46,7 @@ EVERY = {
     "qdrop": QDrop(4, schedule="laptop", iterations=3),
     "twodquant": TwoDQuant(4, schedule="laptop", iterations=2),
     "dbdc-pac": DBDCPaC(4, iterations=2, weight_iterations=2),
+    "ddtb": DDTB(4, steps=0, dynamic=100),
 }
 
 

@@ -9,7 +9,7 @@ is a linear layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,16 @@ class Gate(nn.Module):
     def __init__(self, channels: int, axis: int = -3, *, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.axis = channels, axis
-        self.first = nn.utils.skip_init(nn.Linear, channels, HIDDEN, bias=False)
-        self.gain, self.shift = nn.Parameter(torch.ones(HIDDEN)), nn.Parameter(torch.zeros(HIDDEN))
-        self.register_buffer("mean", torch.zeros(HIDDEN))
-        self.register_buffer("variance", torch.ones(HIDDEN))
-        self.second = nn.utils.skip_init(nn.Linear, HIDDEN, 2)
+        kind: Any = {"dtype": torch.float32}  # whatever the default is
+        self.first = nn.utils.skip_init(nn.Linear, channels, HIDDEN, bias=False, **kind)
+        self.gain = nn.Parameter(torch.ones(HIDDEN, **kind))
+        self.shift = nn.Parameter(torch.zeros(HIDDEN, **kind))
+        self.register_buffer("mean", torch.zeros(HIDDEN, **kind))
+        self.register_buffer("variance", torch.ones(HIDDEN, **kind))
+        self.second = nn.utils.skip_init(nn.Linear, HIDDEN, 2, **kind)
         self.weights = FollowingQuantizer(BITS, percentile=99.0)
-        self.lower, self.upper = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(2))
+        self.lower = nn.Parameter(torch.zeros(2, **kind))
+        self.upper = nn.Parameter(torch.ones(2, **kind))
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for p in (self.first.weight, self.second.weight, self.second.bias):
@@ -113,8 +116,12 @@ class Gate(nn.Module):
         """Put the bounds of both layers' inputs at percentiles of what pooled samples (N, C) give."""
         values = pooled.to(self.first.weight)
         self._start(0, values, percentile)
-        statistics = (None, None) if len(values) > 1 else (self.mean, self.variance)
-        self._start(1, self._hidden(values, *statistics, several=len(values) > 1), percentile)
+        products = F.linear(self._narrow(values, 0), self.weights(self.first.weight))
+        mean, variance = self.mean, self.variance
+        if len(products) > 1:
+            mean, variance = products.mean(0), products.var(0, correction=0)
+        hidden = F.batch_norm(products, mean, variance, self.gain, self.shift)
+        self._start(1, torch.relu(hidden), percentile)
 
     def _start(self, i: int, values: Tensor, percentile: float) -> None:
         found = np.percentile(values.double().cpu().numpy(), (100 - percentile, percentile))
@@ -123,23 +130,25 @@ class Gate(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """What goes into the sigmoid, (N, 2)."""
-        pooled = self.pool(x)
-        several = self.training and len(pooled) > 1
         with unlent():
-            hidden = self._hidden(pooled, self.mean, self.variance, several=several)
-            return F.linear(self._narrow(hidden, 1), self.weights(self.second.weight), self.second.bias)
+            first, second = self.weights(self.first.weight), self.weights(self.second.weight)
+            pooled = self._narrow(self._each(self.pool, self.samples(x)), 0)
+            hidden = self._narrow(self._each(lambda part: self._hidden(part, first), pooled), 1)
+            return self._each(lambda part: F.linear(part, second, self.second.bias), hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        samples = self.samples(x)
-        parts = (samples,) if self.training else samples.split(1)
-        return torch.cat([2 * torch.sigmoid(self.logits(part)) for part in parts])
+        return self._each(lambda part: 2 * torch.sigmoid(part), self.logits(x))
 
-    def _hidden(
-        self, pooled: Tensor, mean: Tensor | None, variance: Tensor | None, *, several: bool
-    ) -> Tensor:
-        """The hidden channels (N, 32) after their activation function."""
-        products = F.linear(self._narrow(pooled, 0), self.weights(self.first.weight))
-        return torch.relu(F.batch_norm(products, mean, variance, self.gain, self.shift, several))
+    def _each(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The function of all samples at once in training, of one after the other in evaluation mode."""
+        return function(x) if self.training else torch.cat([function(part) for part in x.split(1)])
+
+    def _hidden(self, pooled: Tensor, weight: Tensor) -> Tensor:
+        """The hidden channels (N, 32)."""
+        several = self.training and len(pooled) > 1
+        products = F.linear(pooled, weight)
+        normal = F.batch_norm(products, self.mean, self.variance, self.gain, self.shift, several)
+        return torch.relu(normal)
 
     def _narrow(self, x: Tensor, i: int) -> Tensor:
         """The input of a layer at 2 bits; bounds that training has crossed change places."""

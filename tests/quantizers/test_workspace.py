@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import sqlib
 from sqlib import models
-from sqlib.quantizers._workspace import Workspace, empty_like
+from sqlib.quantizers._workspace import Workspace, empty_like, unlent
 from sqlib.recipes import DFSQ, MinMax
 
 
@@ -56,6 +56,10 @@ def test_a_workspace_has_a_buffer_per_role_and_grows() -> None:
     like = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     with memory.lend("left"):
         d = empty_like(like)
+        with unlent():
+            own = empty_like(like), empty_like(like)
+        assert empty_like(like).data_ptr() == d.data_ptr()
+    assert len({t.data_ptr() for t in (d, *own)}) == 3
     assert d.shape == like.shape and d.stride() == like.stride()
     assert empty_like(like).data_ptr() != empty_like(like).data_ptr(), "nothing is lent outside the block"
 
