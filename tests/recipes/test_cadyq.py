@@ -211,6 +211,32 @@ def test_a_weight_on_bits_makes_them_fewer() -> None:
     assert mean(10.0) < mean(1e-9) - 0.5
 
 
+def test_bounds_in_a_bank_stay_positive() -> None:
+    """Each keeps 1 % of what it starts with, that is, of what the stage before has left."""
+    recipe = CADyQ(steps=4, batch=2, bound_learning_rate=1e4)
+    base = recipe.base()
+    assert base is not None
+    first = sqlib.quantize_model(network("own"), base, crops(), pairs=pairs())
+    quantized = sqlib.quantize_model(network("own"), recipe, crops(), pairs=pairs(), start=first)
+    for key, bank in quantized.activations.items():
+        least = 0.01 * float(first.activations[key].alpha.detach())
+        assert all(float(bank.at(w).alpha.detach()) >= least * (1 - 1e-9) for w in bank.widths)
+    with pytest.raises(InputError, match=r"bound alpha of activations.* is -"):
+        rash = CADyQ(steps=4, batch=2, bound_learning_rate=1e4, guard=False)
+        sqlib.quantize_model(network("own"), rash, crops(), pairs=pairs())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    low, high = pairs()[0]
+    recipe = CADyQ(steps=2, batch=2)
+    base = recipe.base()
+    assert base is not None
+    first = sqlib.quantize_model(network("own"), base, crops(), pairs=[(low, high)])
+    with pytest.raises(InputError, match=r"the loss is inf.*last good state, of step 0"):
+        bad = [(low, torch.full_like(high, torch.inf))]
+        sqlib.quantize_model(network("own"), recipe, crops(), pairs=bad, start=first)
+
+
 def test_training_in_bfloat16_keeps_selectors_in_single() -> None:
     quantized = made("edsr", precision="bf16")
     for bank in quantized.activations.values():
