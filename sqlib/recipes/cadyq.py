@@ -64,7 +64,7 @@ class CADyQ(Trained):
         Factor of the image gradients before the selectors, of inputs in 0..1. None: 1 for networks that
         compute in 0..1, as their mean color says (CARN, SwinIR), else 1000.
     selector_learning_rate
-        Of the selectors; 1e-3 is published for CARN.
+        Of the selectors. None: 1e-4, or where `gradient_scale` would be 1, 1e-3, as published for CARN.
     block_transfer
         Weight of the attention transfer of every residual block.
     bit_weight, bit_growth
@@ -80,8 +80,8 @@ class CADyQ(Trained):
     Notes
     -----
     "published": 300 epochs of 1,000 iterations, rates halved after 150 (for CARN ``steps=600_000,
-    halve_every=400_000, selector_learning_rate=1e-3``). The stage before is `PAMS` with as many
-    iterations, at most its published 30 epochs.
+    halve_every=400_000``). The stage before is `PAMS` with as many iterations, at most its published 30
+    epochs.
 
     The bits of a patch are known after a pass (`sqlib.QuantizedModel.passes`); so `sqlib.cost.cost` needs
     images.
@@ -102,7 +102,7 @@ class CADyQ(Trained):
 
     candidates: tuple[int, ...] = option((4, 6, 8), _widths)
     gradient_scale: float | None = number(None, 0, optional=True)
-    selector_learning_rate: float = number(1e-4, 0, above=True)
+    selector_learning_rate: float | None = number(None, 0, above=True, optional=True)
     block_transfer: float = number(100.0, 0)
     bit_weight: float = number(1e-4, 0)
     bit_growth: float = number(1e-6, 0)
@@ -142,7 +142,9 @@ class CADyQ(Trained):
         from sqlib.quantizers import ContentBits, QuantizerBank, SymmetricQuantizer
 
         assert lesson.start is not None
-        scale = _gradient_scale(model.network) if self.gradient_scale is None else self.gradient_scale
+        scale = self.gradient_scale
+        if scale is None:
+            scale = 1.0 if _computes_in_unit_range(model.network) else 1000.0
         for key, bank in model.activations.items():
             assert isinstance(bank, QuantizerBank) and isinstance(bank.selector, ContentBits)
             known = started(lesson.start, key)
@@ -160,8 +162,8 @@ class CADyQ(Trained):
 
         features = find_taps(model.network, self.features, None).names or self.tapped(model)
         loss = ContentLoss(self.transfer, self.block_transfer, *bits, channel_axis(model.network))
-        rates = {"selectors": self.selector_learning_rate}
-        self.train(model, lesson, teacher=teacher, loss=loss, features=features, rates=rates)
+        rate = self.selector_learning_rate or (1e-3 if _computes_in_unit_range(model.network) else 1e-4)
+        self.train(model, lesson, teacher=teacher, loss=loss, features=features, rates={"selectors": rate})
 
 
 _COMMON = (
@@ -252,7 +254,6 @@ def started(start: QuantizedModel, key: str) -> Any:
     return known
 
 
-def _gradient_scale(network: nn.Module) -> float:
-    """1 for a network that computes in 0..1."""
-    ranges = [getattr(module, "rgb_range", None) for module in network.modules()]
-    return 1.0 if 1.0 in ranges else 1000.0
+def _computes_in_unit_range(network: nn.Module) -> bool:
+    """Whether a network subtracts a mean color from images in 0..1."""
+    return any(getattr(module, "rgb_range", None) == 1.0 for module in network.modules())

@@ -86,7 +86,7 @@ def test_the_stage_before() -> None:
     assert CADyQ(schedule="laptop", gradient_scale=1, candidates=(4, 8)).schedule == "laptop"
     rates = CADyQ(schedule="laptop", selector_learning_rate=1e-3)
     assert rates.schedule == "custom" and rates.base() == PAMS(schedule="laptop")
-    carn = CADyQ(steps=600_000, halve_every=400_000, selector_learning_rate=1e-3)
+    carn = CADyQ(steps=600_000, halve_every=400_000)
     assert carn.schedule == "custom" and carn.base() == PAMS()
     assert CADyQ(base_transfer=0).base() == PAMS(transfer=0)
     shared = dict(bits=(6, 5), batch=4, seed=3, unquantized=("*.conv1:input",), features=("blocks.0",))
@@ -101,6 +101,21 @@ def test_the_gradients_are_scaled_by_what_the_network_computes_in() -> None:
     assert scales("carn") == {1.0}
     assert [scales(kind) for kind in ("edsr", "srresnet", "elan", "own")] == [{1000.0}] * 4
     assert scales("edsr", gradient_scale=3) == {3.0}
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("edsr", 1e-4), ("carn", 1e-3)])
+def test_the_rate_of_selectors_is_that_published_for_the_network(
+    kind: str, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def train(self, model, lesson, *, rates, **options):  # type: ignore[no-untyped-def]
+        seen.append(rates)
+
+    monkeypatch.setattr(CADyQ, "train", train)
+    made(kind, steps=0)
+    made(kind, steps=0, selector_learning_rate=0.5)
+    assert seen == [{"selectors": rate}, {"selectors": 0.5}]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,6 +209,32 @@ def test_a_weight_on_bits_makes_them_fewer() -> None:
         )
 
     assert mean(10.0) < mean(1e-9) - 0.5
+
+
+def test_bounds_in_a_bank_stay_positive() -> None:
+    """Each keeps 1 % of what it starts with, that is, of what the stage before has left."""
+    recipe = CADyQ(steps=4, batch=2, bound_learning_rate=1e4)
+    base = recipe.base()
+    assert base is not None
+    first = sqlib.quantize_model(network("own"), base, crops(), pairs=pairs())
+    quantized = sqlib.quantize_model(network("own"), recipe, crops(), pairs=pairs(), start=first)
+    for key, bank in quantized.activations.items():
+        least = 0.01 * float(first.activations[key].alpha.detach())
+        assert all(float(bank.at(w).alpha.detach()) >= least * (1 - 1e-9) for w in bank.widths)
+    with pytest.raises(InputError, match=r"bound alpha of activations.* is -"):
+        rash = CADyQ(steps=4, batch=2, bound_learning_rate=1e4, guard=False)
+        sqlib.quantize_model(network("own"), rash, crops(), pairs=pairs())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    low, high = pairs()[0]
+    recipe = CADyQ(steps=2, batch=2)
+    base = recipe.base()
+    assert base is not None
+    first = sqlib.quantize_model(network("own"), base, crops(), pairs=[(low, high)])
+    with pytest.raises(InputError, match=r"the loss is inf.*last good state, of step 0"):
+        bad = [(low, torch.full_like(high, torch.inf))]
+        sqlib.quantize_model(network("own"), recipe, crops(), pairs=bad, start=first)
 
 
 def test_training_in_bfloat16_keeps_selectors_in_single() -> None:
