@@ -345,8 +345,8 @@ def chapter_with(selector: str) -> str:
 @needs_browser
 def test_slider_switches_picture_alt_text_and_label(tmp_path: Path) -> None:
     script = """
-    var figure = document.querySelector('figure.sq-frames');
-    var image = figure.querySelector('img'), field = figure.querySelector('[data-axis]');
+    var image = document.querySelector('figure.sq-frames img'), figure = image.closest('figure');
+    var field = figure.querySelector('[data-axis]');
     var data = JSON.parse(figure.querySelector('script.sq-data').textContent);
     out.hidden = figure.querySelector('.sq-controls').hidden;
     var values = data.texts[0].length;
@@ -361,7 +361,7 @@ def test_slider_switches_picture_alt_text_and_label(tmp_path: Path) -> None:
     var label = field.parentNode.querySelector('output');
     out.label = label ? label.textContent === data.texts[0][values - 1] : true;
     """
-    found = driver(chapter_with("figure.sq-frames"), script, tmp_path)
+    found = driver(chapter_with("figure.sq-frames img"), script, tmp_path)
     assert found["hidden"] is False
     assert found["last"] is True and found["changed"] is True and found["label"] is True
 
