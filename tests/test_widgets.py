@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from typing import Any
 
@@ -159,7 +160,9 @@ def test_text_cannot_close_the_script() -> None:
         ([1, 2], {"alt": "Always the same"}, "same alt text"),
         ([1, 2], {"alt": "{0}"}, "says what the picture shows"),
         ([1, 2], {"start": 3}, "expected one of"),
-        ([1, 2], {"label": ("a", "b", "c")}, "one or two parameters"),
+        ([1, 2], {"label": ("a", "b", "c")}, "expected 3 entries"),
+        ([1, 2], {"label": tuple("abcde")}, "one to 4 parameters"),
+        ([1, 2], {"alt": None}, "no alt="),
         (([1, 2],), {"label": ("a", "b")}, "one per label"),
         ([1, 2], {"unit": ("a", "b")}, "expected one each"),
     ],
@@ -206,6 +209,41 @@ def test_live_picture_is_the_static_picture(monkeypatch: pytest.MonkeyPatch) -> 
     live = _frames._live(draw, _frames._controls([2, 4], "bits", ""), "A line up to {0}", (1,), None)
     image = soup(live.children[1].value).img
     assert image is not None and page.img is not None and image["src"] == page.img["src"]
+
+
+# --- frames of text ---
+
+FOUR = (["a", "b"], ["c", "d", "e"], ["f", "g"], [1, 2])
+LABELS = ("one", "two", "three", "four")
+
+
+def words(*chosen: Any) -> str:
+    return f"<table><tr><td>{'-'.join(map(str, chosen))}</td></tr></table>"
+
+
+def test_text_runs_over_all_combinations_of_four_parameters() -> None:
+    start = ("b", "d", "f", 2)
+    page = soup(widgets.frames_html(words, FOUR, label=LABELS, start=start, caption="All of them"))
+    script, box = page.find("script"), page.select_one(".sq-text")
+    assert script is not None and script.string is not None and box is not None and page.img is None
+    found = [frame["html"] for frame in json.loads(script.string)["frames"]]
+    assert found == [words(*chosen) for chosen in itertools.product(*FOUR)]
+    assert box.text == "b-d-f-2" and box["aria-live"] == "polite"
+    assert [option.text for option in page.select("option[selected]")] == ["b", "d", "f"]
+
+
+def test_text_needs_no_alternative() -> None:
+    with pytest.raises(InputError, match="text says itself"):
+        widgets.frames_html(words, [1, 2], label="x", alt="The number {0}")
+
+
+def test_live_text_is_the_static_text(monkeypatch: pytest.MonkeyPatch, shown: list[Any]) -> None:
+    monkeypatch.delenv("SQLIB_STATIC", raising=False)
+    widgets.frames(words, FOUR, label=LABELS, start=("b", "d", "f", 2))
+    *fields, view = shown[0].children
+    assert soup(view.value).text == "b-d-f-2"
+    fields[1].value, fields[3].value = 2, 0
+    assert soup(view.value).text == "b-e-f-1"
 
 
 # --- frames over a background ---

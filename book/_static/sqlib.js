@@ -1,5 +1,5 @@
 /* The book's interactive parts, without a kernel and without a library.
-   1. figure.sq-frames: one or two controls that switch pre-rendered frames (made by sqlib.widgets.frames).
+   1. figure.sq-frames: controls that switch pre-rendered frames, pictures or text (made by sqlib.widgets.frames).
    2. div.sq-table[data-filter]: a filter per column and sorting by a click on a header (sqlib.widgets.show_table). */
 (function () {
   "use strict";
@@ -8,20 +8,26 @@
     var data = JSON.parse(figure.querySelector("script.sq-data").textContent);
     var image = figure.querySelector("img");
     var fields = Array.prototype.slice.call(figure.querySelectorAll("[data-axis]"));
-    var columns = data.texts.length === 2 ? data.texts[1].length : 1;
+    var text = figure.querySelector(".sq-text");
 
     function update() {
       var at = fields.map(function (field) { return Number(field.value); });
-      var frame = data.frames[data.texts.length === 2 ? at[0] * columns + at[1] : at[0]];
-      image.src = frame.src;
-      image.alt = frame.alt;
-      image.width = frame.width;
-      image.height = frame.height;
+      var frame = data.frames[at.reduce(function (sum, i, axis) {
+        return sum * data.texts[axis].length + i; // the last control runs fastest
+      }, 0)];
+      if (text) {
+        text.innerHTML = frame.html;
+      } else {
+        image.src = frame.src;
+        image.alt = frame.alt;
+        image.width = frame.width;
+        image.height = frame.height;
+      }
       fields.forEach(function (field, axis) {
-        var text = data.texts[axis][at[axis]];
+        var chosen = data.texts[axis][at[axis]];
         var output = field.parentNode.querySelector("output");
-        if (output) { output.textContent = text; }
-        if (field.type === "range") { field.setAttribute("aria-valuetext", text); }
+        if (output) { output.textContent = chosen; }
+        if (field.type === "range") { field.setAttribute("aria-valuetext", chosen); }
       });
     }
 

@@ -1,4 +1,4 @@
-"""A figure with one or two controls: pre-rendered frames on a page, live widgets in a notebook."""
+"""A figure or a table with controls: pre-rendered frames on a page, live widgets in a notebook."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from typing import Any
 from sqlib.errors import InputError
 from sqlib.widgets._figures import display_html, encode_figure, image_tag, require_alt, static_mode
 
+MOST = 4
+"""Controls of one figure."""
+
 _counter = itertools.count(1)
 
 Alt = str | Callable[..., str]
+Frame = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ def _as_tuple(value: Any, count: int, what: str) -> tuple[Any, ...]:
 
 def _controls(values: Any, label: str | Sequence[str], unit: str | Sequence[str]) -> tuple[_Control, ...]:
     labels = (label,) if isinstance(label, str) else tuple(label)
-    if len(labels) not in (1, 2):
-        raise InputError(f"frames got {len(labels)} labels; expected one or two parameters")
+    if not 1 <= len(labels) <= MOST:
+        raise InputError(f"frames got {len(labels)} labels; expected one to {MOST} parameters")
     units = (unit,) * len(labels) if isinstance(unit, str) else tuple(unit)
     if len(units) != len(labels):
         raise InputError(f"frames got {len(units)} units for {len(labels)} labels; expected one each")
@@ -61,10 +65,6 @@ def _controls(values: Any, label: str | Sequence[str], unit: str | Sequence[str]
     return tuple(out)
 
 
-def _alt_text(alt: Alt, chosen: tuple[Any, ...]) -> str:
-    return require_alt(alt(*chosen) if callable(alt) else alt.format(*chosen), "frames")
-
-
 def _start_index(controls: tuple[_Control, ...], start: Any) -> tuple[int, ...]:
     if start is None:
         return (0,) * len(controls)
@@ -78,24 +78,45 @@ def _start_index(controls: tuple[_Control, ...], start: Any) -> tuple[int, ...]:
     return tuple(out)
 
 
-class _Pictures:
-    """Encodes what ``render`` draws; over a background its figures are transparent and of the same size."""
+class _Frames:
+    """What ``render`` gives, ready for a page; over a background, transparent figures of its size."""
 
-    def __init__(self, render: Callable[..., Any], background: Callable[[], Any] | None) -> None:
-        self.render = render
+    def __init__(
+        self, render: Callable[..., Any], alt: Alt | None, background: Callable[[], Any] | None
+    ) -> None:
+        self.render, self.alt = render, alt
         self.ground, self.size = "", (0, 0)
         if background is not None:
             self.ground, width, height = encode_figure(background())
             self.size = (width, height)
 
-    def encode(self, chosen: tuple[Any, ...]) -> tuple[str, int, int]:
-        uri, width, height = encode_figure(self.render(*chosen), transparent=bool(self.ground))
+    def frame(self, chosen: tuple[Any, ...]) -> Frame:
+        """``{"html": ...}``, or a picture: ``src``, ``alt``, ``width`` and ``height``."""
+        drawn = self.render(*chosen)
+        if isinstance(drawn, str):
+            if self.alt is not None:
+                raise InputError(
+                    "frames got alt= and a render that returns text; text says itself what it shows"
+                )
+            return {"html": drawn}
+        if self.alt is None:
+            raise InputError("frames got figures and no alt=; expected a text that says what each shows")
+        text = self.alt(*chosen) if callable(self.alt) else self.alt.format(*chosen)
+        alt = require_alt(text, "frames")
+        uri, width, height = encode_figure(drawn, transparent=bool(self.ground))
         if self.ground and self.size != (width, height):
             raise InputError(
                 f"frames got a figure of {width} x {height} pixels on a background of {self.size[0]} x "
                 f"{self.size[1]}; expected figures of one size"
             )
-        return uri, width, height
+        return {"src": uri, "alt": alt, "width": width, "height": height}
+
+    def tag(self, frame: Frame) -> str:
+        """The HTML of one frame."""
+        if "html" in frame:
+            return f'<div class="sq-text" aria-live="polite">{frame["html"]}</div>'
+        image = image_tag(frame["src"], frame["alt"], frame["width"], frame["height"], self.ground)
+        return f'<div class="sq-scroll">{image}</div>'
 
 
 def _control_html(control: _Control, ident: str, axis: int, index: int) -> str:
@@ -121,7 +142,7 @@ def frames_html(
     values: Any,
     *,
     label: str | Sequence[str],
-    alt: Alt,
+    alt: Alt | None = None,
     unit: str | Sequence[str] = "",
     caption: str | None = None,
     start: Any = None,
@@ -130,18 +151,15 @@ def frames_html(
     """The HTML of :func:`frames` for a page without a kernel; every frame is rendered once, in order."""
     controls = _controls(values, label, unit)
     index = _start_index(controls, start)
-    drawing = _Pictures(render, background)
-    pictures: list[dict[str, Any]] = []
-    for chosen in itertools.product(*(control.values for control in controls)):
-        text = _alt_text(alt, chosen)
-        uri, width, height = drawing.encode(chosen)
-        pictures.append({"src": uri, "alt": text, "width": width, "height": height})
-    if len({picture["alt"] for picture in pictures}) != len(pictures):
+    drawing = _Frames(render, alt, background)
+    every = list(itertools.product(*(control.values for control in controls)))
+    drawn = [drawing.frame(chosen) for chosen in every]
+    if len({frame.get("alt", i) for i, frame in enumerate(drawn)}) != len(drawn):
         raise InputError(
             "frames got the same alt text for several frames; expected one that names what changed"
         )
-    at = index[0] if len(controls) == 1 else index[0] * len(controls[1].values) + index[1]
-    data = {"texts": [control.texts for control in controls], "frames": pictures}
+    first = drawn[every.index(tuple(control.values[i] for control, i in zip(controls, index)))]
+    data = {"texts": [control.texts for control in controls], "frames": drawn}
     payload = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
     # The id must not depend on the run (pages are compared), yet two equal widgets in one page must differ.
     ident = f"sq-{hashlib.sha256(payload.encode()).hexdigest()[:10]}-{next(_counter)}"
@@ -149,13 +167,11 @@ def frames_html(
         f'<div class="sq-control">{_control_html(control, ident, axis, index[axis])}</div>'
         for axis, control in enumerate(controls)
     )
-    first = pictures[at]
-    image = image_tag(first["src"], first["alt"], first["width"], first["height"], drawing.ground)
     shown = ", ".join(f"{control.label}: {control.texts[i]}" for control, i in zip(controls, index))
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure class="sq-figure sq-frames" id="{ident}"><div class="sq-controls" hidden>{fields}</div>'
-        f'<div class="sq-scroll">{image}</div>'
+        f"{drawing.tag(first)}"
         f'<noscript><p class="sq-note">This figure has controls that need JavaScript; shown here: '
         f"{html.escape(shown)}.</p></noscript>"
         f'<script type="application/json" class="sq-data">{payload}</script>{below}</figure>'
@@ -165,23 +181,21 @@ def frames_html(
 def _live(
     render: Callable[..., Any],
     controls: tuple[_Control, ...],
-    alt: Alt,
+    alt: Alt | None,
     index: tuple[int, ...],
     caption: str | None,
     background: Callable[[], Any] | None = None,
 ) -> Any:
-    """ipywidgets that show the same pictures; each is rendered when first asked for, then remembered."""
+    """ipywidgets that show the same frames; each is rendered when first asked for, then remembered."""
     import ipywidgets
 
-    drawing = _Pictures(render, background)
+    drawing = _Frames(render, alt, background)
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
 
     @functools.cache
-    def picture(*position: int) -> str:
+    def shown(*position: int) -> str:
         chosen = tuple(control.values[i] for control, i in zip(controls, position))
-        uri, width, height = drawing.encode(chosen)
-        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        tag = image_tag(uri, _alt_text(alt, chosen), width, height, drawing.ground)
-        return f'<figure class="sq-figure">{tag}{below}</figure>'
+        return f'<figure class="sq-figure">{drawing.tag(drawing.frame(chosen))}{below}</figure>'
 
     fields = []
     for control, at in zip(controls, index):
@@ -198,10 +212,10 @@ def _live(
                 **extra,
             )
         )
-    view = ipywidgets.HTML(value=picture(*index))
+    view = ipywidgets.HTML(value=shown(*index))
 
     def update(_change: Any) -> None:
-        view.value = picture(*(field.value for field in fields))
+        view.value = shown(*(field.value for field in fields))
 
     for field in fields:
         field.observe(update, names="value")
@@ -213,32 +227,32 @@ def frames(
     values: Any,
     *,
     label: str | Sequence[str],
-    alt: Alt,
+    alt: Alt | None = None,
     unit: str | Sequence[str] = "",
     caption: str | None = None,
     start: Any = None,
     background: Callable[[], Any] | None = None,
 ) -> None:
-    """Show ``render(value)`` with a slider over ``values``, live or pre-rendered.
+    """Show ``render(value)`` with a control over ``values``, live or pre-rendered.
 
     Parameters
     ----------
     render : callable
-        Called with one value (or one of each, for two parameters); returns a matplotlib figure. All
-        figures should have the same size. It must not depend on global state: on a page every
-        combination is rendered once.
-    values : sequence, or pair of sequences
+        Called with one value (or one of each, for several parameters); returns a matplotlib figure, or the
+        text of some HTML (of :func:`table_html`, say). All figures should have the same size. It must not
+        depend on global state: on a page every combination is rendered once.
+    values : sequence, or tuple of sequences
         The positions. Strings give a drop-down list, anything else a slider.
-    label : str or (str, str)
-        Name of each control; a pair means two parameters and a pair of sequences in ``values``.
-    alt : str or callable
-        Alternative text: a template such as ``"EDSR at {0} bits: ..."`` or a function of the values. It must
-        differ from frame to frame.
-    unit : str or (str, str)
+    label : str or tuple of str
+        Name of each control; a tuple of up to four means as many parameters and sequences in ``values``.
+    alt : str or callable, optional
+        Alternative text of figures, which need it: a template such as ``"EDSR at {0} bits: ..."`` or a
+        function of the values. It must differ from frame to frame.
+    unit : str or tuple of str
         Shown after the value, e.g. ``"bit"``.
     caption : str, optional
         Text under the figure.
-    start : value or pair of values, optional
+    start : value or tuple of values, optional
         Position shown first; the first value otherwise.
     background : callable, optional
         Called once, with no value; returns a figure that lies under all frames. What never changes is drawn
@@ -247,14 +261,14 @@ def frames(
     Raises
     ------
     InputError
-        For fewer than two values, repeated values, more than two parameters, an unknown ``start``,
-        alternative texts that are empty or (on a page) the same for two frames, or a figure that is not as
-        large as the background.
+        For fewer than two values, repeated values, more than four parameters, an unknown ``start``,
+        alternative texts that are missing, empty or (on a page) the same for two frames, or a figure that is
+        not as large as the background.
 
     Notes
     -----
-    A page holds ``len(values)`` encoded figures, for two parameters the product; about twenty frames of
-    40 kB are a sensible limit, or a hundred sparse ones of 8 kB over a background.
+    A page holds ``len(values)`` frames, for several parameters the product; about twenty figures of 40 kB are
+    a sensible limit, a hundred sparse ones of 8 kB over a background, or two hundred small tables.
     """
     if static_mode():
         display_html(

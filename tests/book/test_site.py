@@ -197,8 +197,11 @@ def test_images_say_what_they_show(name: str) -> None:
             assert (HTML / name).parent.joinpath(unquote(source)).is_file(), source
     for data in article(name).select("script.sq-data"):
         frames = json.loads(data.text)["frames"]
-        assert len({frame["alt"] for frame in frames}) == len(frames) >= 2
-        assert all(len(base64.b64decode(frame["src"].split(",", 1)[1])) > 200 for frame in frames)
+        assert len(frames) >= 2
+        pictures = [frame for frame in frames if "html" not in frame]
+        assert len({frame["alt"] for frame in pictures}) == len(pictures)
+        assert all(len(base64.b64decode(frame["src"].split(",", 1)[1])) > 200 for frame in pictures)
+        assert all("<img" not in frame["html"] for frame in frames if "html" in frame)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -342,8 +345,8 @@ def chapter_with(selector: str) -> str:
 @needs_browser
 def test_slider_switches_picture_alt_text_and_label(tmp_path: Path) -> None:
     script = """
-    var figure = document.querySelector('figure.sq-frames');
-    var image = figure.querySelector('img'), field = figure.querySelector('[data-axis]');
+    var image = document.querySelector('figure.sq-frames img'), figure = image.closest('figure');
+    var field = figure.querySelector('[data-axis]');
     var data = JSON.parse(figure.querySelector('script.sq-data').textContent);
     out.hidden = figure.querySelector('.sq-controls').hidden;
     var values = data.texts[0].length;
@@ -358,9 +361,31 @@ def test_slider_switches_picture_alt_text_and_label(tmp_path: Path) -> None:
     var label = field.parentNode.querySelector('output');
     out.label = label ? label.textContent === data.texts[0][values - 1] : true;
     """
-    found = driver(chapter_with("figure.sq-frames"), script, tmp_path)
+    found = driver(chapter_with("figure.sq-frames img"), script, tmp_path)
     assert found["hidden"] is False
     assert found["last"] is True and found["changed"] is True and found["label"] is True
+
+
+@needs_browser
+def test_several_controls_switch_text(tmp_path: Path) -> None:
+    script = """
+    var text = document.querySelector('figure.sq-frames .sq-text'), figure = text.closest('figure');
+    var fields = Array.from(figure.querySelectorAll('[data-axis]'));
+    var data = JSON.parse(figure.querySelector('script.sq-data').textContent);
+    var first = text.textContent, at = 0;
+    fields.forEach(function (field, axis) {
+      var last = data.texts[axis].length - 1;
+      field.value = axis === 1 ? 0 : last; // not simply the last of all
+      at = at * (last + 1) + Number(field.value);
+      field.dispatchEvent(new Event('input'));
+    });
+    var wanted = document.createElement('div');
+    wanted.innerHTML = data.frames[at].html;
+    out.right = text.textContent === wanted.textContent;
+    out.changed = text.textContent !== first;
+    """
+    found = driver(chapter_with("figure.sq-frames .sq-text"), script, tmp_path)
+    assert found["right"] is True and found["changed"] is True
 
 
 @needs_browser
