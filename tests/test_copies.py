@@ -19,10 +19,13 @@ from sqlib.models.edsr import EDSR
 from sqlib.quantizers import UniformQuantizer
 from sqlib.recipes import (
     BRECQ,
+    CABM,
     DDTB,
     DFSQ,
     DOBI,
     MSE,
+    PAMS,
+    CADyQ,
     CompensatedDFSQ,
     DBDCPaC,
     Density,
@@ -46,7 +49,10 @@ EVERY = {
     "qdrop": QDrop(4, schedule="laptop", iterations=3),
     "twodquant": TwoDQuant(4, schedule="laptop", iterations=2),
     "dbdc-pac": DBDCPaC(4, iterations=2, weight_iterations=2),
+    "pams": PAMS(4, steps=0),
     "ddtb": DDTB(4, steps=0, dynamic=100),
+    "cadyq": CADyQ(8, steps=0),
+    "cabm": CABM(8, steps=0, limit=100),
 }
 
 

@@ -137,10 +137,12 @@ class Recipe:
             raise InputError(f"schedule={chosen!r}: expected one of {', '.join([*self.schedules, 'custom'])}")
         values = self.schedules.get(chosen, {})
         missing = [name for name in next(iter(self.schedules.values())) if getattr(self, name) is None]
-        lacking = [name for name in missing if name not in values]
+        # None is a value where a schedule has it
+        told = [n for n in missing if all(each.get(n) is not None for each in self.schedules.values())]
+        lacking = [name for name in told if name not in values]
         if lacking:
             raise InputError(f"schedule='custom' needs {lacking[0]}=; the other schedules have a default")
-        return {name: values[name] for name in missing}
+        return {name: values[name] for name in missing if name in values}
 
     def _differs(self) -> bool:
         """Whether an option is not what the schedule says."""

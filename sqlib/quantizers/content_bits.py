@@ -81,8 +81,8 @@ class ContentBits(QuantizerState):
         self.channels, self.channel_axis = channels, channel_axis
         scale = check_number("gradient_scale", gradient_scale, 0, 2.0**31)
         self.register_buffer("gradient_scale", torch.tensor(scale, dtype=torch.float64))
-        self.weight = nn.Parameter(torch.ones(len(self.candidates), channels + 2))
-        self.bias = nn.Parameter(torch.eye(len(self.candidates))[-1].clone())
+        self.weight = nn.Parameter(torch.ones(len(self.candidates), channels + 2, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.eye(len(self.candidates), dtype=torch.float32)[-1].clone())
 
     def options(self) -> dict[str, Any]:
         """Everything but the tensors."""

@@ -68,7 +68,9 @@ class CADyQ(Trained):
     block_transfer
         Weight of the attention transfer of every residual block.
     bit_weight, bit_growth
-        Weight of the bits at first, and what it grows by every 1,000 iterations.
+        Weight of the bits at first, and what it grows by every 1,000 iterations. On the "laptop" schedule
+        bits weigh 100 times as much as published and their selectors learn ten times as fast, since 2,000
+        iterations are no time for them to fall by themselves.
     base_transfer
         `transfer` of the PAMS stage; 0 is what CABM's release does, which computes it and leaves it out.
     features
@@ -88,14 +90,25 @@ class CADyQ(Trained):
     """
 
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "published": {"steps": 300_000, "halve_every": 150_000, "bound_learning_rate": 0.01},
-        "laptop": {"steps": 2_000, "halve_every": 1_000, "bound_learning_rate": 0.15},
+        "published": {
+            "steps": 300_000,
+            "halve_every": 150_000,
+            "bound_learning_rate": 0.01,
+            "selector_learning_rate": None,
+            "bit_weight": 1e-4,
+        },
+        # Bits would hardly move within so few iterations.
+        "laptop": {
+            "steps": 2_000,
+            "halve_every": 1_000,
+            "bound_learning_rate": 0.15,
+            "selector_learning_rate": 1e-3,
+            "bit_weight": 1e-2,
+        },
     }
     shared: ClassVar[tuple[str, ...]] = (
         *Trained.shared,
-        "selector_learning_rate",
         "block_transfer",
-        "bit_weight",
         "bit_growth",
         "base_transfer",
     )
@@ -104,7 +117,7 @@ class CADyQ(Trained):
     gradient_scale: float | None = number(None, 0, optional=True)
     selector_learning_rate: float | None = number(None, 0, above=True, optional=True)
     block_transfer: float = number(100.0, 0)
-    bit_weight: float = number(1e-4, 0)
+    bit_weight: float = number(None, 0)
     bit_growth: float = number(1e-6, 0)
     base_transfer: float = number(1000.0, 0)
 

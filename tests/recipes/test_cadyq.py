@@ -84,7 +84,7 @@ def test_the_stage_before() -> None:
     assert CADyQ().base() == PAMS(bits=8) and CADyQ().steps == 300_000
     assert CADyQ(schedule="laptop").base() == PAMS(bits=8, schedule="laptop")
     assert CADyQ(schedule="laptop", gradient_scale=1, candidates=(4, 8)).schedule == "laptop"
-    rates = CADyQ(schedule="laptop", selector_learning_rate=1e-3)
+    rates = CADyQ(schedule="laptop", selector_learning_rate=2e-3)
     assert rates.schedule == "custom" and rates.base() == PAMS(schedule="laptop")
     carn = CADyQ(steps=600_000, halve_every=400_000)
     assert carn.schedule == "custom" and carn.base() == PAMS()

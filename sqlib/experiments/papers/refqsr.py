@@ -106,6 +106,7 @@ _TINY = {"schedule": "custom", "steps": 2, "halve_every": 1, "batch": 2, "bound_
 _SHORT = {"schedule": "laptop"}
 _SHORTER = {"schedule": "custom", "steps": 1_000, "halve_every": 333, "batch": 8, "bound_learning_rate": 0.3}
 _SMALL, _PRINTED_NETWORKS = ("edsr-small",), ("srresnet", "carn", "elan-light")
+_SHORT_CHOICE = {"selector_learning_rate": 1e-3, "bit_weight": 1e-2}
 # Weights keep 8 bits; what CADyQ and CABM choose for activations has no setting.
 _CHOSEN = {"bits": 8}
 
@@ -117,13 +118,17 @@ def _methods() -> tuple[Method, ...]:
         chosen = recipe in ("cadyq", "cabm")
         rows: tuple[int | str, ...] = ("delta",) if chosen else (8, 4)
         own = _CHOSEN if chosen else {}
+        own_short = {**own, **_SHORT_CHOICE} if chosen else own
         for suffix, options, profiles, networks in (
             ("", {}, _FULL, _PRINTED_NETWORKS),
             (", 2,000 iterations", _SHORT, _SLOW, _PRINTED_NETWORKS),
             (", 1,000 iterations of 8 crops", _SHORTER, _SLOW, _SMALL),
             (", 2 iterations", _TINY, _SMOKE, _SMALL),
         ):
-            found.append(Method(label + suffix, recipe, rows, {**own, **options}, None, profiles, networks))
+            custom = own_short if options.get("schedule") == "custom" else own
+            found.append(
+                Method(label + suffix, recipe, rows, {**custom, **options}, None, profiles, networks)
+            )
     return tuple(found)
 
 
