@@ -43,7 +43,7 @@ QUICK = {
     "qdrop": {"schedule": "laptop", "iterations": 1, "scale_steps": 10},
     "twodquant": {"schedule": "laptop", "iterations": 1, "steps": 10},
     "dbdc-pac": {"iterations": 1, "weight_iterations": 1},
-    **dict.fromkeys(("pams", "ddtb", "cadyq", "cabm"), {"steps": 0}),
+    **{key: {"steps": 0} for key in ("pams", "ddtb", "cadyq", "cabm")},
     "dobi": {"steps": 10},
     "mse": {"steps": 10},
 }
