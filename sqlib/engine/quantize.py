@@ -100,6 +100,7 @@ def quantize_model(
     base = recipe.base()
     if base is not None and start is None:
         calibration = list(calibration)
+        pairs = pairs if pairs is None or hasattr(pairs, "draw") else list(pairs)
         start = quantize_model(
             model, base, calibration, skip=skip, pairs=pairs if base.paired else None, resume=resume
         )

@@ -110,7 +110,7 @@ class SymmetricQuantizer(UniformQuantizer):
         return Grid(*(np.asarray(v, wide) for v in (low, scale, self.top)))
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}, alpha={float(self.alpha):g}, signed={self.signed}"
+        return f"bits={self.bits}, alpha={self.alpha.item():g}, signed={self.signed}"
 
 
 def _positive(alpha: float) -> float:

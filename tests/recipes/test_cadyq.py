@@ -80,6 +80,13 @@ def test_it_starts_from_pams_bounds_and_eight_bits() -> None:
     assert torch.equal(quantized.network.blocks[0].conv1.weight, start.network.blocks[0].conv1.weight)
 
 
+def test_pairs_that_can_be_read_once_serve_both_stages() -> None:
+    recipe, data = CADyQ(steps=2, batch=2), pairs()
+    one = sqlib.quantize_model(network("own"), recipe, iter(crops()), pairs=iter(data))
+    again = sqlib.quantize_model(network("own"), recipe, crops(), pairs=data)
+    assert torch.equal(one(crops()[0]), again(crops()[0]))
+
+
 def test_the_stage_before() -> None:
     assert CADyQ().base() == PAMS(bits=8) and CADyQ().steps == 300_000
     assert CADyQ(schedule="laptop").base() == PAMS(bits=8, schedule="laptop")
