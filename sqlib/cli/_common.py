@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sqlib.datasets import Calibration
     from sqlib.recipes import Recipe
+    from sqlib.training import Crops
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -122,6 +123,12 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         "--calibration", default="builtin", metavar="SET", help="calibration images (default: %(default)s)"
     )
     parser.add_argument(
+        "--pairs",
+        default="builtin",
+        metavar="SETS",
+        help="originals for recipes that train on pairs, as in bsds400+t91 (default: %(default)s)",
+    )
+    parser.add_argument(
         "--seed", type=seed, default=0, help="of the calibration crops (default: %(default)s)"
     )
 
@@ -161,6 +168,8 @@ def quantization(args: argparse.Namespace) -> Recipe | None:
 
     args.recipe = recipes.canonical(args.recipe) or known("recipe", args.recipe, recipes.names())
     known("calibration set", args.calibration, datasets.names())
+    for name in args.pairs.split("+"):
+        known("set of originals", name, datasets.names())
     names = [name for name, _ in args.recipe_option]
     if "bits" in names:
         raise UsageError("--recipe-option bits: give --bits")
@@ -196,7 +205,8 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
         shorter = schedule == "published" and "laptop" in getattr(recipe, "schedules", {})
         hint = "; --recipe-option schedule=laptop takes fewer" if shorter else ""
         with progress(label, hint):
-            loaded = quantize_model(loaded, recipe, calibration(args)).eval()
+            pairs = _pairs(args) if recipe.paired else None
+            loaded = quantize_model(loaded, recipe, calibration(args), pairs=pairs).eval()
     return loaded.to(args.device)
 
 
@@ -207,6 +217,13 @@ def calibration(args: argparse.Namespace) -> Calibration:
     return datasets.calibration(
         args.calibration, n=32, patch=48, scale=args.scale, seed=args.seed, data_dir=args.data_dir
     )
+
+
+def _pairs(args: argparse.Namespace) -> Crops:
+    """Crops of the originals to train on."""
+    from sqlib import training
+
+    return training.pairs(args.pairs, scale=args.scale, seed=args.seed, data_dir=args.data_dir)
 
 
 def check_device(name: str) -> None:

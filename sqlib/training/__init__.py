@@ -6,6 +6,7 @@ Configurations, images, targets and cards are here; the steps are those of `sqli
 from sqlib.fit.loop.execution import Execution, has_bf16
 from sqlib.training.config import CONFIGS, TrainConfig, config
 from sqlib.training.crops import CropPool, Crops, load_images
+from sqlib.training.pairs import pairs
 from sqlib.training.prepare import Prepared, prepare
 from sqlib.training.run import train
 from sqlib.training.targets import teacher_targets
@@ -20,6 +21,7 @@ __all__ = [
     "config",
     "has_bf16",
     "load_images",
+    "pairs",
     "prepare",
     "teacher_targets",
     "train",

@@ -24,14 +24,13 @@ from sqlib.experiments.store.cells import (
     bits_text,
     distinct,
 )
-from sqlib.images import as_rgb
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sqlib import QuantizedModel, models
     from sqlib.datasets import Calibration, Dataset
-    from sqlib.training import CropPool, Crops
+    from sqlib.training import Crops
 
 _DATASET = re.compile(r"(?P<name>[\w-]+)(\[:(?P<n>\d+)\])?(@(?P<size>\d+))?")
 
@@ -97,7 +96,7 @@ class Workbench:
         self._models: dict[tuple[str, int, str], models.SRNetwork] = {}
         self._datasets: dict[str, Dataset] = {}
         self._calibrations: dict[tuple[CalibrationSpec, int, int], Calibration] = {}
-        self._pools: dict[tuple[TrainingSpec, int, int], CropPool] = {}
+        self._pools: dict[tuple[TrainingSpec, int, int], Crops] = {}
         self._network: tuple[object, nn.Module] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -212,23 +211,22 @@ class Workbench:
         return self._calibrations[key]
 
     def _pairs(self, cell: Cell) -> Crops:
-        """Aligned crops of the sets to train on, which are read once."""
-        from sqlib import datasets
-        from sqlib.training import CropPool, Crops
+        """What a cell trains on; its sets are read once."""
+        from sqlib import training
 
         spec = cell.training
         assert spec is not None
         key = (spec, cell.scale, cell.seed)
         if key not in self._pools:
-            sets = [datasets.load(name, data_dir=self.data_dir) for name in spec.source.split("+")]
-            originals = [
-                (f"{part.name}/{name}", as_rgb(part.hr(i), name))
-                for part in sets
-                for i, name in enumerate(part.names)
-            ]
-            wide = [(n, x) for n, x in originals if min(x.shape[:2]) >= spec.patch * cell.scale]
-            self._pools[key] = CropPool.from_images(wide, cell.scale, cell.seed)
-        return Crops(self._pools[key], spec.patch, self.device)
+            self._pools[key] = training.pairs(
+                spec.source,
+                scale=cell.scale,
+                patch=spec.patch,
+                seed=cell.seed,
+                data_dir=self.data_dir,
+                device=self.device,
+            )
+        return self._pools[key]
 
     def _calibration(self, cell: Cell) -> dict[str, Any]:
         return dict(self._crops(cell).record())
