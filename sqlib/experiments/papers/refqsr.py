@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlib.experiments.papers.schema import Derived, Method, Network, Paper, Table, printed
 from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec
@@ -151,7 +151,81 @@ def _table(number: int, title: str, networks: tuple[Network, ...]) -> Table:
     )
 
 
+_BRIEF = {"schedule": "custom", "steps": 300, "halve_every": 100, "batch": 8}
+_PAMS = {**_BRIEF, "bound_learning_rate": 1.0}
+_DDTB = {**_BRIEF, "bound_learning_rate": 2.0}
+_CHOICE = {**_CHOSEN, **_PAMS, **_SHORT_CHOICE}
+_SLOWLY = {"bound_learning_rate": 0.01}
+_LEFT = {"unquantized": ("*.conv1:input",)}
+
+
+def _variants(
+    recipe: str, bits: int | str, common: dict[str, Any], rows: dict[str, dict[str, Any]]
+) -> list[Method]:
+    return [Method(label, recipe, (bits,), {**common, **own}, profiles=_SLOW) for label, own in rows.items()]
+
+
+# What releases do otherwise than their papers, one at a time.
+_VARIANTS = Table(
+    name="refqsr-variants",
+    paper="refqsr",
+    title="Learned bounds and chosen bits, one choice at a time: 300 iterations of 8 crops",
+    networks=(Network("edsr-small", 4, "pretrained"),),
+    methods=(
+        Method("FP", None),
+        *_variants(
+            "pams",
+            4,
+            _PAMS,
+            {
+                "PAMS": {},
+                "PAMS, alpha of the last batch": {"start": "last"},
+                "PAMS, alpha of a moving average": {"start": "moving"},
+                "PAMS, unsigned behind ReLU": {"unsigned": True},
+                "PAMS, inputs of first convolutions left": _LEFT,
+                "PAMS, no attention transfer": {"transfer": 0},
+                "PAMS, slow bounds": _SLOWLY,
+            },
+        ),
+        *_variants(
+            "ddtb",
+            4,
+            _DDTB,
+            {
+                "DDTB": {},
+                "DDTB, start at -10 and 10": {"start": "release"},
+                "DDTB, inputs of first convolutions left": _LEFT,
+                "DDTB, no gates": {"dynamic": 0},
+                "DDTB, slow bounds": _SLOWLY,
+                "DDTB, start at -10 and 10, slow bounds": {"start": "release", **_SLOWLY},
+            },
+        ),
+        *_variants(
+            "cadyq",
+            "delta",
+            _CHOICE,
+            {
+                "CADyQ": {},
+                "CADyQ, image gradients not enlarged": {"gradient_scale": 1},
+                "CADyQ, PAMS without attention transfer": {"base_transfer": 0},
+            },
+        ),
+        *_variants(
+            "cabm",
+            "delta",
+            _CHOICE,
+            {"CABM": {}, "CABM, scores of saturated images": {"edges": "release"}},
+        ),
+    ),
+    calibration=CalibrationSpec("div2k", n=192, patch=96, batch=16),
+    datasets=("set14",),
+    tiling={"set14": TILINGS["urban100"], "builtin": Tiling(24, 6)},
+    training=TrainingSpec("bsds400+t91", patch=24),
+    counted={"set14": "1280x720", "builtin": "192x192"},
+)
+
 TABLES = (
+    _VARIANTS,
     _table(
         2,
         "RefQSR Table 2, its baselines: learned bounds and chosen bits, patch by patch",
