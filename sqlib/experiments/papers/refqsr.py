@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlib.experiments.papers.schema import Derived, Method, Network, Paper, Table, printed
+from sqlib.experiments.papers.schema import Derived, Method, Network, Paper, Statement, Table, printed
 from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec
 from sqlib.patches import Tiling
 
@@ -244,11 +244,26 @@ TABLES = (
     ),
 )
 
+
+def _dual(number: int, suffix: str) -> Statement:
+    return Statement(
+        f"two-bounds-{number}",
+        "At 4 bits two learned bounds (DDTB) lose less than one (PAMS)",
+        f"RefQSR, Table {number}",
+        f"refqsr-table{number}",
+        "DDTB",
+        "PAMS",
+        (4,),
+        ours={label: f"{label}, {suffix}" for label in ("PAMS", "DDTB")},
+    )
+
+
 PAPER = Paper(
     name="refqsr",
     part=4,
     printed=printed("refqsr"),
     tables=TABLES,
+    statements=(_dual(2, "1,000 iterations of 8 crops"), _dual(4, "2,000 iterations")),
     labels={"PAMS": "pams", "DDTB": "ddtb", "CADyQ": "cadyq", "CABM": "cabm"},
     derived=derived_values,
     derived_tables=frozenset({"refqsr-table2", "refqsr-table4", "refqsr-table6", "refqsr-table7"}),
