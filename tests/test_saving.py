@@ -28,10 +28,15 @@ from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR
 from sqlib.quantizers import (
     ByRole,
+    ContentBits,
+    FollowingQuantizer,
+    Gate,
+    GatedQuantizer,
     QuantizerBank,
     StaticBits,
     SubsetQuantizer,
     SymmetricQuantizer,
+    TableBits,
     UniformQuantizer,
     saved_as,
 )
@@ -895,10 +900,15 @@ def test_classes():
     assert known == {
         "bank": QuantizerBank,
         "by-role": ByRole,
+        "content-bits": ContentBits,
+        "following": FollowingQuantizer,
+        "gate": Gate,
+        "gated": GatedQuantizer,
         "identity": nn.Identity,
         "uniform": UniformQuantizer,
         "rounded-weight": RoundedWeight,
         "static-bits": StaticBits,
         "subset": SubsetQuantizer,
         "symmetric": SymmetricQuantizer,
+        "table-bits": TableBits,
     }

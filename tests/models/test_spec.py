@@ -316,6 +316,7 @@ def test_blocks_are_the_networks_own() -> None:
         "elan-light": ("Block", 12, 2),
         "rdn": ("ResidualDenseBlock", 16, 0),
         "srresnet": ("ResidualBlock", 16, 2),
+        "srresnet-small": ("ResidualBlock", 8, 2),
         "swinir-light": ("ResidualGroup", 4, 0),
         "swinir-small": ("ResidualGroup", 2, 0),
     }

@@ -87,7 +87,7 @@ def test_every_planned_recipe_can_be_made_again_from_its_cell(table):
     chosen = papers.table(table)
     wanted = {
         (method.label, str(bits)): recipes.create(
-            method.recipe, bits=method.recipe_bits(bits), **method.options
+            method.recipe, **{**method.options, "bits": method.recipe_bits(bits)}
         )
         for method in chosen.methods
         for bits in method.bits

@@ -135,6 +135,7 @@ def test_the_command_adds_records_and_says_what_it_leaves_out(tmp_path, capsys):
     assert said == [
         f"dfsq: {len(shared)} records",  # with the first paper that shows it
         f"2dquant: {len(planned) - len(shared) + 1} records",
+        "refqsr: 0 records",
         "left out, no table shows it: fake x4 Min-Max 4 bit on set0",
     ]
     before = {path.name: path.read_bytes() for path in (tmp_path / "packaged").iterdir()}
