@@ -139,7 +139,9 @@ class Workbench:
             counted=cell.counted,
         )
         calibration = self._calibration(cell) if cell.calibration is not None else None
+        trained = {} if resolved.training is None else {"training": {"sha256": resolved.training}}
         return {
+            **trained,
             "cell": cell.to_dict(),
             "dataset": resolved.dataset,
             "images": [

@@ -155,6 +155,9 @@ def check_fields(record: Mapping[str, Any]) -> None:
     if record["cell"]["recipe"] is not None:
         _check(record["cell"]["recipe"], _RECIPE, "cell.recipe.")
     Cell.from_dict(record["cell"])
+    if record["cell"].get("training") is not None:
+        _check(record, {"training": ("an object", lambda value: isinstance(value, dict))}, "")
+        _check(record["training"], {"sha256": ("a text", _text)}, "training.")
     if record["calibration"] is not None:
         _check(record["calibration"], {"sha256": ("a text", _text)}, "calibration.")
     for number, image in enumerate(record["images"]):

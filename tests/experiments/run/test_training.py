@@ -88,6 +88,9 @@ def test_records_and_a_base_that_is_shared(table, tmp_path, monkeypatch):
     assert mean(records["PAMS4"], "fqr") == 4
     assert mean(records["PAMS8"], "bitops_g") == pytest.approx(4 * mean(records["PAMS4"], "bitops_g"))
     assert records["PAMS4"]["cell"]["training"] == {"source": "builtin", "patch": 16}
+    cell = Cell.from_dict(records["PAMS4"]["cell"])
+    assert records["PAMS4"]["training"] == {"sha256": bench.resolve(cell).training}
+    assert "training" not in records["MinMax4"]
 
 
 def test_other_pairs_are_another_network(table):

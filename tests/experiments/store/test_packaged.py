@@ -152,7 +152,8 @@ def test_every_packaged_record_can_be_read_and_is_under_its_own_key():
     for record in records:
         cell = Cell.from_dict(record["cell"])
         crops = None if record["calibration"] is None else record["calibration"]["sha256"]
-        found = ResolvedCell(cell, record["dataset"], record["data"], record["weights_id"], crops)
+        pairs = None if cell.training is None else record["training"]["sha256"]
+        found = ResolvedCell(cell, record["dataset"], record["data"], record["weights_id"], crops, pairs)
         assert found.key == record["key"]
         if cell.recipe is not None:  # in the shortest form, so that a plan finds it
             assert distinct(cell.make_recipe()) == cell.recipe
