@@ -56,7 +56,7 @@ def test_weights_of_8_bits_and_activations_of_the_printed_fqr(label, shown):
     values = published_frame(blanks=False).set_index("id")["value"]
     for dataset in ("urban100", "test2k"):
         row = f"refqsr-table2/SRResNet/x4/{label}/delta/{refqsr._PRINTED[dataset]}"
-        eight = refqsr._cost("srresnet", dataset, 8).bitops / 1e9
+        eight = refqsr._bitops("srresnet", dataset, 8) / 1e9
         assert eight * values[f"{row}/fqr"] / 8 == pytest.approx(values[f"{row}/bitops_g"], abs=shown)
 
 

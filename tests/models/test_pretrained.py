@@ -232,9 +232,10 @@ def test_full_disk(known: WeightsFile, cache: Path, monkeypatch: pytest.MonkeyPa
 
 
 CHILD = """
-import dataclasses, sys
+import dataclasses, signal, sys
 from sqlib import models
 from sqlib.models import _spec
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore
 url, sha256 = sys.argv[1:]
 file = models.WeightsFile("edsr-small", (3,), "small_x3.pth", "MIT", "https://example.org/small", url, sha256)
 _spec._SPECS["edsr-small"] = dataclasses.replace(models.spec("edsr-small"), files=(file,))
