@@ -9,67 +9,22 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_pairs import network, pairs
 
 import sqlib
 from sqlib.engine.recipe import Lesson
 from sqlib.errors import InputError
 from sqlib.fit.loop.loop import Loop
 from sqlib.fit.quantization_aware.task import Answer
-from sqlib.models.carn import CARN
-from sqlib.models.edsr import EDSR
-from sqlib.models.elan import ELAN
-from sqlib.models.srresnet import SRResNet
 from sqlib.quantizers import FollowingQuantizer, GatedQuantizer, UniformQuantizer
 from sqlib.recipes import DDTB
 from sqlib.recipes._trained import TransferLoss
 from sqlib.recipes.ddtb import WarmUpLoss, _logits, gated
 
 
-def pairs(scale: int = 2, n: int = 6, side: int = 16) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    high = torch.rand(n, 3, scale * side, scale * side, generator=generator)
-    return [(nn.functional.avg_pool2d(high, scale), high)]
-
-
 def crops() -> list[Tensor]:
     low = pairs()[0][0]
     return [low[:3], 0.4 * low[3:], 0.7 * low[1:4]]
-
-
-class Own(nn.Module):
-    """Somebody's network."""
-
-    scale = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.middle = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
-        self.last = nn.Conv2d(8, 12, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.pixel_shuffle(self.last(self.middle(self.first(x))), 2)
-
-
-def elan() -> nn.Module:
-    """As a network begins, its softmax is saturated, and nothing behind it learns."""
-    made = ELAN("elan-light", 2, blocks=2, features=12, windows=(4, 8))
-    with torch.no_grad():
-        for name, p in made.named_parameters():
-            if "project_in.weight" in name:
-                p.mul_(0.01)
-    return made
-
-
-def network(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    return {
-        "edsr": lambda: EDSR("edsr-small", 2, blocks=2, features=8),
-        "srresnet": lambda: SRResNet("srresnet", 2, blocks=2, features=8),
-        "carn": lambda: CARN("carn-single", 2, scales=None),
-        "elan": elan,
-        "own": Own,
-    }[kind]()
 
 
 def quantized(kind="own", data=None, resume=None, **options):
