@@ -222,6 +222,12 @@ def _by_patches(model: nn.Module, x: Tensor, tiling: Tiling) -> Tensor:
     """What ``model`` makes of the patches of ``x`` (1, 3, h, w), put together."""
     grid = Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap)
     patches = split(x, grid)
+    together = getattr(model, "together", None)
+    if together is not None:
+        with torch.inference_mode():
+            made = together(patches)
+        upscaled = [_checked(out, patch, model) for out, patch in zip(made, patches, strict=True)]
+        return merge(upscaled, grid, upscaled[0].shape[2] // grid.boxes[0].height)
     alike: dict[torch.Size, list[int]] = {}
     for number, patch in enumerate(patches):
         alike.setdefault(patch.shape, []).append(number)
@@ -239,7 +245,11 @@ def _by_patches(model: nn.Module, x: Tensor, tiling: Tiling) -> Tensor:
 def _forward(model: nn.Module, x: Tensor) -> Tensor:
     """One pass over images (N, 3, h, w), with every check that a batch allows: float32, finite."""
     with torch.inference_mode():
-        out = model(x)
+        return _checked(model(x), x, model)
+
+
+def _checked(out: Any, x: Tensor, model: nn.Module) -> Tensor:
+    """What the network made of `x`, as float32."""
     n, size = len(x), tuple(x.shape[2:])
     if not isinstance(out, torch.Tensor) or out.ndim != 4 or out.shape[:2] != (n, 3):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__

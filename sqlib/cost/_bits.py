@@ -104,12 +104,19 @@ def quantized_activations(
         for name, role in operands
         if sites[name].active
         and role != sites[name].weight_role
-        and (
-            bits(sites[name], role) < FULL_PRECISION
-            if model is None
-            else quantizer(model, sites[name], role) is not None
-        )
+        and (bits(sites[name], role) < FULL_PRECISION if model is None else in_fqr(model, sites[name], role))
     ]
+
+
+def in_fqr(model: QuantizedModel, site: Site, role: str) -> bool:
+    """Whether an operand counts in the FQR: a quantized activation, of a module that does not say otherwise.
+
+    The cost volumes of RefQSR do (``in_fqr = False``): its printed FQR is the mean over convolutions.
+    """
+    if role == site.weight_role or quantizer(model, site, role) is None:
+        return False
+    module = dict(model.network.named_modules()).get(site.module)
+    return bool(getattr(module, "in_fqr", True))
 
 
 def mark(

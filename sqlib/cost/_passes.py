@@ -35,11 +35,18 @@ class Widths(ABC):
     def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
         """Mean over patches of this size of the product of the bits of these operands."""
 
+    def share(self, site: Site, size: Size) -> float:
+        """How many of the patches of this size reach the site, from 0 to 1."""
+        return 1
+
     def over(self, operand: tuple[Site, str], counts: Mapping[Size, int]) -> float:
-        """Mean bits of one operand over patches of all sizes."""
+        """Mean bits of one operand over the patches of all sizes that reach it."""
         site, role = operand
-        total = sum(n * self.mean(site, (role,), size) for size, n in counts.items())
-        return total / sum(counts.values())
+        reached = {size: n * self.share(site, size) for size, n in counts.items()}
+        reached = {size: n for size, n in reached.items() if n}
+        if not reached:
+            return FULL_PRECISION
+        return sum(n * self.mean(site, (role,), size) for size, n in reached.items()) / sum(reached.values())
 
 
 class Static(Widths):
@@ -65,13 +72,22 @@ class Used(Widths):
 
     def __init__(self, contexts: Iterable[Context]) -> None:
         self.found: dict[str, dict[Size | None, dict[str, list[Tensor]]]] = {}
+        self.samples: dict[Size | None, int] = {}
         for context in contexts:
+            self.samples[context.size] = self.samples.get(context.size, 0) + context.samples
             for (site, role), widths in context.operands.items():
                 by_size = self.found.setdefault(site, {})
                 by_size.setdefault(context.size, {}).setdefault(role, []).append(widths.double())
 
-    def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
+    def share(self, site: Site, size: Size) -> float:
         """Over samples of this size; of all sizes if none had it."""
+        sizes = [size] if size in self.samples else list(self.samples)
+        by_size = self.found.get(site.name, {})
+        reached = sum(len(torch.cat(next(iter(by_size[one].values())))) for one in sizes if one in by_size)
+        return reached / sum(self.samples[one] for one in sizes) if by_size else 1
+
+    def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
+        """Over samples of this size that reach the site; of all sizes if none had it."""
         by_size = self.found.get(site.name)
         if by_size is None:
             if site.active:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -61,7 +62,8 @@ def walked(
     low = _sizes.low_resolution(size, factor)
     cuts = patch_sizes(low, patch, overlap)
     pieces = None if images is None else _passes.patches(images, low, patch, overlap)
-    walks = tuple(_walks(network, cuts, channels, pieces))
+    watching = nullcontext if quantized is None else quantized.recipe.watching
+    walks = tuple(_walks(network, cuts, channels, pieces, watching))
     return Image(network, quantized, factor, size, cuts, pieces, walks)
 
 
@@ -122,17 +124,23 @@ def _walks(
     cuts: Mapping[tuple[int, int], int],
     channels: int,
     pieces: Mapping[tuple[int, int], list[Tensor]] | None,
+    watching: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[tuple[tuple[int, int], Walk, Fraction]]:
     """(size of a patch, a walk over one, how many patches of an image it stands for)."""
     for cut, count in cuts.items():
         own = None if pieces is None else pieces[cut]
         try:
-            yield cut, walk(network, cut, channels if own is None else own[0].shape[1]), Fraction(count)
+            channels_of = channels if own is None else own[0].shape[1]
+            with watching():
+                found = walk(network, cut, channels_of)
+            yield cut, found, Fraction(count)
         except NeedsImage:
             if own is None:
                 raise
             for piece in own:
-                yield cut, walk(network, cut, image=piece), Fraction(count, len(own))
+                with watching():
+                    found = walk(network, cut, image=piece)
+                yield cut, found, Fraction(count, len(own))
 
 
 def _layer(
@@ -143,15 +151,24 @@ def _layer(
     cuts: Mapping[tuple[int, int], int],
 ) -> LayerCost:
     name, op, kind, left, right = key
-    macs = round(sum(by_cut.values()))
     if kind == "norm":
+        macs = round(sum(by_cut.values()))
         return LayerCost(name, op, kind, False, macs, FULL_PRECISION, FULL_PRECISION, 2.0 * macs)
     site = sites[name]
-    bitops = sum(2 * n * widths.mean(site, (left, right), cut) for cut, n in by_cut.items())
+    reached = {cut: n * Fraction(widths.share(site, cut)) for cut, n in by_cut.items()}
+    macs = round(sum(reached.values()))
+    bitops = sum(2 * n * widths.mean(site, (left, right), cut) for cut, n in reached.items() if n)
     bits = (widths.over((site, left), cuts), widths.over((site, right), cuts))
     return LayerCost(name, op, kind, site.active, macs, *bits, float(bitops / FULL_PRECISION**2))
 
 
 def _fqr(operands: list[tuple[Site, str]], widths: Widths, cuts: Mapping[tuple[int, int], int]) -> float:
-    found = [widths.over(operand, cuts) for operand in operands]
-    return sum(found) / len(found) if found else float(FULL_PRECISION)
+    """Mean bits of the operands that a patch reaches, over patches of all sizes."""
+    total = 0.0
+    for cut, count in cuts.items():
+        shares = [widths.share(site, cut) for site, _ in operands]
+        if not sum(shares):
+            return float(FULL_PRECISION)
+        bits = [s and s * widths.mean(site, (role,), cut) for s, (site, role) in zip(shares, operands)]
+        total += count * sum(bits) / sum(shares)
+    return total / sum(cuts.values())

@@ -186,7 +186,8 @@ def calibrate(
     discovery = Discovery(sites, names)
     elsewhere.tell = discovery.elsewhere
     try:
-        upsampler = _discover(network, discovery, args, kwargs)
+        with recipe.watching():
+            upsampler = _discover(network, discovery, args, kwargs)
     finally:
         elsewhere.tell = None
     found = list(sites.values())
@@ -213,8 +214,9 @@ def calibrate(
     observation = Observation(model, recipe, names, decide, unquantized)
     passes = 1
     while observation.number < passes:
-        for number, batch in enumerate(data):
-            _run(network, observation, *arguments(batch, network), number)
+        with recipe.watching():
+            for number, batch in enumerate(data):
+                _run(network, observation, *arguments(batch, network), number)
         observation.number += 1
         passes = max([1, *(o.passes for o in observation.observers.values())])
     observation.finish()

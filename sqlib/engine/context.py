@@ -105,9 +105,10 @@ class Context:
 
 
 class _Asked(threading.local):
-    """In this thread, innermost last: models, and what gives the next pass of each its context."""
+    """In this thread, innermost last: models, what gives the next pass of each its context, and the list of
+    those that want all."""
 
-    stack: tuple[tuple[Any, Callable[[], Context]], ...] = ()
+    stack: tuple[tuple[Any, Callable[[], Context], list[Context] | None], ...] = ()
 
 
 _asked = _Asked()
@@ -115,10 +116,13 @@ _asked = _Asked()
 
 def begin(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, needed: bool) -> Context | None:
     """The context of a pass of `model` that begins; None if nobody asked for one and it is not needed."""
-    make = next((make for owner, make in reversed(_asked.stack) if owner is model), None)
-    if make is None and not needed:
+    asked = [(make, found) for owner, make, found in reversed(_asked.stack) if owner is model]
+    if not asked and not needed:
         return None
-    context = Context() if make is None else make()
+    context = asked[0][0]() if asked else Context()
+    for _, found in asked:  # a block around one that names roles sees its passes, too
+        if found is not None:
+            found.append(context)
     context.begin(args, kwargs)
     return context
 
@@ -137,7 +141,7 @@ def one(model: Any, roles: Roles, data: Mapping[str, Any] | None) -> Iterator[Co
             )
         return unused.pop()
 
-    with _asking(model, take):
+    with _asking(model, take, None):
         yield context
 
 
@@ -147,18 +151,14 @@ def many(model: Any, roles: Roles, data: Mapping[str, Any] | None) -> Iterator[l
     Context(roles, data)  # bad roles are refused here
     found: list[Context] = []
 
-    def take() -> Context:
-        found.append(Context(roles, data))
-        return found[-1]
-
-    with _asking(model, take):
+    with _asking(model, lambda: Context(roles, data), found):
         yield found
 
 
 @contextmanager
-def _asking(model: Any, take: Callable[[], Context]) -> Iterator[None]:
+def _asking(model: Any, take: Callable[[], Context], found: list[Context] | None) -> Iterator[None]:
     outer = _asked.stack
-    _asked.stack = (*outer, (model, take))
+    _asked.stack = (*outer, (model, take, found))
     try:
         yield
     finally:

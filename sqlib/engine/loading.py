@@ -71,14 +71,15 @@ def load_quantized(path: str | PathLike[str], network: nn.Module) -> QuantizedMo
     path, found, tensors = artifact.read(path)
     try:
         manifest = saving.check(found)
-        own = saving.network_tensors(tensors)
-        identity.match(manifest["network"], own, network)
+        own, recipe = saving.network_tensors(tensors), _recipe(manifest["recipe"])
         with ordinary_tensors(network):
             copy = copied(network)
+            recipe.prepare(copy)
+            identity.match(manifest["network"], own, copy)
             copy.eval()
             identity.restore(manifest["network"], own, copy)
             add_hooks(copy)
-            model = QuantizedModel(copy, _recipe(manifest["recipe"]))
+            model = QuantizedModel(copy, recipe)
             saving.fill(model, manifest, tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

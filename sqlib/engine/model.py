@@ -19,11 +19,12 @@ from sqlib.engine.weights import Cache, noise_db
 from sqlib.quantizers import QuantizerBank, UniformQuantizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from os import PathLike
 
     import pandas as pd
+    from torch import Tensor
 
 # What evaluation asks a network for; carried over from the network that was quantized.
 CARRIED = ("scale", "name", "weights_id", "default_skip")
@@ -113,6 +114,14 @@ class QuantizedModel(nn.Module):
         >>> sqlib.cost.cost(quantized, (2048, 1080), patch=96, overlap=6, context=passes)  # doctest: +SKIP
         """
         return context.many(self, roles, data)
+
+    @property
+    def together(self) -> Callable[[Sequence[Tensor]], list[Tensor]] | None:
+        """What upscales the patches of one image together, for recipes that relate them; else None.
+
+        Takes and gives a list of tensors (1, C, h, w). `sqlib.evaluate` uses it where images are cut.
+        """
+        return self.recipe.together(self)
 
     @property
     def has_banks(self) -> bool:

@@ -55,7 +55,7 @@ def quantize_model(
         For recipes that train on them (PAMS): an iterable of tensors (low, high), (N, C, H, W) and
         (N, C, scale H, scale W), or what draws batches itself, such as `sqlib.training.Crops`.
     start
-        For recipes that start from the result of another one (``recipe.base()``): that result. Made here if
+        For recipes that start from the result of another one (``recipe.starts_from()``): that result. Made here if
         it is not given. The new network has its trained weights.
     resume
         Folder in which recipes that learn keep their unfinished state, made if absent. The same call, after
@@ -97,7 +97,7 @@ def quantize_model(
     patterns = None if skip is None else rules.check_patterns(skip)
     if pairs is not None and not recipe.paired:
         raise InputError(f"{type(recipe).__name__} does not train on pairs: leave pairs= out")
-    base = recipe.base()
+    base = recipe.starts_from()
     if base is not None and start is None:
         calibration = list(calibration)
         pairs = pairs if pairs is None or hasattr(pairs, "draw") else list(pairs)
@@ -108,6 +108,7 @@ def quantize_model(
         network = copied(model)
         if start is not None:
             _continue_from(start, network, recipe)
+        recipe.prepare(network)
         network.eval()
         data = batches(calibration, network)
         check_contract(network, data)
@@ -123,7 +124,7 @@ def quantize_model(
 
 def _continue_from(start: QuantizedModel, network: nn.Module, recipe: Recipe) -> None:
     """Give `network` the weights of `start`, which has to be what the recipe starts from."""
-    base = recipe.base()
+    base = recipe.starts_from()
     if base is None:
         raise InputError(f"{type(recipe).__name__} starts from the network itself: leave start= out")
     if not isinstance(start, QuantizedModel) or start.recipe != base:

@@ -16,7 +16,11 @@ Either may give a `sqlib.quantizers.QuantizerBank`, for bits that differ from sa
     a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
     takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
-``base()`` and ``learn(model, lesson)``
+``prepare(network)``, ``watching()`` and ``together(model)``
+    for recipes that change the network itself before it is calibrated, and whose networks treat the patches
+    of one image together; do nothing by default.
+
+``starts_from()`` and ``learn(model, lesson)``
     for recipes that train on pairs of low and high resolution: another recipe whose result they start from,
     and the training itself, with the pairs and that result in its `Lesson`.
 
@@ -27,7 +31,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -69,7 +74,7 @@ class Lesson:
     original
         The network as it was given to `sqlib.quantize_model`, in full precision.
     start
-        What the recipe's `base` made of it; None without one.
+        What the recipe's `starts_from` made of it; None without one.
     calibration
         The batches.
     resume
@@ -211,7 +216,21 @@ class Recipe:
     ) -> None:
         """Adjust the complete quantized network in place; the default does nothing."""
 
-    def base(self) -> Recipe | None:
+    def prepare(self, network: nn.Module) -> None:
+        """Change the copy of the network, in place, before it is calibrated; the default does nothing.
+
+        Whatever it does follows from the network and the options alone: `sqlib.load_quantized` does it again.
+        """
+
+    def watching(self) -> AbstractContextManager[None]:
+        """In it a pass reaches every call site of the prepared network; for calibration and cost."""
+        return nullcontext()
+
+    def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]] | None:
+        """What upscales all patches of one image, (1, C, h, w) each, together; None: each by itself."""
+        return None
+
+    def starts_from(self) -> Recipe | None:
         """The recipe whose result this one starts from; the default starts from the network itself."""
         return None
 

@@ -77,7 +77,10 @@ class Spec:
         1x1 convolutions (patterns) that the release has a depth-wise one with fixed kernels in front of, and
         the entries of a kernel. Papers count its multiplications, whatever we compute instead.
     replaced : int
-        How many of the last ``blocks`` RefQSR replaces by refinement blocks.
+        How many of the last ``blocks``, or ``refined``, RefQSR replaces by refinement blocks.
+    refined : str or None
+        Names of the modules that these replace, where they are parts of the blocks: the network adds their
+        output to their input.
     official : callable
         ``official(names, network)`` gives the :class:`Layout` of a release's file with tensors ``names``.
         Default: the names of the release are ours.
@@ -102,6 +105,7 @@ class Spec:
     unquantized: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fixed: Mapping[str, int] = field(default_factory=dict)
     replaced: int = 0
+    refined: str | None = None
     official: Callable[[Collection[str], Any], Layout] = _own_names
     files: tuple[WeightsFile, ...] = ()
     training: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)

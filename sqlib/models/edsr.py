@@ -100,6 +100,8 @@ SPEC = Spec(
     # Every paper here quantizes the residual blocks only (DFSQ section 4.1, PAMS, DDTB, CADyQ).
     skip=("head", "body_end", "upsampler.*", "tail"),
     blocks="blocks.*",
+    # A tenth of the blocks, as in RefQSR's networks.
+    replaced=2,
     official=official,
     files=(
         _released("edsr-baseline", 2, "edsr_baseline_x2-1bc95232.pt"),

@@ -309,6 +309,7 @@ SPEC = Spec(
     # local extraction (120 channels), and no more.
     fixed={"body.*.local*.conv2.conv": 9},
     replaced=2,
+    refined="body.*.local?",
     official=official,
     files=(
         # Trained by that lab, not by ELAN's authors.

@@ -15,7 +15,7 @@ from sqlib.quantizers.gated_observer import GatedObserver
 from sqlib.quantizers.max_observer import MaxObserver
 from sqlib.quantizers.observers import HistogramObserver, RangeObserver
 from sqlib.quantizers.rounded import RoundedWeight
-from sqlib.quantizers.selectors import ByRole, Selector, StaticBits
+from sqlib.quantizers.selectors import ByPath, ByRole, Selector, StaticBits
 from sqlib.quantizers.subset import SubsetQuantizer
 from sqlib.quantizers.subset_observer import SubsetObserver
 from sqlib.quantizers.symmetric import SymmetricQuantizer
@@ -23,6 +23,7 @@ from sqlib.quantizers.uniform import UniformQuantizer, dequantize, quantize
 
 __all__ = [
     "BoundsObserver",
+    "ByPath",
     "ByRole",
     "ContentBits",
     "DensityObserver",

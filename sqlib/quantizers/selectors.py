@@ -1,4 +1,4 @@
-"""Who decides how many bits a sample gets: the protocol, and the two selectors that look at no values."""
+"""Who decides how many bits a sample gets: the protocol, and the selectors that look at no values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sqlib._checks import check_bits
 from sqlib.errors import InputError
@@ -131,3 +131,71 @@ class ByRole(QuantizerState):
 
     def extra_repr(self) -> str:
         return f"{self.bits}, default={self.default}"
+
+
+@saved_as("by-path")
+class ByPath(QuantizerState):
+    """One width for the samples of one role; another selector decides for all others.
+
+    Parameters
+    ----------
+    role, bits
+        Samples of this role get this width.
+    otherwise
+        Asked in passes whose samples have another role, or none.
+    widths
+        All widths of the bank. Shares that `otherwise` gives for its ``candidates`` are zero for the others.
+
+    Notes
+    -----
+    All samples of a pass are of the role or none is: those of a role differ in what they look at, so that
+    they run in a pass of their own.
+    """
+
+    checked: ClassVar[tuple[str, ...]] = ("bits",)
+    labels: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, role: str, bits: int, otherwise: nn.Module, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.role, self.bits = role, check_bits(bits, full_precision=True)
+        self.widths = tuple(sorted(check_bits(w, full_precision=True) for w in widths))
+        if self.bits not in self.widths:
+            raise InputError(f"bits={bits}: expected one of the widths {', '.join(map(str, self.widths))}")
+        self.otherwise = otherwise
+
+    def options(self) -> dict[str, Any]:
+        """As given."""
+        named = {f"width {i}": width for i, width in enumerate(self.widths)}
+        return {"role": self.role, "bits": self.bits, "widths": named}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The other selector."""
+        return {"otherwise": self.otherwise}
+
+    @classmethod
+    def rebuild(
+        cls, options: Mapping[str, Any], tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module]
+    ) -> ByPath:
+        """From `options` and the other selector."""
+        return cls(options["role"], options["bits"], parts["otherwise"], tuple(options["widths"].values()))
+
+    def forward(self, x: Tensor, site: Any, context: Any) -> Tensor | int:
+        """The width, or what the other selector says."""
+        roles = set() if context is None else set(context.roles)
+        if roles == {self.role}:
+            return self.bits
+        if self.role in roles:
+            raise InputError(
+                f"a pass over samples of the role {self.role!r} and others: run them in passes of their own"
+            )
+        found = self.otherwise(x, site, context)
+        candidates = getattr(self.otherwise, "candidates", None)
+        if not (isinstance(found, Tensor) and found.is_floating_point()) or candidates in (None, self.widths):
+            return found  # type: ignore[no-any-return]
+        columns = [self.widths.index(width) for width in candidates]
+        return found.new_zeros(len(found), len(self.widths)).index_copy(
+            1, torch.tensor(columns, device=found.device), found
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.role!r}: {self.bits}"

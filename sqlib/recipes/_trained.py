@@ -112,6 +112,7 @@ class Trained(Recipe):
         rates: Mapping[str, float] | None = None,
         steps: int | None = None,
         first: int = 0,
+        run: Callable[..., Any] | None = None,
     ) -> Any:
         """Train with the options of this recipe over `sqlib.fit.train_quantized`.
 
@@ -122,13 +123,15 @@ class Trained(Recipe):
         teacher
             Whose features are compared.
         loss
-            Instead of `TransferLoss`.
+            Instead of `criterion`.
         features
             Modules whose outputs the loss sees, instead of `tapped`.
         rates
             Learning rates by group, beside or instead of the usual ones.
         steps, first
             Instead of all steps, these from step `first` of the schedule.
+        run
+            How the network runs on a batch, where one pass is not it.
 
         Returns
         -------
@@ -141,6 +144,7 @@ class Trained(Recipe):
             No pairs, and steps to take.
         """
         from sqlib.fit import train_quantized
+        from sqlib.fit.quantization_aware.task import one_pass
         from sqlib.fit.loop.schedule import step_decay
         from sqlib.fit.samples import Samples
 
@@ -169,7 +173,8 @@ class Trained(Recipe):
                 "bounds": self.bound_learning_rate,
                 **(rates or {}),
             },
-            loss=loss or TransferLoss(self.transfer, channel_axis(model.network)),
+            loss=loss or self.criterion(model.network),
+            run=run or one_pass,
             teacher=teacher,
             features=tuple(self.tapped(model) if features is None else features),
             batch=self.batch,
@@ -182,6 +187,18 @@ class Trained(Recipe):
         )
         model.training_log = [*getattr(model, "training_log", []), outcome]  # type: ignore[assignment]
         return outcome
+
+    def criterion(self, network: nn.Module) -> Callable[[Answer], Tensor]:
+        """The loss."""
+        return TransferLoss(self.transfer, channel_axis(network))
+
+    def compared(self, model: QuantizedModel) -> tuple[str, ...]:
+        """Names of the modules whose outputs the loss sees."""
+        return self.tapped(model)
+
+    def selector_rate(self, network: nn.Module) -> float:
+        """Learning rate of gates and selectors, where there are any."""
+        return self.learning_rate
 
     def tapped(self, model: QuantizedModel) -> tuple[str, ...]:
         """Names of the modules that stand for the output of the network's body."""

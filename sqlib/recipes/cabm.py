@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,14 @@ from sqlib.engine.options import choice, integer, number
 from sqlib.engine.recipe import Lesson, Recipe
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
-from sqlib.recipes.cadyq import CADyQ
+from sqlib.recipes._trained import channel_axis
+from sqlib.recipes.cadyq import CADyQ, ContentLoss
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from sqlib.engine.model import QuantizedModel
+    from sqlib.fit.quantization_aware.task import Answer
     from sqlib.quantizers import EdgeTable
 
 
@@ -67,7 +71,7 @@ class CABM(CADyQ):
             )
         return dict(super().check())
 
-    def base(self) -> Recipe | None:
+    def starts_from(self) -> Recipe | None:
         """CADyQ with the same options, but for the rate."""
         own = {f.name for f in dataclasses.fields(CADyQ)} - {"learning_rate"}
         return CADyQ(**{name: getattr(self, name) for name in own})
@@ -95,7 +99,11 @@ class CABM(CADyQ):
             model.add_activation(key, QuantizerBank(own, TableBits(table, column, limit=limit, **score)))
             teacher.activations[key].selector = StaticBits(max(self.candidates))
         model.edge_table = table  # type: ignore[assignment]
-        self.distil(model, lesson, teacher=teacher, bits=(0.0, 0.0))
+        self.distil(model, lesson, teacher=teacher)
+
+    def criterion(self, network: nn.Module) -> Callable[[Answer], Tensor]:
+        """CADyQ's loss without its bits."""
+        return ContentLoss(self.transfer, self.block_transfer, 0.0, 0.0, channel_axis(network))
 
     def _limit(self, table: EdgeTable) -> float:
         cheapest = float(table.means.min())

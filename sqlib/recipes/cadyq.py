@@ -16,7 +16,7 @@ with batches of 16: in smaller batches bits weigh less.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -127,7 +127,7 @@ class CADyQ(Trained):
             raise InputError(f"bits={self.bits!r}: {type(self).__name__} chooses the bits of activations")
         return {}
 
-    def base(self) -> Recipe | None:
+    def starts_from(self) -> Recipe | None:
         """PAMS with the same bits, and as many iterations or those it has published."""
         published = PAMS.schedules["published"]["steps"]
         steps = min(self.steps, published)
@@ -165,18 +165,28 @@ class CADyQ(Trained):
             own = {w: SymmetricQuantizer(alpha, w, signed=known.signed) for w in self.candidates}
             bank.selector.gradient_scale.fill_(scale)
             model.add_activation(key, QuantizerBank(own, bank.selector).learnable())
-        self.distil(model, lesson, teacher=lesson.start, bits=(self.bit_weight, self.bit_growth))
+        self.distil(model, lesson, teacher=lesson.start)
 
-    def distil(
-        self, model: QuantizedModel, lesson: Lesson, *, teacher: nn.Module, bits: tuple[float, float]
-    ) -> None:
-        """Train with attention transfer from all blocks of `teacher`, and these weights of the bits."""
+    def distil(self, model: QuantizedModel, lesson: Lesson, *, teacher: nn.Module) -> None:
+        """Train with attention transfer from all blocks of `teacher`."""
+        rates = {"selectors": self.selector_rate(model.network)}
+        self.train(model, lesson, teacher=teacher, features=self.compared(model), rates=rates)
+
+    def criterion(self, network: nn.Module) -> Callable[[Answer], Tensor]:
+        """The loss above."""
+        return ContentLoss(
+            self.transfer, self.block_transfer, self.bit_weight, self.bit_growth, channel_axis(network)
+        )
+
+    def compared(self, model: QuantizedModel) -> tuple[str, ...]:
+        """All residual blocks, if they are known."""
         from sqlib.fit.features import find_taps
 
-        features = find_taps(model.network, self.features, None).names or self.tapped(model)
-        loss = ContentLoss(self.transfer, self.block_transfer, *bits, channel_axis(model.network))
-        rate = self.selector_learning_rate or (1e-3 if _computes_in_unit_range(model.network) else 1e-4)
-        self.train(model, lesson, teacher=teacher, loss=loss, features=features, rates={"selectors": rate})
+        return find_taps(model.network, self.features, None).names or self.tapped(model)
+
+    def selector_rate(self, network: nn.Module) -> float:
+        """As given, else as published for this network."""
+        return self.selector_learning_rate or (1e-3 if _computes_in_unit_range(network) else 1e-4)
 
 
 _COMMON = (
@@ -213,7 +223,7 @@ class ContentLoss:
         if transfers:
             loss = loss + self.transfer * transfers[-1] + self.block_transfer * sum(transfers)
         weight = self.bit_weight + self.bit_growth * (answer.step // EPOCH)
-        return loss + weight * bits_used(answer.context) if weight else loss
+        return loss + weight * sum(map(bits_used, answer.passes)) if weight else loss
 
 
 def bits_used(context: Context) -> Tensor:

@@ -27,7 +27,7 @@ def pictures(n: int = 3, side: int = 20) -> list[torch.Tensor]:
 
 def start(kind: str, recipe: CABM) -> sqlib.QuantizedModel:
     """CADyQ's network, with selectors that give more bits where the image has larger gradients."""
-    base = recipe.base()
+    base = recipe.starts_from()
     assert isinstance(base, CADyQ)
     made = sqlib.quantize_model(network(kind), base, pictures(), pairs=pairs() if recipe.steps else None)
     with torch.no_grad():
@@ -178,13 +178,13 @@ def test_the_teacher_is_the_start_with_its_largest_width(monkeypatch: pytest.Mon
 
 
 def test_the_stages_before() -> None:
-    assert CABM().base() == CADyQ()
-    assert CABM(schedule="laptop").base() == CADyQ(schedule="laptop")
+    assert CABM().starts_from() == CADyQ()
+    assert CABM(schedule="laptop").starts_from() == CADyQ(schedule="laptop")
     assert (CABM().learning_rate, CABM(schedule="laptop").steps, CABM().steps) == (1e-5, 2_000, 300_000)
     recipe = CABM(steps=7, candidates=(3, 5), base_transfer=0, learning_rate=1e-6, seed=2, edges="release")
-    assert recipe.base() == CADyQ(steps=7, candidates=(3, 5), base_transfer=0, seed=2)
-    base = recipe.base()
-    assert base is not None and base.base() == PAMS(steps=7, halve_every=2, transfer=0, seed=2)
+    assert recipe.starts_from() == CADyQ(steps=7, candidates=(3, 5), base_transfer=0, seed=2)
+    base = recipe.starts_from()
+    assert base is not None and base.starts_from() == PAMS(steps=7, halve_every=2, transfer=0, seed=2)
     assert sqlib.recipes.from_json(recipe.to_json()) == recipe
 
 
@@ -244,7 +244,7 @@ def test_a_start_with_other_candidates_is_refused() -> None:
 
 def test_a_start_with_other_sites_is_refused() -> None:
     recipe = CABM(steps=0)
-    base = recipe.base()
+    base = recipe.starts_from()
     assert base is not None
     skip = ["head", "blocks.1", "body_end", "tail"]
     fewer = sqlib.quantize_model(network("edsr"), base, crops(), skip=skip)

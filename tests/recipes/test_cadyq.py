@@ -61,7 +61,7 @@ def divided(model: sqlib.QuantizedModel, x: Tensor) -> sqlib.QuantizedModel:
 def test_it_starts_from_pams_bounds_and_eight_bits() -> None:
     model = network("edsr")
     recipe = CADyQ(steps=0)
-    start = sqlib.quantize_model(model, recipe.base(), crops())
+    start = sqlib.quantize_model(model, recipe.starts_from(), crops())
     with torch.no_grad():
         for i, q in enumerate(start.activations.values()):
             q.alpha.fill_(1.0 + i)
@@ -88,16 +88,16 @@ def test_pairs_that_can_be_read_once_serve_both_stages() -> None:
 
 
 def test_the_stage_before() -> None:
-    assert CADyQ().base() == PAMS(bits=8) and CADyQ().steps == 300_000
-    assert CADyQ(schedule="laptop").base() == PAMS(bits=8, schedule="laptop")
+    assert CADyQ().starts_from() == PAMS(bits=8) and CADyQ().steps == 300_000
+    assert CADyQ(schedule="laptop").starts_from() == PAMS(bits=8, schedule="laptop")
     assert CADyQ(schedule="laptop", gradient_scale=1, candidates=(4, 8)).schedule == "laptop"
     rates = CADyQ(schedule="laptop", selector_learning_rate=2e-3)
-    assert rates.schedule == "custom" and rates.base() == PAMS(schedule="laptop")
+    assert rates.schedule == "custom" and rates.starts_from() == PAMS(schedule="laptop")
     carn = CADyQ(steps=600_000, halve_every=400_000)
-    assert carn.schedule == "custom" and carn.base() == PAMS()
-    assert CADyQ(base_transfer=0).base() == PAMS(transfer=0)
+    assert carn.schedule == "custom" and carn.starts_from() == PAMS()
+    assert CADyQ(base_transfer=0).starts_from() == PAMS(transfer=0)
     shared = dict(bits=(6, 5), batch=4, seed=3, unquantized=("*.conv1:input",), features=("blocks.0",))
-    assert CADyQ(steps=9, **shared).base() == PAMS(steps=9, halve_every=3, **shared)  # type: ignore[arg-type]
+    assert CADyQ(steps=9, **shared).starts_from() == PAMS(steps=9, halve_every=3, **shared)  # type: ignore[arg-type]
 
 
 def test_the_gradients_are_scaled_by_what_the_network_computes_in() -> None:
@@ -175,7 +175,7 @@ def test_the_loss_by_hand() -> None:
         output = quantized(x)
     teacher(x)
     target = torch.rand(output.shape, generator=torch.Generator().manual_seed(0))
-    answer = Answer(output, target, None, seen["own"], seen["taught"], quantized, 2500, context)
+    answer = Answer(output, target, None, seen["own"], seen["taught"], quantized, 2500, (context,))
     maps = [attention_transfer(b, a) for a, b in zip(seen["own"], seen["taught"], strict=True)]
     assert len(maps) == 2 and float(maps[1].detach()) > 0
     bits = 0.0
@@ -221,7 +221,7 @@ def test_a_weight_on_bits_makes_them_fewer() -> None:
 def test_bounds_in_a_bank_stay_positive() -> None:
     """Each keeps 1 % of what it starts with, that is, of what the stage before has left."""
     recipe = CADyQ(steps=4, batch=2, bound_learning_rate=1e4)
-    base = recipe.base()
+    base = recipe.starts_from()
     assert base is not None
     first = sqlib.quantize_model(network("own"), base, crops(), pairs=pairs())
     quantized = sqlib.quantize_model(network("own"), recipe, crops(), pairs=pairs(), start=first)
@@ -236,7 +236,7 @@ def test_bounds_in_a_bank_stay_positive() -> None:
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     low, high = pairs()[0]
     recipe = CADyQ(steps=2, batch=2)
-    base = recipe.base()
+    base = recipe.starts_from()
     assert base is not None
     first = sqlib.quantize_model(network("own"), base, crops(), pairs=[(low, high)])
     with pytest.raises(InputError, match=r"the loss is inf.*last good state, of step 0"):
@@ -393,7 +393,7 @@ def test_a_start_of_another_recipe_or_other_sites() -> None:
     with pytest.raises(InputError, match=r"start is made by PAMS\(bits=4.*needs PAMS\(bits=8"):
         sqlib.quantize_model(model, CADyQ(steps=0), crops(), start=other)
     recipe = CADyQ(steps=0)
-    fewer = sqlib.quantize_model(model, recipe.base(), crops(), skip=["head", "blocks.1", "tail"])
+    fewer = sqlib.quantize_model(model, recipe.starts_from(), crops(), skip=["head", "blocks.1", "tail"])
     with pytest.raises(InputError, match=r"start has no quantizer for the activation 'blocks.1.conv1"):
         sqlib.quantize_model(model, recipe, crops(), start=fewer)
 

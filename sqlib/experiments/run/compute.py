@@ -252,7 +252,7 @@ class Workbench:
         pairs = self._pairs(cell) if recipe.paired else None
 
         def make(resume: Path | None = None) -> QuantizedModel:
-            base = recipe.base()
+            base = recipe.starts_from()
             start = None
             if base is not None:  # a network of its own, which other cells may share
                 own = replace(cell, recipe=distinct(base), bits=bits_text(base.to_dict()["bits"]))

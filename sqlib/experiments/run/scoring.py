@@ -84,12 +84,14 @@ def fqr(passes: Iterable[Context], network: QuantizedModel) -> float:
     """Mean bits of the quantized activations over the patches of some passes, whatever the patches' size."""
     import torch
 
+    from sqlib.cost._bits import in_fqr
+
     each = []
     for context in passes:
         quantized = [
             bits.double()
             for (site, operand), bits in context.operands.items()
-            if network.activation_quantizer(network.sites[site], operand) is not None
+            if in_fqr(network, network.sites[site], operand)
         ]
         each.append(torch.stack(quantized).mean(0))
     return float(torch.cat(each).mean())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from sqlib.fit.loop.checkpoint import fingerprint
 from sqlib.fit.loop.execution import Execution
 from sqlib.fit.loop.schedule import Schedule
 from sqlib.fit.quantization_aware.trainable import Trainable
-from sqlib.fit.samples import Source
+from sqlib.fit.samples import Drawn, Source
 from sqlib.fit.variables import NARROWEST, BoundsTask
 from sqlib.quantizers import SymmetricQuantizer
 
@@ -41,8 +41,9 @@ class Answer:
         Outputs of the tapped modules of network and teacher, in the same order.
     model, step
         The network that is trained, and the 0-based step.
-    context
-        Of the network's pass: the bits that it used, and what selectors left in its ``data``.
+    passes
+        Contexts of the network's passes, one unless `train_quantized` was told how to run it: the bits that
+        they used, and what selectors left in their ``data``.
     """
 
     output: Tensor
@@ -52,12 +53,17 @@ class Answer:
     teacher_features: list[Tensor]
     model: QuantizedModel
     step: int
-    context: Context = field(default_factory=Context)
+    passes: Sequence[Context] = ()
 
 
 def l1(answer: Answer) -> Tensor:
     """Mean absolute error of the output."""
     return (answer.output.float() - answer.target.float()).abs().mean()
+
+
+def one_pass(model: QuantizedModel, drawn: Drawn) -> Any:
+    """The output of one pass over a batch."""
+    return model(*drawn.args, **drawn.kwargs)
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,12 @@ class QuantizationAware(BoundsTask):
         teacher: nn.Module | None,
         taps: Taps,
         execution: Execution,
+        run: Callable[[QuantizedModel, Drawn], Any],
     ) -> None:
         super().__init__(model, trainable.bounds, options.seed)
         self.source, self.trainable, self.options = source, trainable, options
         self.teacher, self.taps, self.execution = teacher, taps, execution
+        self.run = run
         self.steps = options.steps
         moved = {id(p) for parameters, _ in trainable.groups() for p in parameters}
         self.alphas = [
@@ -135,8 +143,8 @@ class QuantizationAware(BoundsTask):
         drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
         with self.execution.autocast():
             taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
-            with self.taps.recording(self.model.network) as seen, self.model.context() as context:
-                output = self.model(*drawn.args, **drawn.kwargs)
+            with self.taps.recording(self.model.network) as seen, self.model.passes() as passes:
+                output = self.run(self.model, drawn)
                 student_features = seen.copy()
         target = taught if drawn.target is None else drawn.target
         if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.shape != target.shape:
@@ -148,7 +156,7 @@ class QuantizationAware(BoundsTask):
                 "at the network's scale, or a teacher of the same scale"
             )
         features = student_features, teacher_features
-        return self.options.loss(Answer(output, target, taught, *features, self.model, step, context))
+        return self.options.loss(Answer(output, target, taught, *features, self.model, step, passes))
 
     @torch.no_grad()
     def stepped(self) -> None:

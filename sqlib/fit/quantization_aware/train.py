@@ -23,9 +23,9 @@ from sqlib.fit.loop.checkpoint import place
 from sqlib.fit.loop.execution import Execution
 from sqlib.fit.loop.schedule import Schedule, cosine
 from sqlib.fit.modes import prepared, training
-from sqlib.fit.quantization_aware.task import Answer, Options, QuantizationAware, l1
+from sqlib.fit.quantization_aware.task import Answer, Options, QuantizationAware, l1, one_pass
 from sqlib.fit.quantization_aware.trainable import Trainable
-from sqlib.fit.samples import Samples, Source
+from sqlib.fit.samples import Drawn, Samples, Source
 
 RATES: Mapping[str, float] = {"weights": 1e-4, "biases": 1e-4, "norms": 1e-4, "bounds": 1e-3}
 """What is trained by default, with which learning rate."""
@@ -46,6 +46,7 @@ def train_quantized(
     steps: int,
     train: Mapping[str, float] = RATES,
     loss: Callable[[Answer], Tensor] = l1,
+    run: Callable[[QuantizedModel, Drawn], Any] = one_pass,
     teacher: nn.Module | str | None = None,
     features: tuple[str, ...] = (),
     batch: int = 16,
@@ -82,6 +83,8 @@ def train_quantized(
         those that decide: selectors of banks (`sqlib.quantizers.QuantizerBank`) and gates.
     loss
         From `Answer` to a scalar; own terms (on features, on bits) are added here.
+    run
+        How the network runs on what was drawn, where one pass over the batch is not it.
     teacher
         A network whose outputs are targets; "self": this one in full precision, as it was before.
     features
@@ -157,7 +160,7 @@ def train_quantized(
         stack.enter_context(trainable.collecting())
         taps = find_taps(model.network, features, None)
         execution = Execution(str(next(model.network.parameters(), torch.zeros(())).device), precision)
-        task = QuantizationAware(model, source, trainable, options, guide, taps, execution)
+        task = QuantizationAware(model, source, trainable, options, guide, taps, execution, run)
         file = place(resume, "train", task.fingerprint)
         model.train()
         fitted = fit(

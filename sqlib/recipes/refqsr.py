@@ -1,0 +1,445 @@
+r"""RefQSR: a few reference patches in many bits help the other patches in few (Lee et al., IEEE TIP 2024).
+
+Patches of an image are clustered. References run as the base recipe has it, at b_high. Queries have
+activations of b_low and weights of
+
+.. math:: b_{medium} = \operatorname{round}\left(\tfrac12 (b_{high} + b_{low})\right), \qquad
+          \text{half to even,}
+
+in all blocks but the first, which has b_high on both paths, and the last ones, in whose place `RefER` blocks
+at b_high compare them with what their reference had there. The loss is that of the base on both paths
+(equation 9),
+
+.. math:: L = L_1^r + L_1^q + \lambda_{kd} (L_{kd}^r + L_{kd}^q)
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sqlib._checks import FULL_PRECISION
+from sqlib.engine.options import choice, integer, number, option
+from sqlib.engine.recipe import Lesson, Observer, Recipe
+from sqlib.engine.registry import register
+from sqlib.errors import InputError
+from sqlib.recipes._trained import Trained
+from sqlib.recipes.cabm import CABM
+from sqlib.recipes.cadyq import CADyQ, started
+from sqlib.recipes.ddtb import DDTB
+from sqlib.recipes.pams import PAMS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from sqlib.engine.model import QuantizedModel
+    from sqlib.engine.site import Site
+    from sqlib.fit.quantization_aware.task import Answer
+    from sqlib.fit.samples import Drawn
+
+BASES = (PAMS, DDTB, CADyQ, CABM)
+_DEFAULT = PAMS(8)
+
+
+def _base(name: str, value: Any) -> Trained:
+    found = Recipe.from_dict(dict(value)) if isinstance(value, Mapping) else value
+    if not isinstance(found, Trained) or type(found) not in BASES:
+        known = ", ".join(base.__name__ for base in BASES)
+        raise InputError(
+            f"base={value!r}: expected one of {known}, whose trained bounds and bits references keep"
+        )
+    return found
+
+
+def _blocks(name: str, value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InputError(f"{name}={value!r}: expected a pattern of module names such as 'blocks.*', or None")
+    return value
+
+
+@register("refqsr")
+@dataclass(frozen=True)
+class RefQSR(Trained):
+    """Reference patches at the bits of the base, query patches at fewer, refined by their references.
+
+    Parameters
+    ----------
+    base
+        `PAMS`, `DDTB`, `CADyQ` or `CABM`: what the training starts from, and what references are. Its bits
+        are b_high.
+    low
+        b_low, at most the base's (of CADyQ and CABM: its largest candidate).
+    tau
+        Cosine similarity of its features and its reference's below which a patch is its own reference.
+    extractor
+        Of the features, as for `sqlib.reference.clustering.ClustBlock`.
+    refiner
+        "refer"; "none": the last blocks of queries stay and have b_high (``w/o RefER`` of Table 5).
+    refiners
+        How many of the last blocks are replaced. None: 2 for SRResNet, 1 for CARN, 2 for ELAN.
+    blocks
+        Pattern of the modules that can be, in the order in which they run, each of which adds what it
+        computes to its input. The first of them is the first block. None: the network's residual blocks by
+        its SPEC.
+    kept
+        What references keep for their queries: features "input" to the block that is replaced, or its
+        "output"; "query": the query is its own reference (``self-reference`` of Table 5).
+    mode
+        "difference" of the query and its warped reference, or both of them (``w/ concat`` of Table 5).
+    preprocess
+        Whether features are normalized, pooled and quantized to b_low before they are matched.
+    pool, temperature
+        As in `sqlib.reference.refinement.RefER`.
+
+    Others as in `sqlib.recipes._trained.Trained`.
+
+    Notes
+    -----
+    The published schedule has 16 pairs of 48 x 48 pixels, 400 epochs of 1,000 iterations (CARN 800), rates
+    halved after 150 (CARN 300). The table of a base `CABM` is its own; the paper makes it of CADyQ-RefQSR.
+    Bounds of b_low start from those of the base. Both crops of a pair come from one picture, and their
+    similarity is above tau.
+
+    The network treats the patches of an image together (`sqlib.evaluate`, with a tiling). An image that is
+    not cut is a reference.
+    """
+
+    schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {"steps": 400_000, "halve_every": 150_000, "bound_learning_rate": 0.01},
+        "laptop": {"steps": 2_000, "halve_every": 750, "bound_learning_rate": 0.15},
+    }
+
+    base: Trained = option(_DEFAULT, _base)
+    low: int = integer(4, 2, 8)
+    tau: float = number(0.5, -1, 1)
+    extractor: str = option("textures", _blocks)
+    refiner: str = choice("refer", "none")
+    refiners: int | None = option(None, lambda name, value: None if value is None else _count(name, value))
+    blocks: str | None = option(None, _blocks)
+    kept: str = choice("input", "output", "query")
+    mode: str = choice("difference", "concat")
+    preprocess: bool = choice(True, False)
+    pool: int = integer(3, 1)
+    temperature: float = number(1000.0, 0, above=True)
+
+    def check(self) -> Mapping[str, Any]:
+        """Bits are the base's, and few are not more than many."""
+        high = max(self.base.candidates) if isinstance(self.base, CADyQ) else self.base.activation_bits
+        if FULL_PRECISION in (high, self.base.weight_bits):
+            raise InputError(
+                f"base={self.base}: RefQSR lowers the bits of weights and activations, 32 are none"
+            )
+        if self.low > high:
+            raise InputError(f"low={self.low}: expected at most the {high} bits that references have")
+        return {"bits": self.base.bits}
+
+    @property
+    def medium_bits(self) -> int:
+        """Of the weights on the query path."""
+        return round((self.base.weight_bits + self.low) / 2)  # half to even
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the base's too."""
+        return {**super().to_dict(), "base": self.base.to_dict()}
+
+    def unquantized_in(self, network: nn.Module) -> tuple[str, ...]:
+        """As the base has it."""
+        return self.base.unquantized_in(network) if self.unquantized is None else self.unquantized
+
+    def starts_from(self) -> Recipe | None:
+        """The base."""
+        return self.base
+
+    # -- the network ------------------------------------------------------------------------------------
+
+    def prepare(self, network: nn.Module) -> None:
+        """Put refinement blocks beside the last blocks."""
+        import torch
+
+        from sqlib.reference.refinement import RefER
+        from sqlib.reference.two_path import RefinedBlock
+
+        spec = getattr(network, "spec", None)
+        adds = spec is None or self.blocks is not None or spec.refined is None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            for number, name in enumerate(self.replaced(network) if self.refiner == "refer" else ()):
+                block = network.get_submodule(name)
+                like = next(iter(block.parameters()))
+                refer = RefER(
+                    _width(name, block),
+                    pool=self.pool,
+                    mode=self.mode,
+                    preprocess=self.preprocess,
+                    temperature=self.temperature,
+                ).to(like.device, like.dtype)
+                refined = RefinedBlock(block, refer, number, kept=self.kept, adds=adds)
+                _place(network, name, refined)
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Both paths at once."""
+        from sqlib.reference.two_path import both
+
+        return both()
+
+    def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+        """References first, then their queries."""
+        from sqlib.reference.clustering import ClustBlock
+        from sqlib.reference.two_path import upscale_patches
+
+        cluster = ClustBlock(self.extractor, tau=self.tau)
+        return lambda patches: upscale_patches(model, patches, cluster)
+
+    def replaced(self, network: nn.Module) -> tuple[str, ...]:
+        """Names of the blocks in whose place queries have others."""
+        names = self._refinable(network)
+        spec = getattr(network, "spec", None)
+        count = self.refiners if self.refiners is not None else getattr(spec, "replaced", 0) or 1
+        if count >= len(names):
+            raise InputError(
+                f"refiners={count} of {len(names)} blocks ({names[0]} to {names[-1]}): the first one stays, "
+                f"so expected at most {len(names) - 1}"
+            )
+        return names[len(names) - count :]
+
+    def first_block(self, network: nn.Module) -> str:
+        """Name of the block that has b_high on both paths."""
+        spec = getattr(network, "spec", None)
+        return _named(network, self.blocks or (spec and spec.blocks))[0]
+
+    def _refinable(self, network: nn.Module) -> tuple[str, ...]:
+        spec = getattr(network, "spec", None)
+        return _named(network, self.blocks or (spec and (spec.refined or spec.blocks)))
+
+    # -- its quantizers ---------------------------------------------------------------------------------
+
+    def weight_quantizer(self, weight: NDArray[np.float64], site: Site) -> nn.Module | None:
+        """The base's; `learn` adds those of b_medium."""
+        return self.base.weight_quantizer(weight, site)
+
+    def activation_observer(self, site: Site, operand: str) -> Observer | None:
+        """Of refinement blocks, the base's at their bits; the rest is that of the start."""
+        if not self._own(site):
+            return _Known()
+        bits = 8, self.low if _matches(site) else self.base.activation_bits
+        plain = DDTB(bits=bits, dynamic=0) if isinstance(self.base, DDTB) else PAMS(bits=bits)
+        return plain.activation_observer(site, operand)
+
+    @staticmethod
+    def _own(site: Site) -> bool:
+        return ".refer." in f".{site.module}."
+
+    def learn(self, model: QuantizedModel, lesson: Lesson) -> None:
+        """Take over the base's quantizers, add those of queries, and train both paths."""
+        assert lesson.start is not None
+        first, last = self.first_block(lesson.original), self.replaced(lesson.original)
+        for site in model.sites.values():
+            for role, key in site.activation_keys.items():
+                self._activation(model, lesson.start, site, role, key.replace(".", "/"), first, last)
+            if site.weight_key is not None and self._lowered(site, first, last):
+                self._weight(model, site.weight_key)
+        self._train(model, lesson)
+
+    def _lowered(self, site: Site, first: str, last: Sequence[str]) -> bool:
+        """Whether queries have fewer bits at a site."""
+        fixed = (first, *last)
+        inside = any(_plain_name(site.module).startswith((f"{name}.", name)) for name in fixed)
+        return site.active and not inside and not self._own(site)
+
+    def _activation(
+        self,
+        model: QuantizedModel,
+        start: QuantizedModel,
+        site: Site,
+        role: str,
+        key: str,
+        first: str,
+        last: Sequence[str],
+    ) -> None:
+        from sqlib.quantizers import ByPath, ContentBits, QuantizerBank, StaticBits
+
+        if self._own(site):
+            if isinstance(self.base, CADyQ) and not _matches(site):
+                model.add_activation(key, self._chosen(site, model.activations[key], start))
+            return
+        known = copy.deepcopy(started(start, _plain_name(key.replace("/", ".")).replace(".", "/")))
+        if self._lowered(site, first, last):
+            by_width, selector = (
+                ({w: known.at(w) for w in known.widths}, known.selector)
+                if isinstance(known, QuantizerBank)
+                else ({known.bits: known}, StaticBits(known.bits))
+            )
+            if self.low not in by_width:
+                by_width[self.low] = _at(by_width[min(by_width)], self.low)
+            known = QuantizerBank(by_width, ByPath("query", self.low, selector, tuple(by_width)))
+        assert not isinstance(known, ContentBits)
+        model.add_activation(key, known)
+
+    def _chosen(self, site: Site, plain: Any, start: QuantizedModel) -> nn.Module:
+        """A bank like those of the base, for a convolution that it does not have."""
+        from sqlib.quantizers import ContentBits, QuantizerBank, StaticBits
+
+        assert isinstance(self.base, CADyQ)
+        widths = self.base.candidates
+        own = {w: _at(plain, w) for w in widths}
+        like = [q.selector for q in start.activations.values() if isinstance(q, QuantizerBank)]
+        selector = copy.deepcopy(like[-1])
+        if isinstance(selector, ContentBits) and site.weight_shape is not None:
+            fresh = ContentBits(widths, site.weight_shape[1])
+            fresh.gradient_scale.copy_(selector.gradient_scale)
+            selector = fresh
+        return QuantizerBank(own, selector if like else StaticBits(max(widths))).learnable()
+
+    def _weight(self, model: QuantizedModel, key: str) -> None:
+        from sqlib.quantizers import ByPath, QuantizerBank, StaticBits
+
+        known: Any = model.weight_quantizer(key)
+        if isinstance(known, QuantizerBank) or known is None or self.medium_bits == known.bits:
+            return
+        high = int(known.bits)
+        by_width = {high: known, self.medium_bits: _following(known, self.medium_bits)}
+        selector = ByPath("query", self.medium_bits, StaticBits(high), tuple(by_width))
+        model.add_weight(key, QuantizerBank(by_width, selector))
+
+    # -- training ---------------------------------------------------------------------------------------
+
+    def criterion(self, network: nn.Module) -> Callable[[Answer], Tensor]:
+        """The base's loss on both paths."""
+        return BothPaths(self.base.criterion(network))
+
+    def _train(self, model: QuantizedModel, lesson: Lesson) -> None:
+        from sqlib.fit.samples import Samples
+        from sqlib.reference.twins import Twins
+
+        for quantizer in model.activations.values():
+            getattr(quantizer, "learnable", lambda: None)()
+        if self.steps and lesson.pairs is not None:
+            source = Twins.of(lesson.pairs, self.extractor, self.tau)
+            lesson = dataclasses.replace(lesson, pairs=source)
+        assert not isinstance(lesson.pairs, Samples)
+        features = self.base.compared(model)
+        rates = {"selectors": self.base.selector_rate(model.network)}
+        self.train(model, lesson, teacher=lesson.original, features=features, rates=rates, run=_run)
+
+
+def _run(model: QuantizedModel, drawn: Drawn) -> Tensor:
+    from sqlib.reference.two_path import two_path
+
+    return two_path(model, drawn.args[0])
+
+
+@dataclass(frozen=True)
+class BothPaths:
+    """The sum of a loss over the two halves of a batch, references and queries.
+
+    Attributes
+    ----------
+    single
+        The loss of each.
+    """
+
+    single: Callable[[Answer], Tensor]
+
+    def __call__(self, answer: Answer) -> Tensor:
+        half, taps = len(answer.output) // 2, len(answer.features) // 2
+        total: Any = 0.0
+        for path, rows in enumerate((slice(None, half), slice(half, None))):
+            total = total + self.single(
+                dataclasses.replace(
+                    answer,
+                    output=answer.output[rows],
+                    target=answer.target[rows],
+                    taught=None if answer.taught is None else answer.taught[rows],
+                    features=answer.features[path * taps : (path + 1) * taps],
+                    teacher_features=[feature[rows] for feature in answer.teacher_features],
+                    passes=answer.passes[path : path + 1],
+                )
+            )
+        return total
+
+
+class _Known:
+    """Stands where the start has a quantizer."""
+
+    passes = 1
+
+    def update(self, x: Tensor, number: int = 0) -> None:
+        """Nothing is looked at."""
+
+    def finish(self) -> nn.Module:
+        """Replaced at once."""
+        from torch import nn
+
+        return nn.Identity()
+
+
+def _at(quantizer: Any, bits: int) -> Any:
+    """A quantizer with the same bounds and other bits."""
+    from sqlib.quantizers import GatedQuantizer, SymmetricQuantizer, UniformQuantizer
+
+    if isinstance(quantizer, SymmetricQuantizer):
+        return SymmetricQuantizer(float(quantizer.alpha.detach()), bits, signed=quantizer.signed)
+    bounds = dataclasses.replace(quantizer.bounds(), bits=bits)
+    if isinstance(quantizer, GatedQuantizer):
+        made = GatedQuantizer(bounds, copy.deepcopy(quantizer.gate), float(quantizer.spread))
+        made.on = quantizer.on
+        return made
+    return UniformQuantizer(bounds)
+
+
+def _following(quantizer: Any, bits: int) -> nn.Module:
+    from sqlib.quantizers import FollowingQuantizer
+
+    return FollowingQuantizer(bits, percentile=quantizer.percentile)
+
+
+def _named(network: nn.Module, pattern: str | None) -> tuple[str, ...]:
+    """Modules of a pattern, two or more."""
+    from sqlib.fit.features import find_taps
+
+    if not pattern:
+        raise InputError(
+            f"RefQSR does not know the blocks of {type(network).__name__}: give blocks=, a pattern of the "
+            "names of its residual blocks such as 'body.*'"
+        )
+    names = find_taps(network, (pattern,), None).names
+    if len(names) < 2:
+        raise InputError(f"blocks={pattern!r} are {', '.join(names)}, expected two or more")
+    return names
+
+
+def _matches(site: Site) -> bool:
+    """Whether a site is the cost volume of a refinement block."""
+    return site.module.endswith(".refer.match")
+
+
+def _plain_name(name: str) -> str:
+    """The name of a module or a quantizer before its block was refined."""
+    return name.replace(".block.", ".")
+
+
+def _place(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, module)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name}={value!r}: expected a number of blocks of at least 1, or None")
+    return value
+
+
+def _width(name: str, block: nn.Module) -> int:
+    """Channels of what a block gives."""
+    from torch import nn
+
+    convolutions = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+    if not convolutions:
+        raise InputError(f"the block {name!r} has no convolution, so its channels are not known")
+    return convolutions[-1].out_channels

@@ -1,0 +1,155 @@
+"""Pairs of crops to train on: both from one picture, and similar enough to be reference and query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sqlib.errors import InputError
+from sqlib.fit.samples import Drawn
+from sqlib.reference.extractor import extractor as load_extractor
+
+ROUNDS = 20
+"""Draws of a batch that may be rejected one after the other."""
+
+
+@dataclass(frozen=True)
+class Twins:
+    """What `sqlib.fit.train_quantized` draws from: batches of 2 B crops, B references and then their queries.
+
+    Parameters
+    ----------
+    low, high
+        Pictures of low resolution (C, h, w) and theirs of high resolution (C, scale h, scale w), in 0..1.
+        Tensors of bytes are divided by 255.
+    crop
+        Side of a crop in pixels of low resolution.
+    extract
+        From crops (N, C, h, w) to features (N, classes).
+    tau
+        The least cosine similarity of a pair; others are drawn again.
+    """
+
+    low: Sequence[Tensor]
+    high: Sequence[Tensor]
+    crop: int
+    extract: nn.Module
+    tau: float
+    device: str = "cpu"
+    paired: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, pairs: Any, extractor: str, tau: float, crop: int = 48) -> Twins:
+        """From what `sqlib.quantize_model` is given as pairs: `sqlib.training.Crops`, or tensors.
+
+        Parameters
+        ----------
+        pairs
+            Crops are cut as they say. Of tensors (N, C, h, w) and (N, C, scale h, scale w) every sample is a
+            picture.
+        extractor
+            As for `sqlib.reference.clustering.ClustBlock`.
+        tau
+            Least similarity.
+        crop
+            Side of the crops of tensors, at most that of the smallest picture.
+
+        Raises
+        ------
+        InputError
+            A source of another kind, whose pictures are not known.
+        """
+        pool = getattr(pairs, "pool", None)
+        if pool is not None:
+            low = [_planes(image) for image in pool.lr]
+            high = [_planes(image) for image in pool.hr if image is not None]
+            return cls(low[: len(high)], high, pairs.patch, load_extractor(extractor), tau, pairs.device)
+        if hasattr(pairs, "draw"):
+            raise InputError(
+                f"RefQSR trains on two crops of one picture, and {type(pairs).__name__} does not tell its "
+                "pictures: give sqlib.training.pairs(...), or tensors (low, high)"
+            )
+        low, high = [], []
+        for one, other in pairs:
+            low += list(one.detach().cpu())
+            high += list(other.detach().cpu())
+        if not low:
+            raise InputError("the pairs to train on hold no samples; give at least one picture")
+        smallest = min(min(picture.shape[-2:]) for picture in low)
+        return cls(low, high, min(crop, smallest), load_extractor(extractor), tau)
+
+    def __post_init__(self) -> None:
+        for number, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            if (
+                min(low.shape[-2:]) < self.crop
+                or high.shape[-2] % low.shape[-2]
+                or high.shape[-1] % low.shape[-1]
+            ):
+                raise InputError(
+                    f"picture {number} has {tuple(low.shape)} and {tuple(high.shape)}; expected a whole "
+                    f"number of times as high and wide, and at least {self.crop} x {self.crop} pixels"
+                )
+
+    def draw(self, batch: int, augment: bool, generator: torch.Generator) -> Drawn:
+        """B pairs; both crops of one have the same of the eight flips and rotations.
+
+        Raises
+        ------
+        InputError
+            No similar crops found in `ROUNDS` draws.
+        """
+        found: list[tuple[Tensor, ...]] = []
+        for _ in range(ROUNDS):
+            drawn = [self._pair(augment, generator) for _ in range(batch)]
+            similar = self.similarity(*(torch.stack(part) for part in list(zip(*drawn))[:2])) >= self.tau
+            found += [pair for pair, close in zip(drawn, similar.tolist(), strict=True) if close]
+            if len(found) >= batch:
+                first, second, high, other = (torch.stack(part) for part in zip(*found[:batch]))
+                low, target = torch.cat([first, second]), torch.cat([high, other])
+                return Drawn((low.to(self.device),), {}, target.to(self.device))
+        raise InputError(
+            f"{len(found)} of {ROUNDS * batch} pairs of crops of {self.crop} x {self.crop} pixels have a "
+            f"similarity of at least tau={self.tau:g}: lower tau, or give pictures with more repetition"
+        )
+
+    def similarity(self, one: Tensor, other: Tensor) -> Tensor:
+        """Cosine similarity of the features of crops (N, C, h, w), (N,)."""
+        with torch.no_grad():
+            return torch.cosine_similarity(self.extract(one), self.extract(other), dim=1)
+
+    def _pair(self, augment: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
+        from sqlib.fit.samples import turn
+
+        area = torch.tensor([p.shape[-1] * p.shape[-2] for p in self.low], dtype=torch.float32)
+        which = int(torch.multinomial(area, 1, generator=generator))
+        low, high = self.low[which], self.high[which]
+        scale = high.shape[-1] // low.shape[-1]
+        crops = []
+        for _ in range(2):
+            top, left = (
+                int(torch.randint(side - self.crop + 1, (1,), generator=generator)) for side in low.shape[-2:]
+            )
+            where = top, left, self.crop
+            crops.append((_cut(low, *where), _cut(high, *(scale * v for v in where))))
+        k = int(torch.randint(8, (1,), generator=generator)) if augment else 0
+        (first, above), (second, beside) = crops
+        return tuple(turn(x, k) for x in (first, second, above, beside))
+
+    def content(self) -> Any:
+        """Pictures, size and threshold; the extractor by its weights."""
+        return [self.low, self.high, self.crop, self.tau, list(self.extract.state_dict().values())]
+
+
+def _planes(image: np.ndarray) -> Tensor:
+    """(h, w, C) bytes as (C, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _cut(picture: Tensor, top: int, left: int, side: int) -> Tensor:
+    found = picture[:, top : top + side, left : left + side]
+    return found.float() / 255 if found.dtype == torch.uint8 else found
