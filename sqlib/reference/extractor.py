@@ -8,9 +8,11 @@ torch.Size([8, 10])
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +93,12 @@ def extractor(weights: str | PathLike[str] = "textures", *, classes: int | None 
         with resources.as_file(_WEIGHTS / "textures.safetensors") as path:
             return _loaded(path, classes)
     return _loaded(Path(weights), classes)
+
+
+def card() -> dict[str, Any]:
+    """How the shipped extractor was trained: its data, classes, steps and accuracy."""
+    found: dict[str, Any] = json.loads((_WEIGHTS / "textures.json").read_text("utf-8"))
+    return found
 
 
 def _loaded(path: Path, classes: int | None) -> QuantizedModel:

@@ -40,7 +40,7 @@ def record() -> dict[str, Any]:
 
 
 def images_of(name: str) -> list[Image]:
-    """What is cut into patches: low resolution at x4, of the shipped photographs the photographs themselves."""
+    """What is cut into patches: low resolution at x4; the shipped photographs as they are."""
     data = datasets.load(name)
     return [data.hr(i) if name == "builtin" else data.lr(i, 4) for i in range(len(data))]
 
@@ -58,13 +58,14 @@ def shares(images: Sequence[Image], patch: int, overlap: int) -> dict[str, Any]:
     -------
     dict
         ``patches`` (per image), ``queries`` (rule to numbers per image), ``similarity`` (rule to the mean
-        over queries), ``tau`` (rule to shares of all patches, one per threshold of `TAUS`).
+        over queries), ``tau`` (rule to shares of all patches, one per threshold of `TAUS`), ``classes``
+        (shares with only so many of the extractor's classes, as text; the mean over six choices of them).
     """
     extract = extractor()
     found = [features(extract, patches_of(image, patch, overlap)) for image in images]
     total = sum(len(v) for v in found)
     result: dict[str, Any] = {"patch": patch, "overlap": overlap, "patches": [len(v) for v in found]}
-    result |= {"queries": {}, "similarity": {}, "tau": {}}
+    result |= {"queries": {}, "similarity": {}, "tau": {}, "classes": {}}
     for chains in CHAINS:
         half = [assign(v, 0.5, chains=chains) for v in found]
         result["queries"][chains] = [int(c.is_query.sum()) for c in half]
@@ -73,6 +74,11 @@ def shares(images: Sequence[Image], patch: int, overlap: int) -> dict[str, Any]:
             round(sum(int(assign(v, tau, chains=chains).is_query.sum()) for v in found) / total, 4)
             for tau in TAUS
         ]
+    draw = np.random.default_rng(0)
+    for count in range(2, found[0].shape[1] + 1):
+        kept = [np.sort(draw.choice(found[0].shape[1], count, replace=False)) for _ in range(6)]
+        queries = sum(int(assign(v[:, each], 0.5).is_query.sum()) for v in found for each in kept)
+        result["classes"][str(count)] = round(queries / (6 * total), 4)
     return result
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from sqlib.errors import DataError, InputError
-from sqlib.reference.extractor import SMALLEST, FeatureExtractor, extractor
+from sqlib.reference.extractor import SMALLEST, FeatureExtractor, card, extractor
+from sqlib.reference.textures import Crops, load_textures
 from sqlib.reference.training import train_extractor
 
 
@@ -91,3 +92,14 @@ def test_another_quantized_network(tmp_path: Path) -> None:
     other.save(tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="no extractor"):
         extractor(tmp_path / "other.safetensors")
+
+
+def test_the_shipped_one_is_what_its_card_says(data_dir: Path) -> None:
+    known = card()
+    textures = load_textures(data_dir / "textures" / "DTD")
+    assert known["classes"] == list(textures.classes)
+    x, label = Crops(textures.split()[1]).fixed(72)
+    right = (extractor(classes=10)(x).argmax(1) == label).double().mean()
+    assert len(x) == 4 * known["held_out"]
+    assert float(right) == pytest.approx(known["accuracy"]["bits8"], abs=0.005)
+    assert known["accuracy"]["bits8"] > 0.4  # chance: 0.1
