@@ -33,6 +33,7 @@ _SUBMODULES = {
     "plots",
     "quantizers",
     "recipes",
+    "reference",
     "resize",
     "training",
     "widgets",

@@ -1,0 +1,1 @@
+"""The parts of RefQSR: clustering (ClustBlock), refinement of queries (RefER), the two-path pass."""

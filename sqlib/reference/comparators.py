@@ -1,0 +1,157 @@
+"""Other ways to choose references, as in Table 3 of RefQSR: k-means and a head in the spirit of SCAN.
+
+Each gives a `Clustering`: the members of a cluster become queries of the one that stands for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from sqlib._checks import check_integer, check_number
+from sqlib.errors import InputError
+from sqlib.fit.loop import Group, Task, fit
+from sqlib.reference.clustering import Array, Clustering, settle
+from sqlib.reference.extractor import FeatureExtractor, check_patches, features
+
+_ENTROPY = 5.0
+_BATCH = 64
+
+
+def pixels(patch: Tensor) -> Tensor:
+    """A patch (1, 3, h, w) shrunk to 8 x 8 pixels, without its mean colour: 192 numbers."""
+    small = F.adaptive_avg_pool2d(patch, 8)
+    return (small - small.mean(dim=(2, 3), keepdim=True)).flatten()
+
+
+def gradients(patch: Tensor) -> Tensor:
+    """How much gradient a patch (1, 3, h, w) has in each of eight directions over 180 degrees."""
+    gray = patch.mean(dim=1)[0]
+    y, x = torch.gradient(gray)
+    strength = torch.hypot(x, y)
+    place = torch.remainder(torch.atan2(y, x), math.pi) / math.pi * 8
+    direction = place.long().clamp(max=7).flatten()
+    return torch.zeros(8).index_add(0, direction, strength.flatten()) / gray.numel()
+
+
+REPRESENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"pixels": pixels, "gradients": gradients}
+
+
+def kmeans(
+    patches: Sequence[Tensor], clusters: int, *, on: str = "pixels", tau: float = -1.0, seed: int = 0
+) -> Clustering:
+    """k-means (scikit-learn); of each cluster the member nearest to its centre is the reference.
+
+    Parameters
+    ----------
+    patches : (3, h, w) or (1, 3, h, w) each, in 0..1
+    clusters : how many; no more than there are patches are made
+    on : "pixels" or "gradients", see the functions of these names
+    tau : smallest cosine similarity of a query to its reference, in what `on` says
+
+    Raises
+    ------
+    InputError
+        No patch, one of another shape, or an option out of range.
+    """
+    from sklearn.cluster import KMeans
+
+    check_integer("clusters", clusters, 1, 10**6)
+    check_integer("seed", seed, 0, 2**31)
+    check_number("tau", tau, -1.0, 1.0)
+    if on not in REPRESENTATIONS:
+        raise InputError(f"on={on!r}: expected one of {', '.join(REPRESENTATIONS)}")
+    found = []
+    for patch in patches:
+        patch = patch[None] if patch.ndim == 3 else patch
+        check_patches(patch)
+        found.append(REPRESENTATIONS[on](patch))
+    if not found:
+        raise InputError("no patches are given; expected one or more")
+    v = torch.stack(found).double().numpy()
+    distinct = min(clusters, len(np.unique(v, axis=0)))
+    fitted = KMeans(distinct, n_init=4, random_state=seed).fit(v)
+    label = fitted.labels_.astype(np.int64)
+    distance = np.linalg.norm(v - fitted.cluster_centers_[label], axis=1)
+    return by_label(v, label, -distance, tau)
+
+
+def by_label(v: Array, label: NDArray[np.int64], score: Array, tau: float) -> Clustering:
+    """The patch of the best score stands for all of one label; ties go to the smallest index."""
+    pointed = np.empty(len(label), np.int64)
+    for each in np.unique(label):
+        members = np.flatnonzero(label == each)
+        pointed[members] = members[score[members].argmax()]
+    return settle(v, pointed, tau, chains="promote")
+
+
+class ScanHead:
+    """Clusters like SCAN: the class of texture is learned from patches alone, without labels.
+
+    The extractor is trained further so that a patch and its nearest neighbour get the same class, and all
+    classes are used: minus the logarithm of the product of their probabilities, summed over classes, minus
+    5 times the entropy of the mean probabilities. Of the patches of one class the surest is the reference.
+
+    Parameters
+    ----------
+    crops : (N, 3, h, w) in 0..1 to learn from, N at least 2
+    start : extractor in full precision, whose features say who is whose neighbour; it is not changed
+    steps : of 64 pairs each
+    tau : as in `assign`
+    """
+
+    def __init__(
+        self, crops: Tensor, start: FeatureExtractor, *, steps: int = 300, tau: float = 0.5, seed: int = 0
+    ) -> None:
+        check_patches(crops)
+        check_number("tau", tau, -1.0, 1.0)
+        if len(crops) < 2:
+            raise InputError("one crop is given; expected two or more, for each to have a neighbour")
+        self.tau = tau
+        task = _Scan(crops, start, steps, seed)
+        self.losses = fit(task, every=max(1, steps // 5), check_every=10).losses
+        self.network = task.network.eval()
+
+    def __call__(self, patches: Sequence[Tensor]) -> Clustering:
+        """Cluster the patches of an image, of any sizes."""
+        v = features(self.network, list(patches))
+        sure, label = v.softmax(1).max(1)
+        return by_label(v.double().numpy(), label.numpy(), sure.double().numpy(), self.tau)
+
+
+class _Scan(Task):
+    name = "training of the head"
+
+    def __init__(self, crops: Tensor, start: FeatureExtractor, steps: int, seed: int) -> None:
+        check_integer("steps", steps, 1, 10**6)
+        self.crops, self.steps = crops, steps
+        unit = F.normalize(features(start, list(crops)))
+        self.neighbour = (unit @ unit.T).fill_diagonal_(-2).argmax(1)
+        self.network = FeatureExtractor(start.head.out_features)
+        self.network.load_state_dict(start.state_dict())
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def groups(self) -> Sequence[Group]:
+        return [Group(list(self.network.parameters()), lambda step: 3e-4)]
+
+    def loss(self, step: int) -> Tensor:
+        chosen = torch.randint(len(self.crops), (_BATCH,), generator=self.generator)
+        both = self.network(self.crops[torch.cat([chosen, self.neighbour[chosen]])]).softmax(1)
+        own, other = both.chunk(2)
+        mean = own.mean(0)
+        entropy = -(mean * mean.clamp_min(1e-8).log()).sum()
+        return -(own * other).sum(1).clamp_min(1e-8).log().mean() - _ENTROPY * entropy
+
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "generator": self.generator.get_state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.generator.set_state(state["generator"])

@@ -1,0 +1,143 @@
+"""ClustBlock's feature extractor (Table 1 of RefQSR): a small network that tells textures apart.
+
+>>> from sqlib.reference.extractor import extractor
+>>> extract = extractor("textures")
+>>> extract(torch.rand(8, 3, 72, 72)).shape
+torch.Size([8, 10])
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sqlib._checks import check_integer
+from sqlib.engine import QuantizedModel, load_quantized
+from sqlib.engine.artifact import read
+from sqlib.errors import InputError
+
+SMALLEST = 15
+"""Pixels that an output of the last convolution sees, along each side: no patch may be smaller."""
+
+_WEIGHTS = resources.files("sqlib.reference") / "weights"
+
+
+class FeatureExtractor(nn.Module):
+    """Three convolutions, the mean over all places, and one score per class of texture.
+
+    Parameters
+    ----------
+    classes : number of scores, at least 2 (47 for all of DTD)
+
+    Notes
+    -----
+    Input (N, 3, h, w) in 0..1, both sides at least 15; output (N, classes): the features V of the paper.
+    Nothing is padded; that gives the 26.2 M multiplications for 72 x 72 pixels behind the 0.03 G of Table 3.
+    The image is moved to -2..2 first, a linear map that the first convolution could have learned.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        check_integer("classes", classes, 2, 10**6)
+        self.conv1 = nn.Conv2d(3, 64, 3, stride=3)
+        self.conv2 = nn.Conv2d(64, 64, 3)
+        self.conv3 = nn.Conv2d(64, 32, 3)
+        self.head = nn.Linear(32, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_patches(x)
+        x = F.relu(self.conv1(4 * x - 2))
+        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv3(x))
+        scores: Tensor = self.head(x.mean(dim=(2, 3)))
+        return scores
+
+
+def check_patches(x: Tensor) -> None:
+    """Raise `InputError` unless `x` is (N, 3, h, w) and large enough."""
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < SMALLEST:
+        raise InputError(
+            f"patches of shape {tuple(x.shape)}: expected (N, 3, h, w), {SMALLEST} pixels or more a side"
+        )
+
+
+def extractor(weights: str | PathLike[str] = "textures", *, classes: int | None = None) -> QuantizedModel:
+    """A trained extractor, quantized to 8 bits.
+
+    Parameters
+    ----------
+    weights : "textures", trained by this project on 10 classes of DTD, or a file that
+        `sqlib.reference.training.train_extractor` made
+    classes : what the file must have; None accepts any number
+
+    Returns
+    -------
+    QuantizedModel
+        From patches (N, 3, h, w) in 0..1 to features (N, classes).
+
+    Raises
+    ------
+    DataError
+        No such file.
+    InputError
+        The file is no extractor, or one of another number of classes.
+    """
+    if weights == "textures":
+        with resources.as_file(_WEIGHTS / "textures.safetensors") as path:
+            return _loaded(path, classes)
+    return _loaded(Path(weights), classes)
+
+
+def card() -> dict[str, Any]:
+    """How the shipped extractor was trained: its data, classes, steps and accuracy."""
+    found: dict[str, Any] = json.loads((_WEIGHTS / "textures.json").read_text("utf-8"))
+    return found
+
+
+def _loaded(path: Path, classes: int | None) -> QuantizedModel:
+    head = read(path)[2].get("network.head.weight")
+    if head is None or head.ndim != 2:
+        raise InputError(f"{path} holds no extractor of features: it has no head.weight (classes, 32)")
+    if classes is not None and len(head) != classes:
+        raise InputError(f"{path} tells {len(head)} classes of texture apart, not {classes}")
+    return load_quantized(path, FeatureExtractor(len(head)))
+
+
+def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
+    """Features of patches of any sizes, those of one size in one batch.
+
+    Parameters
+    ----------
+    extract : as from `extractor`
+    patches : (3, h, w) or (1, 3, h, w) each, in 0..1
+
+    Returns
+    -------
+    float32 tensor (N, classes)
+
+    Raises
+    ------
+    InputError
+        No patch, or one that is too small or of another shape.
+    """
+    if not patches:
+        raise InputError("no patches are given; expected one or more")
+    same: dict[torch.Size, list[int]] = {}
+    single = [p[None] if p.ndim == 3 else p for p in patches]
+    for number, patch in enumerate(single):
+        check_patches(patch)
+        if len(patch) != 1:
+            raise InputError(f"patch {number} is a batch of {len(patch)}; expected (3, h, w) or (1, 3, h, w)")
+        same.setdefault(patch.shape, []).append(number)
+    with torch.no_grad():
+        found = {
+            n: v for ns in same.values() for n, v in zip(ns, extract(torch.cat([single[n] for n in ns])))
+        }
+    return torch.stack([found[n] for n in range(len(single))]).float()

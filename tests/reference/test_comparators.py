@@ -1,0 +1,86 @@
+"""k-means and the SCAN-like head: clusterings with the same invariant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sqlib.errors import InputError
+from sqlib.reference.clustering import Clustering
+from sqlib.reference.comparators import ScanHead, by_label, gradients, kmeans, pixels
+from sqlib.reference.extractor import FeatureExtractor
+
+
+def stripes(horizontal: bool, noise: float, seed: int, size: tuple[int, int] = (72, 72)) -> torch.Tensor:
+    """Stripes 6 pixels wide, with some noise."""
+    across = torch.arange(size[0])[:, None] if horizontal else torch.arange(size[1])
+    wave = ((across // 6) % 2).float().expand(size)
+    rng = torch.Generator().manual_seed(seed)
+    return (wave + noise * torch.rand(3, *size, generator=rng)).clamp(0, 1)
+
+
+PATCHES = [stripes(i % 2 == 0, 0.1, i, (72, 72 + 6 * i)) for i in range(6)]
+
+
+def check(found: Clustering, n: int, tau: float) -> None:
+    assert found.reference.shape == (n,)
+    assert (found.reference[found.reference] == found.reference).all()
+    assert (found.similarity[found.is_query] >= tau).all()
+
+
+def test_gradients_tell_directions_apart() -> None:
+    found = kmeans(PATCHES, 2, on="gradients")
+    check(found, 6, -1)
+    assert len(found.references) == 2
+    assert len(set(found.reference[::2])) == len(set(found.reference[1::2])) == 1
+    histogram = gradients(stripes(False, 0, 0)[None])
+    assert histogram.argmax() == 0
+    assert gradients(stripes(True, 0, 0)[None]).argmax() == 4
+
+
+def test_pixels_ignore_the_mean_colour() -> None:
+    x = torch.rand(1, 3, 72, 80) / 2
+    assert torch.allclose(pixels(x), pixels(x + 0.3), atol=1e-6)
+    assert pixels(x).shape == (192,)
+
+
+@pytest.mark.parametrize("on", ["pixels", "gradients"])
+@pytest.mark.parametrize("tau", [-1.0, 0.9, 1.0])
+def test_kmeans(on: str, tau: float) -> None:
+    check(kmeans(PATCHES, 3, on=on, tau=tau), 6, tau)
+
+
+def test_kmeans_of_odd_sets() -> None:
+    assert kmeans(PATCHES[:1], 3).reference.tolist() == [0]
+    assert kmeans([PATCHES[0]] * 4, 3).reference.tolist() == [0] * 4
+    flat = [torch.full((3, 72, 72), 0.5)] * 3
+    assert kmeans(flat, 2, on="gradients", tau=0.5).query_share == 0
+
+
+def test_the_best_of_a_label_is_the_reference() -> None:
+    found = by_label(np.ones((5, 2)), np.array([0, 1, 0, 1, 0]), np.array([1.0, 2, 3, 2, 3]), 0.5)
+    assert found.reference.tolist() == [2, 1, 2, 1, 2]
+
+
+def test_scan_head_learns() -> None:
+    torch.manual_seed(0)
+    crops = torch.stack([stripes(i % 2 == 0, 0.3, i, (48, 48)) for i in range(24)])
+    head = ScanHead(crops, FeatureExtractor(4), steps=20, tau=0.2)
+    assert np.mean(head.losses[-5:]) < np.mean(head.losses[:5])
+    check(head(PATCHES), 6, 0.2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"clusters": 0}, {"clusters": 2, "on": "colour"}, {"clusters": 2, "tau": 2.0}]
+)
+def test_options_out_of_range(options: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        kmeans(PATCHES, **options)  # type: ignore[arg-type]
+
+
+def test_no_patches() -> None:
+    with pytest.raises(InputError, match="no patches"):
+        kmeans([], 2)
+    with pytest.raises(InputError, match="one crop"):
+        ScanHead(torch.rand(1, 3, 48, 48), FeatureExtractor(4))

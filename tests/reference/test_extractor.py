@@ -1,0 +1,105 @@
+"""The extractor: Table 1, its cost, its training and its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sqlib.errors import DataError, InputError
+from sqlib.reference.extractor import SMALLEST, FeatureExtractor, card, extractor
+from sqlib.reference.textures import Crops, load_textures
+from sqlib.reference.training import train_extractor
+
+
+def test_table_1() -> None:
+    network = FeatureExtractor(47)
+    convolutions = [network.conv1, network.conv2, network.conv3]
+    assert [(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in convolutions] == [
+        (3, 64, (3, 3), (3, 3), (0, 0)),
+        (64, 64, (3, 3), (1, 1), (0, 0)),
+        (64, 32, (3, 3), (1, 1), (0, 0)),
+    ]
+    assert (network.head.in_features, network.head.out_features) == (32, 47)
+    assert network(torch.rand(2, 3, 72, 96)).shape == (2, 47)
+
+
+def test_smallest_patch() -> None:
+    network = FeatureExtractor(5)
+    assert network(torch.rand(1, 3, SMALLEST, SMALLEST)).isfinite().all()
+    for shape in [(1, 3, SMALLEST - 1, 72), (1, 1, 72, 72), (3, 72, 72)]:
+        with pytest.raises(InputError, match="expected"):
+            network(torch.rand(shape))
+
+
+def test_constant_patches_have_finite_features() -> None:
+    x = torch.stack([torch.full((3, 72, 72), v) for v in (0.0, 0.5, 1.0)])
+    assert extractor()(x).isfinite().all()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes that colour alone tells apart."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("bluish", (40, 60, 200)), ("reddish", (200, 60, 40))):
+        (tmp_path / "textures" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = np.clip(rng.normal(colour, 30, (100, 110, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "textures" / name / f"{number}.png")
+    return tmp_path / "textures"
+
+
+def test_training_quantizing_and_files(folder: Path, tmp_path: Path) -> None:
+    trained, card = train_extractor(folder, steps=12, seed=1)
+    assert card["classes"] == ["bluish", "reddish"]
+    assert (card["images"], card["held_out"]) == (8, 2)
+    assert card["accuracy"]["float"] == 1
+    assert card["accuracy"]["bits8"] == 1
+    report = trained.report()
+    assert len(report) == 4
+    assert set(report["weight_bits"]) == set(report["activation_bits"]) == {8}
+    trained.save(tmp_path / "own.safetensors")
+    x = torch.rand(3, 3, 72, 72)
+    assert torch.equal(extractor(tmp_path / "own.safetensors", classes=2)(x), trained(x))
+    with pytest.raises(InputError, match="tells 2 classes of texture apart, not 47"):
+        extractor(tmp_path / "own.safetensors", classes=47)
+
+
+def test_the_seed_decides(folder: Path) -> None:
+    x = torch.rand(2, 3, 72, 72)
+    one, again, other = (train_extractor(folder, steps=2, seed=seed)[0](x) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        extractor(tmp_path / "absent.safetensors")
+
+
+def test_another_quantized_network(tmp_path: Path) -> None:
+    import sqlib
+
+    other = sqlib.quantize_model(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)),
+        sqlib.recipes.MinMax(bits=8),
+        [torch.rand(1, 3, 9, 9)],
+        skip=[],
+    )
+    other.save(tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no extractor"):
+        extractor(tmp_path / "other.safetensors")
+
+
+def test_the_shipped_one_is_what_its_card_says(data_dir: Path) -> None:
+    known = card()
+    textures = load_textures(data_dir / "textures" / "DTD")
+    assert known["classes"] == list(textures.classes)
+    x, label = Crops(textures.split()[1]).fixed(72)
+    right = (extractor(classes=10)(x).argmax(1) == label).double().mean()
+    assert len(x) == 4 * known["held_out"]
+    assert float(right) == pytest.approx(known["accuracy"]["bits8"], abs=0.005)
+    assert known["accuracy"]["bits8"] > 0.4  # chance: 0.1
