@@ -1,0 +1,250 @@
+"""RefER: errors of a query patch's features, refined with the features of its reference (RefQSR, section 3).
+
+The paper has no public code. Decided here, where it is silent:
+
+- The norm of equation 4 runs over the channels of each position. The order is the paper's: normalize, then
+  pool, and no second normalization, so a pooled vector is shorter than 1 where its positions disagree.
+- "Adaptive average pooling with a 3x3 kernel" averages to ceil(h / 3) x ceil(w / 3) positions, by
+  `adaptive_avg_pool2d`. Where 3 divides the side these are the windows of a 3x3 kernel of stride 3; elsewhere
+  windows overlap. Sides of query and reference need not agree.
+- The flow is a displacement in pixels. Interpolating it, instead of positions, gives the identity for a
+  patch that is matched with itself.
+- Equal largest entries of the cost volume: the first, in rows from the top left. Low-bit features have many.
+
+In Table 5, `w/o pre-process` costs 6.29 G BitOPs instead of 3.86 G. At 72 px and 49 % query patches, without
+normalization and pooling, two cost volumes of 8-bit features give 6.4 G; of 3-bit features, 4.2 G; in full
+precision, 45 G. So this variant leaves out the normalization and the pooling, and its products are
+meant to run at 8 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sqlib._checks import check_flag, check_integer, check_number
+from sqlib.errors import InputError
+
+Size = tuple[int, int]
+
+MODES = ("difference", "concat")
+
+
+class CostVolume(nn.Module):
+    r"""Every position of the query times every position of the reference (equation 5).
+
+    .. math:: E(i, j) = \hat F^q(i)^\top \hat F^r(j)
+
+    One ``torch.matmul``, so that a recipe finds one call site and quantizes both factors: this is the
+    :math:`Q_{b_{low}}` of equation 4. The papers' FQR is over convolutions, without it.
+    """
+
+    in_fqr = False
+
+    def forward(self, query: Tensor, reference: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, C, H, W) to (N, h w, H W); positions in rows from the top left."""
+        return torch.matmul(query.flatten(2).transpose(1, 2), reference.flatten(2))
+
+
+class RefER(nn.Module):
+    r"""Refine a query's features with those of its reference (equations 4 to 7).
+
+    .. math:: F^q + \mathrm{conv}_2(\mathrm{ReLU}(\mathrm{conv}_1(F^q - F^{r \to q})))
+
+    :math:`F^{r \to q}` is the reference, warped to the query. In training the flow is the soft-arg-max of the
+    cost volume, in evaluation its arg-max. `conv2` starts at zero: a new block passes its query on.
+    "Self-reference" in Table 5 is a call with the query as its own reference.
+
+    Parameters
+    ----------
+    features : int
+        Channels of the query, the reference and the result.
+    pool : int
+        Side of the pooling windows, in pixels.
+    mode : {"difference", "concat"}
+        What the first convolution sees: the query minus the warped reference, or both, with twice the
+        channels ("w/ concat" in Table 5).
+    preprocess : bool
+        False: no normalization and no pooling; features are matched as they are, at every pixel
+        ("w/o pre-process" in Table 5).
+    temperature : float
+        Factor of the cost volume in the soft-arg-max; alpha in equation 6.
+
+    Notes
+    -----
+    The cost volume has :math:`N \lceil h/p \rceil \lceil w/p \rceil \lceil H/p \rceil \lceil W/p \rceil`
+    entries of 4 bytes: 1.3 MB a pair of 72 x 72 patches at p = 3; 107 MB without pre-processing. Training
+    holds a few times as much.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        pool: int = 3,
+        mode: str = "difference",
+        preprocess: bool = True,
+        temperature: float = 1000.0,
+    ) -> None:
+        super().__init__()
+        check_integer("features", features, 1, 10**6)
+        check_integer("pool", pool, 1, 10**6)
+        if mode not in MODES:
+            raise InputError(f"mode={mode!r}: expected 'difference' or 'concat'")
+        check_flag("preprocess", preprocess)
+        self.temperature = check_number("temperature", temperature, 0.0, math.inf, above=True)
+        self.features, self.pool, self.mode, self.preprocess = features, pool, mode, preprocess
+        self.match = CostVolume()
+        self.conv1 = nn.Conv2d(features * (2 if mode == "concat" else 1), features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(cast(Tensor, self.conv2.bias))
+
+    def forward(self, query: Tensor, reference: Tensor) -> Tensor:
+        """Features (N, C, h, w) of queries and (N, C, H, W) of their references to (N, C, h, w).
+
+        Raises
+        ------
+        InputError
+            Tensors of other shapes.
+        """
+        self._check(query, reference)
+        warped = warp(reference, self.flow(query, reference))
+        seen = torch.cat((query, warped), 1) if self.mode == "concat" else query - warped
+        return query + cast(Tensor, self.conv2(F.relu(self.conv1(seen))))
+
+    def flow(self, query: Tensor, reference: Tensor) -> Tensor:
+        """Where each pixel of the query is found in the reference, (N, 2, h, w); see the function `flow`."""
+        pool = self.pool if self.preprocess else 1
+        volume = self.match(*((preprocess(x, pool) if self.preprocess else x) for x in (query, reference)))
+        temperature = self.temperature if self.training else None
+        return flow(volume, _size(query), _size(reference), pool=pool, temperature=temperature)
+
+    def _check(self, query: Tensor, reference: Tensor) -> None:
+        for name, x in (("query", query), ("reference", reference)):
+            if x.ndim != 4 or x.shape[1] != self.features or 0 in x.shape[2:]:
+                raise InputError(
+                    f"{name} has shape {tuple(x.shape)}: expected (N, {self.features}, height, width), the "
+                    "features of this block"
+                )
+        if len(query) != len(reference):
+            raise InputError(
+                f"{len(query)} queries and {len(reference)} references: expected one reference for each query"
+            )
+
+
+def preprocess(x: Tensor, pool: int) -> Tensor:
+    r"""Normalized and pooled features (equation 4 without its quantizer, which is the recipe's).
+
+    .. math:: \phi(F / \lVert F \rVert)
+
+    Parameters
+    ----------
+    x
+        (N, C, h, w). The norm is over the channels; positions without any stay zero.
+    pool
+        Side of the pooling windows; 1 pools nothing.
+
+    Returns
+    -------
+    Tensor
+        (N, C, ceil(h / pool), ceil(w / pool)).
+    """
+    return F.adaptive_avg_pool2d(F.normalize(x, dim=1), _pooled(_size(x), pool))
+
+
+def flow(
+    volume: Tensor, query_size: Size, reference_size: Size, *, pool: int = 3, temperature: float | None = None
+) -> Tensor:
+    r"""Displacement from each pixel of the query to its match in the reference (equations 6 and 7).
+
+    .. math::
+
+        \hat W(i) = \sum_j \hat E(i, j)\, j - i, \qquad
+        \hat E(i, j) = \frac{\exp(\alpha E(i, j))}{\sum_k \exp(\alpha E(i, k))}
+
+    with positions i and j in pixels, then enlarged to the size of the query by bilinear interpolation, pixel
+    centres aligned.
+
+    Parameters
+    ----------
+    volume
+        Cost volume (N, P_q, P_r) of the pooled positions, as from `CostVolume`.
+    query_size, reference_size
+        (height, width) of the features before pooling.
+    pool
+        Side of the pooling windows.
+    temperature
+        The alpha above; None for the limit, the position of the largest entry (the first of equal ones).
+
+    Returns
+    -------
+    Tensor
+        (N, 2, height, width) of the query, in pixels: first to the right, then down.
+    """
+    grid, reference_grid = _pooled(query_size, pool), _pooled(reference_size, pool)
+    if volume.ndim != 3 or volume.shape[1:] != (math.prod(grid), math.prod(reference_grid)):
+        raise InputError(
+            f"volume has shape {tuple(volume.shape)}: expected (N, {math.prod(grid)}, "
+            f"{math.prod(reference_grid)}): the positions of {query_size} and {reference_size} at pool {pool}"
+        )
+    volume = volume.to(torch.promote_types(volume.dtype, torch.float32))  # 16 bits are too few for positions
+    down, right = (_centres(n, size, volume) for n, size in zip(reference_grid, reference_size, strict=True))
+    if temperature is None:
+        best = volume.argmax(-1)
+        x, y = right[best % len(right)], down[best // len(right)]
+    else:
+        weights = torch.softmax(temperature * volume, dim=-1).unflatten(-1, reference_grid)
+        x, y = (weights.sum(-2) * right).sum(-1), (weights.sum(-1) * down).sum(-1)
+    found = torch.stack((x, y), 1).unflatten(-1, grid)
+    return F.interpolate(found - _positions(grid, query_size, volume), query_size, mode="bilinear")
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    r"""Backward warping: :math:`F^{r \to q}(i) = F^r(i + W(i))`, bilinear between pixels.
+
+    Parameters
+    ----------
+    x
+        Features of the reference, (N, C, H, W).
+    flow
+        (N, 2, h, w), as from `flow`. Positions outside of the reference are moved to its border.
+
+    Returns
+    -------
+    Tensor
+        (N, C, h, w).
+    """
+    size = _size(flow)
+    positions = flow + _positions(size, size, flow)
+    sides = positions.new_tensor([x.shape[-1], x.shape[-2]]).view(1, 2, 1, 1)
+    # grid_sample's coordinates: -1 and 1 are the outer edges of the border pixels.
+    grid = ((2 * positions + 1) / sides - 1).permute(0, 2, 3, 1)
+    warped = F.grid_sample(
+        x.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return warped.to(x.dtype)
+
+
+def _size(x: Tensor) -> Size:
+    return x.shape[-2], x.shape[-1]
+
+
+def _pooled(size: Size, pool: int) -> Size:
+    check_integer("pool", pool, 1, 10**6)
+    return -(-size[0] // pool), -(-size[1] // pool)
+
+
+def _centres(n: int, size: int, like: Tensor) -> Tensor:
+    """Centres of n equal parts of a side, in pixels; pixel k is centred at k."""
+    return (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * (size / n) - 0.5
+
+
+def _positions(grid: Size, size: Size, like: Tensor) -> Tensor:
+    """(2, rows, columns): the centres of a grid of windows, to the right and down."""
+    down, right = (_centres(n, side, like) for n, side in zip(grid, size, strict=True))
+    return torch.stack(torch.meshgrid(right, down, indexing="xy"))
