@@ -55,8 +55,8 @@ def quantize_model(
         For recipes that train on them (PAMS): an iterable of tensors (low, high), (N, C, H, W) and
         (N, C, scale H, scale W), or what draws batches itself, such as `sqlib.training.Crops`.
     start
-        For recipes that start from the result of another one (``recipe.starts_from()``): that result. Made here if
-        it is not given. The new network has its trained weights.
+        For recipes that start from the result of another one (``recipe.starts_from()``): that result. Made
+        here if it is not given. The new network has its trained weights.
     resume
         Folder in which recipes that learn keep their unfinished state, made if absent. The same call, after
         whatever ended the one before, continues from it to the same result bit for bit (same CPU and number

@@ -144,8 +144,8 @@ class Trained(Recipe):
             No pairs, and steps to take.
         """
         from sqlib.fit import train_quantized
-        from sqlib.fit.quantization_aware.task import one_pass
         from sqlib.fit.loop.schedule import step_decay
+        from sqlib.fit.quantization_aware.task import one_pass
         from sqlib.fit.samples import Samples
 
         count = self.steps if steps is None else steps

@@ -115,7 +115,7 @@ class RefQSR(Trained):
         "laptop": {"steps": 2_000, "halve_every": 750, "bound_learning_rate": 0.15},
     }
 
-    base: Trained = option(_DEFAULT, _base)
+    base: Trained = option(_DEFAULT, _base)  # noqa: RUF009  (frozen)
     low: int = integer(4, 2, 8)
     tau: float = number(0.5, -1, 1)
     extractor: str = option("textures", _blocks)

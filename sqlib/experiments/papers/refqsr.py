@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -139,13 +140,44 @@ def _methods() -> tuple[Method, ...]:
     return tuple(found)
 
 
+_REFINED = {"schedule": "custom", "steps": 300, "halve_every": 100, "batch": 8, "bound_learning_rate": 0.3}
+_PAIRED = (("PAMS", "pams"), ("DDTB", "ddtb"), ("CADyQ", "cadyq"), ("CABM", "cabm"))
+
+
+def _refined(label: str, suffix: str, base: dict[str, Any], row: str, **options: Any) -> Method:
+    """A row of RefQSR over what one of the rows above is made with."""
+    own = {"bits": base["bits"], "base": base, "low": int(row.rpartition("-")[2])}
+    return Method(label + suffix, "refqsr", (row,), {**own, **options})
+
+
+def _refqsr_methods() -> tuple[Method, ...]:
+    """RefQSR over the baselines: published, short, on the small network, and tiny for smoke."""
+    found = []
+    for name, recipe in _PAIRED:
+        chosen = recipe in ("cadyq", "cabm")
+        rows = ("delta-4", "delta-3") if chosen else ("8-5", "8-4", "8-3", "4-3", "4-2")
+        for row in rows:
+            bits = 8 if chosen else int(row[0])
+            for suffix, own, options, profiles, networks in (
+                ("", {}, {}, _FULL, _PRINTED_NETWORKS),
+                (", 2,000 iterations", _SHORT, _SHORT, _SLOW, _PRINTED_NETWORKS),
+                (", 300 iterations of 8 pairs", _SHORTER, {**_REFINED, "refiners": 1}, _SLOW, _SMALL),
+                (", 2 iterations", _TINY, {**_TINY, "refiners": 1}, _SMOKE, _SMALL),
+            ):
+                choice = _SHORT_CHOICE if chosen and own.get("schedule") == "custom" else {}
+                base = {"name": recipe, "bits": bits, **choice, **own}
+                method = _refined(f"{name}+RefQSR", suffix, base, row, **options)
+                found.append(replace(method, profiles=profiles, networks=networks))
+    return tuple(found)
+
+
 def _table(number: int, title: str, networks: tuple[Network, ...]) -> Table:
     return Table(
         name=f"refqsr-table{number}",
         paper="refqsr",
         title=title,
         networks=networks,
-        methods=_methods(),
+        methods=(*_methods(), *_refqsr_methods()),
         # CABM makes its table of patches such as these.
         calibration=CalibrationSpec("div2k", n=192, patch=96, batch=16),
         datasets=tuple(TILINGS),

@@ -78,6 +78,15 @@ def bits_value(text: str) -> Any:
     return tuple(map(int, parts)) if len(parts) == 2 and all(p.isdecimal() for p in parts) else text
 
 
+def _described(recipe: Recipe) -> dict[str, Any]:
+    """Every option, as JSON has it; of a recipe among them what is distinct, and its bits."""
+    from sqlib.recipes import Recipe
+
+    found = jsonable(recipe.to_dict())
+    inner = {name: v for name, v in vars(recipe).items() if isinstance(v, Recipe)}
+    return {**found, **{name: {**distinct(v), "bits": found[name]["bits"]} for name, v in inner.items()}}
+
+
 def distinct(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe is part of an experiment: name, version, and options that are not at their default.
 
@@ -86,18 +95,18 @@ def distinct(recipe: Recipe) -> dict[str, Any]:
     """
     from sqlib import recipes
 
-    full = jsonable(recipe.to_dict())
+    full = _described(recipe)
     identity = {name: full.pop(name) for name in ("name", "version")}
     bits = full.pop("bits", None)
     try:
-        plain = jsonable(recipes.from_dict({**identity, "bits": bits}).to_dict())
+        plain = _described(recipes.from_dict({**identity, "bits": bits}))
     except InputError:  # some option has no default: all are named
         plain = {}
     options = {name: value for name, value in full.items() if name not in plain or plain[name] != value}
     # A schedule stands for options: where these differ from it, its name says nothing and rebuilds nothing.
     for choice in (options, {k: v for k, v in options.items() if k != "schedule"}):
         try:
-            again = jsonable(recipes.from_dict({**identity, **choice, "bits": bits}).to_dict())
+            again = _described(recipes.from_dict({**identity, **choice, "bits": bits}))
         except InputError:
             continue
         if again == {**identity, **full, "bits": bits}:
