@@ -93,7 +93,8 @@ class RefQSR(Trained):
     mode
         "difference" of the query and its warped reference, or both of them (``w/ concat`` of Table 5).
     preprocess
-        Whether features are normalized, pooled and quantized to b_low before they are matched.
+        Whether features are normalized, pooled and quantized to b_low before they are matched; False: they
+        are matched as they are, at b_high (``w/o pre-process`` of Table 5).
     pool, temperature
         As in `sqlib.reference.refinement.RefER`.
 
@@ -227,7 +228,8 @@ class RefQSR(Trained):
         """Of refinement blocks, the base's at their bits; the rest is that of the start."""
         if not self._own(site):
             return _Known()
-        bits = 8, self.low if _matches(site) else self.base.activation_bits
+        few = _matches(site) and self.preprocess
+        bits = 8, self.low if few else self.base.activation_bits
         plain = DDTB(bits=bits, dynamic=0) if isinstance(self.base, DDTB) else PAMS(bits=bits)
         return plain.activation_observer(site, operand)
 

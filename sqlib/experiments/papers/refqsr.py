@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from sqlib.experiments.papers._refqsr_accounting import SETTINGS, implied_share, split
 from sqlib.experiments.papers.schema import Derived, Method, Network, Paper, Statement, Table, printed
 from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec
 from sqlib.patches import Tiling
@@ -38,7 +39,37 @@ def derived_values() -> dict[str, Derived]:
 
     Walks the networks on the meta device, once per process.
     """
-    return {**_tables_2_and_4(), **_table6(), **_table7()}
+    return {**_tables_2_and_4(), **_refined_rows(), **_table6(), **_table6_refined(), **_table7()}
+
+
+def _refined_rows() -> dict[str, Derived]:
+    """RefQSR at fixed bits, with the shares of query patches that the printed FQR implies."""
+    result = {}
+    for table, networks in _NETWORKS.items():
+        for label, network in networks.items():
+            for dataset, name in _PRINTED.items():
+                share = implied_share(label, network, name)
+                note = f"with {share:.3f} of the patches as queries, the share that fits the printed FQR"
+                cuts = _cuts(dataset)
+                for high, low in SETTINGS:
+                    total = fqr = 0.0
+                    for cut, count in cuts.items():
+                        found = split(network, high, low, cut)
+                        total += count * ((1 - share) * found.reference + share * found.query)
+                        fqr = high - share * (high - found.query_fqr)
+                    for base in ("PAMS", "DDTB"):
+                        row = f"{table}/{label}/x4/{base}+RefQSR/{high}-{low}/{name}"
+                        result[f"{row}/bitops_g"] = Derived(total / 1e9, note)
+                        result[f"{row}/fqr"] = Derived(fqr, note)
+    return result
+
+
+def _cuts(dataset: str) -> dict[tuple[int, int], int]:
+    """Sizes of the patches of one image of a dataset, and how many there are."""
+    from sqlib.cost import patch_sizes
+
+    width, height = (side // 4 for side in SIZES[dataset])
+    return patch_sizes((width, height), TILINGS[dataset].patch, TILINGS[dataset].overlap)
 
 
 def _tables_2_and_4() -> dict[str, Derived]:
@@ -71,6 +102,18 @@ def _table6() -> dict[str, Derived]:
     return result
 
 
+def _table6_refined() -> dict[str, Derived]:
+    """Of RefQSR at 8 and 4 bits, with weights of 4 bits on the query path, which is what a GPU can do."""
+    share, total, fqr = implied_share("SRResNet", "srresnet", "Test4K"), 0.0, 0.0
+    for cut, count in _cuts("test4k").items():
+        found = split("srresnet", 8, 4, cut, 4)
+        total += count * ((1 - share) * found.reference + share * found.query)
+        fqr = 8 - share * (8 - found.query_fqr)
+    row = "refqsr-table6/SRResNet/x4/DDTB+RefQSR Total/8-4/Test4K(4096x2160)"
+    note = f"with {share:.3f} of the patches as queries, and weights of 4 bits for these"
+    return {f"{row}/bitops_g": Derived(total / 1e9, note), f"{row}/fqr": Derived(fqr, note)}
+
+
 def _table7() -> dict[str, Derived]:
     result = {}
     for method, bits in (("FP", 32), ("DDTB", 8)):
@@ -87,11 +130,9 @@ def _bitops(name: str, dataset: str, bits: int, cut: bool = True) -> float:
     All that the papers count of these networks grows with the pixels (``tests/cost/test_printed.py`` walks
     every patch), so that one small walk prices every size.
     """
-    from sqlib.cost import patch_sizes
-
     width, height = (side // 4 for side in SIZES[dataset])
-    patch, overlap = (TILINGS[dataset].patch, TILINGS[dataset].overlap) if cut else (None, 0)
-    pixels = sum(n * w * h for (w, h), n in patch_sizes((width, height), patch, overlap).items())
+    cuts = _cuts(dataset) if cut else {(width, height): 1}
+    pixels = sum(n * w * h for (w, h), n in cuts.items())
     price = _prices(name)[bits]
     return price.bitops * pixels / price.pixels
 
@@ -171,6 +212,31 @@ def _refqsr_methods() -> tuple[Method, ...]:
     return tuple(found)
 
 
+# Table 5: RefER, and what may take its place.
+_ABLATED: dict[str, dict[str, Any]] = {
+    "CADyQ+RefQSR w/o RefER": {"refiner": "none"},
+    "CADyQ+RefQSR self-reference": {"kept": "query"},
+    "CADyQ+RefQSR w/o pre-process": {"preprocess": False},
+    "CADyQ+RefQSR w/ concat": {"mode": "concat"},
+    "CADyQ+RefQSR": {},
+}
+
+
+def _ablations() -> tuple[Method, ...]:
+    base = {"name": "cadyq", **_CHOSEN, **_SHORT_CHOICE, **_SHORTER}
+    plain = next(m for m in _methods() if m.label == "CADyQ, 1,000 iterations of 8 crops")
+    tiny = {"name": "cadyq", **_CHOSEN, **_SHORT_CHOICE, **_TINY}
+    rows = [plain]
+    for label, options in _ABLATED.items():
+        for suffix, own, schedule, profiles in (
+            (", 300 iterations of 8 pairs", base, _REFINED, _SLOW),
+            (", 2 iterations", tiny, _TINY, _SMOKE),
+        ):
+            options = {**schedule, "refiners": 1, **options}
+            rows.append(replace(_refined(label, suffix, own, "delta-3", **options), profiles=profiles))
+    return tuple(rows)
+
+
 def _table(number: int, title: str, networks: tuple[Network, ...]) -> Table:
     return Table(
         name=f"refqsr-table{number}",
@@ -198,6 +264,27 @@ _SLOWLY = {"bound_learning_rate": 0.01}
 _LEFT = {"unquantized": ("*.conv1:input",)}
 
 
+# What the paper leaves open, and its Figure 8: blocks replaced, and the least similarity.
+_OPEN: dict[str, dict[str, Any]] = {
+    "PAMS+RefQSR": {},
+    "PAMS+RefQSR, references keep outputs": {"kept": "output"},
+    "PAMS+RefQSR, 2 blocks replaced": {"refiners": 2},
+    "PAMS+RefQSR, 3 blocks replaced": {"refiners": 3},
+    "PAMS+RefQSR, tau 0": {"tau": 0.0},
+    "PAMS+RefQSR, tau 0.8": {"tau": 0.8},
+    "PAMS+RefQSR, tau 0.9": {"tau": 0.9},
+}
+
+
+def _choices() -> tuple[Method, ...]:
+    base = {"name": "pams", "bits": 4, **_PAMS}
+    schedule = {**_PAMS, "refiners": 1}
+    return tuple(
+        replace(_refined(label, "", base, "4-3", **{**schedule, **own}), profiles=_SLOW)
+        for label, own in _OPEN.items()
+    )
+
+
 def _variants(
     recipe: str, bits: int | str, common: dict[str, Any], rows: dict[str, dict[str, Any]]
 ) -> list[Method]:
@@ -205,6 +292,7 @@ def _variants(
 
 
 # What releases do otherwise than their papers, one at a time.
+_EDSR_SMALL = Network("edsr-small", 4, "pretrained", datasets=("urban100",))
 _VARIANTS = Table(
     name="refqsr-variants",
     paper="refqsr",
@@ -265,13 +353,24 @@ _VARIANTS = Table(
 
 TABLES = (
     _VARIANTS,
+    replace(
+        _VARIANTS,
+        name="refqsr-choices",
+        title="RefQSR over PAMS, one choice at a time: 300 iterations of 8 pairs",
+        methods=(Method("FP", None), *_variants("pams", 4, _PAMS, {"PAMS": {}}), *_choices()),
+    ),
     _table(
         2,
         "RefQSR Table 2, its baselines: learned bounds and chosen bits, patch by patch",
         (
-            Network("edsr-small", 4, "pretrained", datasets=("urban100",)),
+            _EDSR_SMALL,
             Network("srresnet", 4, "pretrained", published="SRResNet"),
         ),
+    ),
+    replace(
+        _table(5, "RefQSR Table 5: other blocks in the place of RefER", (_EDSR_SMALL,)),
+        methods=_ablations(),
+        datasets=("urban100",),
     ),
     _table(
         4,

@@ -30,7 +30,7 @@ PROFILES = {
     "smoke": Profile(
         "smoke",
         networks=(("edsr-small", 4), ("swinir-small", 4)),
-        bits=(32, 4, "delta"),
+        bits=(32, 4, "delta", "4-3", "delta-3"),
         datasets=("builtin[:2]@192",),
         calibration=CalibrationSpec("builtin", n=4, patch=48, batch=2),
         training=TrainingSpec("builtin", patch=24),
