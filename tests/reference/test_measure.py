@@ -12,7 +12,7 @@ from sqlib import datasets
 from sqlib.reference.clustering import CHAINS
 from sqlib.reference.comparators import ScanHead
 from sqlib.reference.extractor import FeatureExtractor
-from sqlib.reference.measure import SETS, TAUS, compare, images_of, patches_of, record, shares, unmatched
+from sqlib.reference.measure import SETS, TAUS, compare, detail, images_of, patches_of, record, shares
 
 
 def test_record_is_what_the_shipped_photographs_give() -> None:
@@ -43,20 +43,27 @@ def test_record_is_complete(name: str) -> None:
     assert {"share", "similarity", "unmatched"} == set(kept["methods"]["ClustBlock"])
 
 
-def test_unmatched() -> None:
+def lacking(query: torch.Tensor, reference: torch.Tensor) -> float:
+    found, whole = detail(query, reference)
+    return found / whole
+
+
+def test_detail_that_a_reference_lacks() -> None:
     rng = torch.Generator().manual_seed(0)
     patch = torch.rand(3, 72, 72, generator=rng)
-    assert unmatched(patch, patch) == pytest.approx(0, abs=1e-5)
-    assert unmatched(patch, torch.roll(patch, (2, 4), (1, 2))) < 0.5 < unmatched(patch, patch.flip(2))
-    assert unmatched(patch, torch.full((3, 80, 60), 0.5)) == pytest.approx(1, abs=1e-5)
-    assert unmatched(patch + 0.3, patch) == pytest.approx(0, abs=1e-5)
+    assert lacking(patch, patch) == pytest.approx(0, abs=1e-5)
+    assert lacking(patch, torch.roll(patch, (2, 4), (1, 2))) < 0.5 < lacking(patch, patch.flip(2))
+    assert lacking(patch, torch.full((3, 80, 60), 0.5)) == pytest.approx(1, abs=1e-5)
+    assert lacking(patch + 0.3, patch) == pytest.approx(0, abs=1e-5)
+    assert detail(torch.full((3, 72, 72), 0.5), patch)[1] == pytest.approx(0, abs=1e-5)
 
 
 def test_methods_have_as_many_references(photo: np.ndarray) -> None:
     head = ScanHead(torch.rand(8, 3, 48, 48), FeatureExtractor(10), steps=2)
     found = compare([photo], 24, 6, head)
-    assert {found[name]["share"] for name in found if name != "SCAN-like head"} == {
-        found["ClustBlock"]["share"]
-    }
-    assert found["ClustBlock"]["share"] > 0.2
+    own = found["ClustBlock"]
+    assert {found[name]["share"] for name in found if name != "SCAN-like head"} == {own["share"]}
+    assert own["share"] > 0.2
+    assert found["its references, the best for each query"]["unmatched"] <= own["unmatched"]
+    assert own["unmatched"] < 1
     assert len(patches_of(photo, 24, 6)) > 8
