@@ -89,17 +89,19 @@ def compare(images: Sequence[Image], patch: int, overlap: int, head: ScanHead) -
     -------
     dict
         By method: ``share`` of queries, mean cosine ``similarity`` of a query's features to its reference's,
-        and ``unmatched``, the mean share of a query's detail that its reference has not.
+        and ``unmatched``, the share of all queries' detail that is not in their references.
     """
     block, draw = ClustBlock(), random.Random(0)
     methods: dict[str, Callable[[list[Tensor], Clustering], Clustering]] = {
         "ClustBlock": lambda patches, own: own,
+        "its references, dealt at random": lambda patches, own: _dealt(own, list(own.references), draw),
+        "its references, the best for each query": _best,
+        "any patches, dealt at random": lambda patches, own: _at_random(own, draw),
+        "k-means on pixels": lambda patches, own: kmeans(patches, len(own.references)),
+        "k-means on gradients": lambda patches, own: kmeans(patches, len(own.references), on="gradients"),
         "SCAN-like head": lambda patches, own: head(patches),
-        "k-means, pixels": lambda patches, own: kmeans(patches, len(own.references)),
-        "k-means, gradients": lambda patches, own: kmeans(patches, len(own.references), on="gradients"),
-        "at random": lambda patches, own: _at_random(own, draw),
     }
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
+    seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
     total = 0
     for image in images:
         patches = patches_of(image, patch, overlap)
@@ -109,47 +111,57 @@ def compare(images: Sequence[Image], patch: int, overlap: int, head: ScanHead) -
             other = method(patches, own)
             for query in np.flatnonzero(other.is_query):
                 reference = int(other.reference[query])
-                lacking = unmatched(patches[query], patches[reference])
-                seen[name].append((float(similarity[query, reference]), lacking))
-    return {
-        name: {
-            "share": round(len(values) / total, 4),
-            "similarity": _mean([value for value, _ in values]),
-            "unmatched": _mean([value for _, value in values]),
-        }
-        for name, values in seen.items()
-    }
+                found = detail(patches[query], patches[reference])
+                seen[name].append((float(similarity[query, reference]), *found))
+    result = {}
+    for name, values in seen.items():
+        similar, lacking, whole = np.array(values).reshape(-1, 3).T
+        unmatched = round(float(lacking.sum() / whole.sum()), 4) if len(whole) else float("nan")
+        share = round(len(values) / total, 4)
+        result[name] = {"share": share, "similarity": _mean(similar), "unmatched": unmatched}
+    return result
 
 
-def _at_random(own: Clustering, draw: random.Random) -> Clustering:
-    """As many references, any of the patches; every query has any of them."""
-    chosen = draw.sample(range(len(own.reference)), len(own.references))
-    pointed = [i if i in chosen else draw.choice(chosen) for i in range(len(own.reference))]
-    return settle(own.features, np.array(pointed, np.int64), -1.0, chains="follow")
+def detail(query: Tensor, reference: Tensor, *, block: int = 6) -> tuple[float, float]:
+    """Detail of a query that is not found anywhere in its reference, and all of it, as sums of squares.
 
-
-def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
-    return round(float(np.mean(values)), 4) if len(values) else float("nan")
-
-
-def unmatched(query: Tensor, reference: Tensor, *, block: int = 6) -> float:
-    """Share of a query's detail that is not found anywhere in its reference.
-
-    Blocks of the query, without their mean, are each compared with the blocks of the reference at every
-    second pixel: the squared distance to the best one, over all blocks, relative to the query's own energy.
+    Blocks of the gray query, without their mean, are each compared with the blocks of the reference at every
+    second pixel; the squared distances to the best ones are summed.
 
     Parameters
     ----------
     query, reference : (3, h, w), of any sizes of `block` pixels or more
     """
-    own, others = (_blocks(patch, block, step) for patch, step in ((query, block), (reference, 2)))
-    distance = torch.cdist(own, others).square().amin(1).sum()
-    return float(distance / own.square().sum().clamp_min(1e-12))
+    own, others = _blocks(query, block, block), _blocks(reference, block, 2)
+    return float(torch.cdist(own, others).square().amin(1).sum()), float(own.square().sum())
 
 
 def _blocks(patch: Tensor, block: int, step: int) -> Tensor:
     found = F.unfold(patch.mean(0)[None, None], block, stride=step)[0].T
     return found - found.mean(1, keepdim=True)
+
+
+def _at_random(own: Clustering, draw: random.Random) -> Clustering:
+    """As many references, any of the patches; every query has any of them."""
+    return _dealt(own, draw.sample(range(len(own.reference)), len(own.references)), draw)
+
+
+def _dealt(own: Clustering, references: Sequence[int], draw: random.Random) -> Clustering:
+    """Every other patch has any of these references."""
+    pointed = [i if i in references else draw.choice(references) for i in range(len(own.reference))]
+    return settle(own.features, np.array(pointed, np.int64), -1.0, chains="follow")
+
+
+def _best(patches: list[Tensor], own: Clustering) -> Clustering:
+    """Every query has the reference that lacks the least of its detail."""
+    pointed = own.reference.copy()
+    for query in np.flatnonzero(own.is_query):
+        pointed[query] = min(own.references, key=lambda j: detail(patches[query], patches[j])[0])
+    return settle(own.features, pointed, -1.0, chains="follow")
+
+
+def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    return round(float(np.mean(values)), 4) if len(values) else float("nan")
 
 
 def trained_head(crops: int = 400) -> ScanHead:
