@@ -45,7 +45,7 @@ class Split(NamedTuple):
 
 @cache
 def split(name: str, high: int, low: int, patch: tuple[int, int], medium: int | None = None) -> Split:
-    """Both prices of a patch (width, height) in low-resolution pixels at x4; b_medium by the rule, or given."""
+    """Both prices of a patch (width, height), low-resolution pixels at x4; b_medium by the rule, or given."""
     network = _network(name)
     reference, query = _walked(name, medium)[high, low]
     pixels, positions = patch[0] * patch[1], -(-patch[0] // _POOL) * -(-patch[1] // _POOL)
