@@ -20,6 +20,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from sqlib.engine.site import Site
     from sqlib.fit.quantization_aware.task import Answer
     from sqlib.fit.samples import Drawn
+    from sqlib.reference.clustering import ClustBlock
 
 BASES = (PAMS, DDTB, CADyQ, CABM)
 _DEFAULT = PAMS(8)
@@ -77,6 +79,9 @@ class RefQSR(Trained):
         b_low, at most the base's (of CADyQ and CABM: its largest candidate).
     tau
         Cosine similarity of its features and its reference's below which a patch is its own reference.
+    chains
+        What becomes of a patch that others point at and that points elsewhere itself; see
+        `sqlib.reference.clustering.assign`.
     extractor
         Of the features, as for `sqlib.reference.clustering.ClustBlock`.
     refiner
@@ -119,6 +124,7 @@ class RefQSR(Trained):
     base: Trained = option(_DEFAULT, _base)  # noqa: RUF009  (frozen)
     low: int = integer(4, 2, 8)
     tau: float = number(0.5, -1, 1)
+    chains: str = choice("promote", "follow", "isolate")
     extractor: str = option("textures", _blocks)
     refiner: str = choice("refer", "none")
     refiners: int | None = option(None, lambda name, value: None if value is None else _count(name, value))
@@ -191,10 +197,9 @@ class RefQSR(Trained):
 
     def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]]:
         """References first, then their queries."""
-        from sqlib.reference.clustering import ClustBlock
         from sqlib.reference.two_path import upscale_patches
 
-        cluster = ClustBlock(self.extractor, tau=self.tau)
+        cluster = _cluster(self.extractor, self.tau, self.chains)
         return lambda patches: upscale_patches(model, patches, cluster)
 
     def replaced(self, network: nn.Module) -> tuple[str, ...]:
@@ -364,6 +369,20 @@ class BothPaths:
                 )
             )
         return total
+
+
+def _cluster(extractor: str, tau: float, chains: str) -> ClustBlock:
+    """The packaged extractor is read once; a file of one's own may change."""
+    from sqlib.reference.clustering import ClustBlock
+
+    return ClustBlock(_packaged() if extractor == "textures" else extractor, tau, chains=chains)
+
+
+@cache
+def _packaged() -> nn.Module:
+    from sqlib.reference.extractor import extractor
+
+    return extractor("textures")
 
 
 class _Known:

@@ -57,6 +57,8 @@ def scored(
         As `evaluate`.
     """
     from sqlib.cost import cost
+    from sqlib.cost._passes import used
+    from sqlib.cost._price import price, walked
     from sqlib.engine import QuantizedModel
     from sqlib.evaluate import evaluate
 
@@ -70,12 +72,13 @@ def scored(
         prices = {"bitops_g": once.bitops / 1e9, "fqr": once.fqr}
         found = evaluate(network, dataset, scale=scale, protocol=protocol, device=device).images
         return [{**image, **prices} for image in found]
+    walks = walked(network, size, patch, overlap, scale, 3, None)
     images = []
     for pair in dataset.pairs(scale):
         with network.passes() as passes:
             one = _One(dataset.name, pair)
             (image,) = evaluate(network, one, scale=scale, protocol=protocol, device=device).images
-        spent = cost(network, size, scale=scale, patch=patch, overlap=overlap, context=passes)
+        spent = price(walks, None, None, "body", "printed", used(network, None, passes))
         images.append({**image, "bitops_g": spent.bitops / 1e9, "fqr": fqr(passes, network)})
     return images
 
