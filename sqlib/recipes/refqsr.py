@@ -256,7 +256,7 @@ class RefQSR(Trained):
     def _lowered(self, site: Site, first: str, last: Sequence[str]) -> bool:
         """Whether queries have fewer bits at a site."""
         fixed = (first, *last)
-        inside = any(_plain_name(site.module).startswith((f"{name}.", name)) for name in fixed)
+        inside = any(f"{_plain_name(site.module, last)}.".startswith(f"{name}.") for name in fixed)
         return site.active and not inside and not self._own(site)
 
     def _activation(
@@ -269,13 +269,14 @@ class RefQSR(Trained):
         first: str,
         last: Sequence[str],
     ) -> None:
-        from sqlib.quantizers import ByPath, ContentBits, QuantizerBank, StaticBits
+        from sqlib.quantizers import ByPath, QuantizerBank, StaticBits
 
         if self._own(site):
             if isinstance(self.base, CADyQ) and not _matches(site):
                 model.add_activation(key, self._chosen(site, model.activations[key], start))
             return
-        known = copy.deepcopy(started(start, _plain_name(key.replace("/", ".")).replace(".", "/")))
+        original = _plain_name(key.replace("/", "."), last).replace(".", "/")
+        known = copy.deepcopy(started(start, original))
         if self._lowered(site, first, last):
             by_width, selector = (
                 ({w: known.at(w) for w in known.widths}, known.selector)
@@ -285,7 +286,6 @@ class RefQSR(Trained):
             if self.low not in by_width:
                 by_width[self.low] = _at(by_width[min(by_width)], self.low)
             known = QuantizerBank(by_width, ByPath("query", self.low, selector, tuple(by_width)))
-        assert not isinstance(known, ContentBits)
         model.add_activation(key, known)
 
     def _chosen(self, site: Site, plain: Any, start: QuantizedModel) -> nn.Module:
@@ -321,7 +321,6 @@ class RefQSR(Trained):
         return BothPaths(self.base.criterion(network))
 
     def _train(self, model: QuantizedModel, lesson: Lesson) -> None:
-        from sqlib.fit.samples import Samples
         from sqlib.reference.twins import Twins
 
         for quantizer in model.activations.values():
@@ -329,7 +328,6 @@ class RefQSR(Trained):
         if self.steps and lesson.pairs is not None:
             source = Twins.of(lesson.pairs, self.extractor, self.tau)
             lesson = dataclasses.replace(lesson, pairs=source)
-        assert not isinstance(lesson.pairs, Samples)
         features = self.base.compared(model)
         rates = {"selectors": self.base.selector_rate(model.network)}
         self.train(model, lesson, teacher=lesson.original, features=features, rates=rates, run=_run)
@@ -440,9 +438,13 @@ def _matches(site: Site) -> bool:
     return site.module.endswith(".refer.match")
 
 
-def _plain_name(name: str) -> str:
+def _plain_name(name: str, replaced: Sequence[str]) -> str:
     """The name of a module or a quantizer before its block was refined."""
-    return name.replace(".block.", ".")
+    for block in replaced:
+        inside = name.removeprefix(f"{block}.block")
+        if inside != name and inside[:1] in ("", ".", ":", "#"):
+            return block + inside
+    return name
 
 
 def _place(network: nn.Module, name: str, module: nn.Module) -> None:

@@ -1,0 +1,248 @@
+"""RefQSR as a recipe: bits on both paths, where it starts, its training, files, costs, and bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy_pairs import Own, crops, network, pairs
+
+import sqlib
+from sqlib.cost import cost
+from sqlib.errors import InputError
+from sqlib.models.edsr import EDSR
+from sqlib.quantizers import QuantizerBank
+from sqlib.recipes import CABM, DDTB, PAMS, CADyQ, MinMax, RefQSR
+from sqlib.recipes.refqsr import BASES
+from sqlib.reference.two_path import QUERY, REFERENCE, RefinedBlock, queries, references, two_path
+
+BRIEF: dict[str, Any] = {
+    "schedule": "custom",
+    "steps": 2,
+    "halve_every": 1,
+    "batch": 2,
+    "bound_learning_rate": 0.01,
+}
+CHOICE: dict[str, Any] = {**BRIEF, "selector_learning_rate": 1e-3, "bit_weight": 1e-2}
+
+
+def edsr() -> EDSR:
+    torch.manual_seed(0)
+    return EDSR("edsr-small", 2, blocks=4, features=8)
+
+
+def base(kind: type, bits: int = 8, **options: Any) -> Any:
+    return kind(bits, **{**(CHOICE if issubclass(kind, CADyQ) else BRIEF), **options})
+
+
+def made(recipe: RefQSR, model: nn.Module | None = None) -> sqlib.QuantizedModel:
+    return sqlib.quantize_model(model or edsr(), recipe, crops(), pairs=pairs())
+
+
+def recipe(kind: type = PAMS, bits: int = 8, **options: Any) -> RefQSR:
+    return RefQSR(base=base(kind, bits), **{**BRIEF, "refiners": 1, "tau": -1.0, **options})
+
+
+def patches(sizes: tuple[tuple[int, int], ...] = ((18, 18),) * 6) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.rand(1, 3, *size, generator=generator) for size in sizes]
+
+
+@torch.no_grad()
+def used(model: sqlib.QuantizedModel, role: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Bits of activations and weights by site on one path."""
+    x = patches()[0]
+    with references() as kept, model.context(roles=REFERENCE) as context:
+        model(x)
+    if role == QUERY:
+        with queries(kept), model.context(roles=QUERY) as context:
+            model(x)
+    return tuple({k: int(v[0]) for k, v in b.items()} for b in (context.bits, context.weight_bits))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("high, low, medium", [(8, 5, 6), (8, 4, 6), (8, 3, 6), (4, 3, 4), (4, 2, 3)])
+def test_bits_of_both_paths(high: int, low: int, medium: int) -> None:
+    """The first block and refinement have b_high; b_medium is rounded half to even (pitfall 55)."""
+    model = made(recipe(bits=high, low=low, steps=0))
+    activations, weights = used(model, REFERENCE)
+    blocks = [f"blocks.{i}.conv{j}" for i in range(3) for j in (1, 2)]
+    last = ["blocks.3.block.conv1", "blocks.3.block.conv2"]
+    assert {k: activations[k] for k in (*blocks, *last)} == dict.fromkeys((*blocks, *last), high)
+    assert {k: weights[k] for k in (*blocks, *last)} == dict.fromkeys((*blocks, *last), high)
+    activations, weights = used(model, QUERY)
+    expected = {name: high if name.startswith("blocks.0") else low for name in blocks}
+    refer = dict.fromkeys(("blocks.3.refer.conv1", "blocks.3.refer.conv2"), high)
+    assert activations == {**_full(activations), **expected, **refer, "blocks.3.refer.match.matmul": low}
+    expected = {name: high if name.startswith("blocks.0") else medium for name in blocks}
+    assert weights == {**_full(weights), **expected, **refer}
+
+
+def _full(bits: dict[str, int]) -> dict[str, int]:
+    """What is never quantized."""
+    return {name: 32 for name in bits if name.split(".")[0] in ("head", "body_end", "upsampler", "tail")}
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_every_base_trains_saves_and_counts(kind: type, tmp_path: Path) -> None:
+    model = made(recipe(kind, low=3))
+    assert len(model.training_log[-1].curve) == 2
+    model.save(tmp_path / "q.safetensors")
+    again = sqlib.load_quantized(tmp_path / "q.safetensors", edsr())
+    pieces = patches(((18, 18), (18, 18), (20, 18), (20, 18), (18, 21)))
+    with torch.no_grad(), model.passes() as passes:
+        whole = model.together(pieces)
+        for one, other in zip(whole, again.together(pieces), strict=True):
+            assert torch.equal(one, other)
+    assert {context.roles[0] for context in passes} == {REFERENCE, QUERY}
+    assert sum(context.samples for context in passes) == 5
+    found = cost(model, (36, 36), context=passes)
+    assert 3 <= found.fqr < 8 and found.bitops > 0
+
+
+def test_fqr_is_the_mean_over_patches() -> None:
+    """q patches of 8 - (2 middle blocks of 4) (8 - 4) bits; the cost volume is none of its sites."""
+    model = made(recipe(low=4, steps=0))
+    with torch.no_grad(), model.passes() as passes:
+        model.together(patches())
+    samples = {role: sum(c.samples for c in passes if c.roles[0] == role) for role in (REFERENCE, QUERY)}
+    share = samples[QUERY] / 6
+    assert 0 < share < 1
+    found = cost(model, (36, 36), context=passes)
+    assert found.fqr == pytest.approx(8 - share * 4 * 4 / 8)
+    prices = {layer.site: layer for layer in found.layers}
+    convolution = 18 * 18 * 9 * 8 * 8
+    assert prices["blocks.3.block.conv1"].macs == round((1 - share) * convolution)
+    assert prices["blocks.3.refer.conv1"].macs == round(share * convolution)
+    assert prices["blocks.3.refer.match.matmul"].macs == round(share * 36**2 * 8)
+    middle = (1 - share) * 8 * 8 + share * 6 * 4
+    assert prices["blocks.1.conv1"].bitops == pytest.approx(2 * convolution * middle / 1024)
+
+
+def test_gradients_reach_what_learns_and_nothing_else() -> None:
+    model = made(recipe(low=3, steps=0))
+    for quantizer in model.activations.values():
+        quantizer.learnable()
+    model.train()
+    with torch.no_grad():  # a new block passes nothing back through its second convolution
+        model.network.blocks[3].refer.conv2.weight.normal_(std=0.1)
+    low, high = pairs(n=4)[0]
+    (two_path(model, low) - high).abs().mean().backward()
+    untouched = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert untouched == set()
+
+
+def test_training_lowers_the_loss() -> None:
+    model = made(recipe(low=4, steps=30, learning_rate=1e-3, halve_every=30))
+    curve = model.training_log[-1].curve
+    assert sum(curve[-5:]) < 0.96 * sum(curve[:5])
+
+
+@pytest.mark.parametrize("kind", ["srresnet", "carn", "elan"])
+def test_every_network(kind: str) -> None:
+    model = made(recipe(low=4), network(kind))
+    with torch.no_grad():
+        found = model.together(patches(((16, 16),) * 3))
+    assert [tuple(x.shape) for x in found] == [(1, 3, 32, 32)] * 3
+
+
+def test_blocks_of_elan_are_parts_whose_input_the_network_adds() -> None:
+    """A new refinement block passes its query on, so that nothing is added to the sum."""
+    model = made(recipe(low=8, refiners=2, steps=0), network("elan"))
+    refined = [m for m in model.network.modules() if isinstance(m, RefinedBlock)]
+    x = torch.rand(1, 12, 16, 16)
+    assert len(refined) == 2
+    with references() as kept:
+        refined[0](x)
+    with queries(kept):
+        torch.testing.assert_close(refined[0](x), torch.zeros_like(x))
+
+
+def test_ablations() -> None:
+    plain = made(recipe(refiner="none", low=3, steps=0))
+    activations, weights = used(plain, QUERY)
+    assert activations["blocks.3.conv1"] == 8 == weights["blocks.3.conv1"]
+    assert activations["blocks.2.conv1"] == 3 and weights["blocks.2.conv1"] == 6
+    itself = made(recipe(kept="query", low=3, steps=0))
+    assert used(itself, QUERY)[0]["blocks.3.refer.conv1"] == 8
+    whole = made(recipe(preprocess=False, low=3, steps=0))
+    assert used(whole, QUERY)[0]["blocks.3.refer.match.matmul"] == 8
+    assert made(recipe(mode="concat", steps=0)).network.blocks[3].refer.conv1.in_channels == 16
+    assert made(recipe(kept="output", refiners=2)).training_log[-1].finished
+
+
+def test_one_network_of_ones_own_needs_to_name_its_blocks() -> None:
+    class Residual(nn.Module):
+        scale = 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = Own()
+            self.body = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.body:
+                x = block(x)
+            return self.own(x)
+
+    with pytest.raises(InputError, match="blocks=, a pattern"):
+        sqlib.quantize_model(Residual(), recipe(), crops(), skip=[], pairs=pairs())
+    model = sqlib.quantize_model(Residual(), recipe(blocks="body.*"), crops(), skip=[], pairs=pairs())
+    assert isinstance(model.network.body[2], RefinedBlock)
+
+
+def test_a_whole_image_is_a_reference() -> None:
+    model = made(recipe(low=3, steps=0))
+    x = patches()[0]
+    with torch.no_grad():
+        (alone,) = model.together([x])
+        assert torch.equal(alone, model(x))
+        with model.context() as context:
+            model(x)
+    assert context.bits["blocks.1.conv1"].tolist() == [8]
+
+
+def test_dictionaries_keep_the_base() -> None:
+    one = RefQSR(base=CADyQ(8, candidates=(4, 8)), low=3)
+    assert RefQSR.from_json(one.to_json()) == one and one.bits == 8
+    assert RefQSR(base=DDTB(4), low=2).bits == 4 and RefQSR(base=DDTB(4), low=2).medium_bits == 3
+    assert RefQSR(base=CABM(8), low=8).low == 8
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"base": MinMax(8)}, "expected one of PAMS, DDTB, CADyQ, CABM"),
+        ({"base": "pams"}, "expected one of PAMS"),
+        ({"base": PAMS(4), "low": 5}, "at most the 4 bits"),
+        ({"base": PAMS((32, 8))}, "32 are none"),
+        ({"low": 1}, "low"),
+        ({"tau": 1.5}, "tau"),
+        ({"refiners": 0}, "refiners"),
+        ({"kept": "both"}, "kept"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RefQSR(**options)
+
+
+def test_bad_networks_and_data() -> None:
+    with pytest.raises(InputError, match="expected at most 3"):
+        made(recipe(refiners=4, steps=0))
+    with pytest.raises(InputError, match="trains on pairs"):
+        sqlib.quantize_model(edsr(), recipe(), crops(), pairs=None, start=made_start())
+    with pytest.raises(InputError, match="start is made by"):
+        sqlib.quantize_model(edsr(), recipe(low=3), crops(), pairs=pairs(), start=made_start(bits=4))
+
+
+def made_start(bits: int = 8) -> sqlib.QuantizedModel:
+    return sqlib.quantize_model(edsr(), base(PAMS, bits), crops(), pairs=pairs())
+
+
+def test_banks_only_where_queries_differ() -> None:
+    model = made(recipe(low=4, steps=0))
+    banks = {k for k, q in model.activations.items() if isinstance(q, QuantizerBank)}
+    assert banks == {f"blocks/{i}/conv{j}:input" for i in (1, 2) for j in (1, 2)}

@@ -1,0 +1,168 @@
+"""References first, then their queries: who meets whom, batches, memory, and mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy_pairs import crops, pairs
+
+import sqlib
+from sqlib.errors import InputError
+from sqlib.models.edsr import EDSR
+from sqlib.recipes import PAMS, RefQSR
+from sqlib.reference.clustering import Clustering
+from sqlib.reference.two_path import (
+    QUERY,
+    REFERENCE,
+    Kept,
+    RefinedBlock,
+    both,
+    queries,
+    references,
+    two_path,
+    upscale_patches,
+)
+
+BRIEF: dict[str, Any] = {
+    "schedule": "custom",
+    "steps": 0,
+    "halve_every": 1,
+    "batch": 2,
+    "bound_learning_rate": 0.01,
+}
+
+
+class Difference(nn.Module):
+    def forward(self, query: Tensor, reference: Tensor) -> Tensor:
+        return query - reference[..., : query.shape[-2], : query.shape[-1]]
+
+
+def block(**options: Any) -> RefinedBlock:
+    return RefinedBlock(nn.Identity(), Difference(), 0, **options)
+
+
+def model() -> sqlib.QuantizedModel:
+    torch.manual_seed(0)
+    network = EDSR("edsr-small", 2, blocks=3, features=8)
+    recipe = RefQSR(base=PAMS(8, **BRIEF), low=3, refiners=1, **BRIEF)
+    made = sqlib.quantize_model(network, recipe, crops(), pairs=pairs())
+    with torch.no_grad():
+        made.network.blocks[2].refer.conv2.weight.normal_(std=0.2)
+    return made
+
+
+def grouped(*reference: int) -> Any:
+    index = np.asarray(reference)
+    found = Clustering(index, np.ones(len(index)), np.ones((len(index), 2)))
+    return lambda patches: found
+
+
+def pieces(*sizes: tuple[int, int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(1, 3, *size, generator=generator) for size in sizes]
+
+
+def test_each_query_meets_its_own_reference() -> None:
+    refined = block()
+    x = torch.arange(3.0).view(3, 1, 1, 1)
+    with references() as kept:
+        assert torch.equal(refined(x), x)
+    with queries(kept.of([2, 0])):
+        assert refined(torch.full((2, 1, 1, 1), 10.0)).flatten().tolist() == [8, 10]
+    assert torch.equal(refined(x), x)  # outside of both
+    assert kept[0] is x
+
+
+def test_what_references_keep() -> None:
+    x = torch.ones(1, 1, 1, 1)
+    double = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.constant_(double.weight, 2.0)
+    refined = RefinedBlock(double, Difference(), 0, kept="output")
+    with references() as kept:
+        refined(x)
+    assert kept[0].item() == 2
+    itself = RefinedBlock(double, Difference(), 0, kept="query")
+    with queries(Kept()):
+        assert itself(x).item() == 0
+    outside = RefinedBlock(double, Difference(), 0, adds=False)
+    with queries(Kept({0: 3 * x})):
+        assert outside(x).item() == (1 - 3) - 1
+
+
+def test_both_paths_are_seen_and_the_reference_path_goes_on() -> None:
+    refined = block()
+    seen: list[Tensor] = []
+    refined.refer.register_forward_hook(lambda module, args, out: seen.append(args[1]))
+    x = torch.arange(3.0).view(3, 1, 1, 1)
+    with both():
+        assert torch.equal(refined(x), x)
+    assert seen[0].flatten().tolist() == [2, 0, 1]
+
+
+@torch.no_grad()
+def test_batches_give_what_pairs_give() -> None:
+    """Sizes that differ, two queries of one reference, an isolated patch; values as of each pair alone."""
+    made = model().double()
+    x = [p.double() for p in pieces((18, 18), (18, 18), (20, 23), (18, 18), (20, 23))]
+    reference = (0, 0, 0, 3, 3)
+    found = upscale_patches(made, x, grouped(*reference))
+    small = upscale_patches(made, x, grouped(*reference), at_once=1)
+    for n, (one, other) in enumerate(zip(found, small, strict=True)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+        if reference[n] == n:
+            with made.context(roles=REFERENCE):
+                expected = made(x[n])
+        else:
+            with references() as kept, made.context(roles=REFERENCE):
+                made(x[reference[n]])
+            with queries(kept), made.context(roles=QUERY):
+                expected = made(x[n])
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-10)
+    assert not torch.equal(found[1], made(x[1]))  # fewer bits
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reference", [(0, 1, 2), (0, 0, 0), (1, 1, 1)])
+def test_all_isolated_and_all_alike(reference: tuple[int, ...]) -> None:
+    made = model()
+    found = upscale_patches(made, pieces(*((18, 18),) * 3), grouped(*reference))
+    assert all(x.isfinite().all() for x in found) and len(found) == 3
+
+
+@torch.no_grad()
+def test_a_stated_number_of_pixels_at_once() -> None:
+    made = model()
+    with made.passes() as passes:
+        upscale_patches(made, pieces(*((18, 18),) * 5), grouped(0, 0, 0, 0, 0), at_once=2 * 18 * 18)
+    assert [(c.roles[0], c.samples) for c in passes] == [(REFERENCE, 1), (QUERY, 2), (QUERY, 2)]
+
+
+def test_a_pair_is_the_two_halves_of_a_batch() -> None:
+    made = model()
+    x = torch.cat(pieces(*((18, 18),) * 4))
+    with torch.no_grad(), made.passes() as passes:
+        out = two_path(made, x)
+        expected = upscale_patches(made, list(x.split(1)), grouped(0, 1, 0, 1))
+    torch.testing.assert_close(out, torch.cat(expected), rtol=0, atol=1e-3)
+    assert [c.roles for c in passes[:2]] == [(REFERENCE,) * 2, (QUERY,) * 2]
+
+
+def test_mistakes() -> None:
+    x = torch.ones(2, 1, 1, 1)
+    with pytest.raises(InputError, match="found none"), queries(Kept()):
+        block()(x)
+    with pytest.raises(InputError, match="found those of 1"), queries(Kept({0: x[:1]})):
+        block()(x)
+    with pytest.raises(InputError, match="expected pairs"):
+        two_path(model(), torch.rand(3, 3, 18, 18))
+    made = model()
+    with (
+        torch.no_grad(),
+        made.context(roles=[REFERENCE, QUERY]),
+        pytest.raises(InputError, match="passes of their own"),
+    ):
+        made(torch.rand(2, 3, 18, 18))
