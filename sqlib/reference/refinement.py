@@ -3,7 +3,9 @@
 The paper has no public code. Decided here, where it is silent:
 
 - The norm of equation 4 runs over the channels of each position. The order is the paper's: normalize, then
-  pool, and no second normalization, so a pooled vector is shorter than 1 where its positions disagree.
+  pool. A pooled vector is then shorter than 1 where its positions disagree, and the arg-max prefers the long
+  ones: chapter 15 shows that most positions of a shifted copy are not found. ``renormalize=True`` divides by
+  the norm once more after pooling, and they are.
 - "Adaptive average pooling with a 3x3 kernel" averages to ceil(h / 3) x ceil(w / 3) positions, by
   `adaptive_avg_pool2d`. Where 3 divides the side these are the windows of a 3x3 kernel of stride 3; elsewhere
   windows overlap. Sides of query and reference need not agree.
@@ -68,9 +70,11 @@ class RefER(nn.Module):
     mode : {"difference", "concat"}
         What the first convolution sees: the query minus the warped reference, or both, with twice the
         channels ("w/ concat" in Table 5).
+    renormalize : bool
+        Whether pooled features are divided by their norm again, so that products are cosines.
     preprocess : bool
-        False: no normalization and no pooling; features are matched as they are, at every pixel
-        ("w/o pre-process" in Table 5).
+        False: no normalization and no pooling, whatever `pool` and `renormalize` say; features are matched
+        as they are, at every pixel ("w/o pre-process" in Table 5).
     temperature : float
         Factor of the cost volume in the soft-arg-max; alpha in equation 6.
 
@@ -87,6 +91,7 @@ class RefER(nn.Module):
         *,
         pool: int = 3,
         mode: str = "difference",
+        renormalize: bool = False,
         preprocess: bool = True,
         temperature: float = 1000.0,
     ) -> None:
@@ -95,9 +100,11 @@ class RefER(nn.Module):
         check_integer("pool", pool, 1, 10**6)
         if mode not in MODES:
             raise InputError(f"mode={mode!r}: expected 'difference' or 'concat'")
+        check_flag("renormalize", renormalize)
         check_flag("preprocess", preprocess)
         self.temperature = check_number("temperature", temperature, 0.0, math.inf, above=True)
-        self.features, self.pool, self.mode, self.preprocess = features, pool, mode, preprocess
+        self.features, self.pool, self.mode = features, pool, mode
+        self.renormalize, self.preprocess = renormalize, preprocess
         self.match = CostVolume()
         self.conv1 = nn.Conv2d(features * (2 if mode == "concat" else 1), features, 3, padding=1)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
@@ -120,9 +127,12 @@ class RefER(nn.Module):
     def flow(self, query: Tensor, reference: Tensor) -> Tensor:
         """Where each pixel of the query is found in the reference, (N, 2, h, w); see the function `flow`."""
         pool = self.pool if self.preprocess else 1
-        volume = self.match(*((preprocess(x, pool) if self.preprocess else x) for x in (query, reference)))
+        volume = self.match(*(self._prepared(x) for x in (query, reference)))
         temperature = self.temperature if self.training else None
         return flow(volume, _size(query), _size(reference), pool=pool, temperature=temperature)
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        return preprocess(x, self.pool, renormalize=self.renormalize) if self.preprocess else x
 
     def _check(self, query: Tensor, reference: Tensor) -> None:
         for name, x in (("query", query), ("reference", reference)):
@@ -137,7 +147,7 @@ class RefER(nn.Module):
             )
 
 
-def preprocess(x: Tensor, pool: int) -> Tensor:
+def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
     r"""Normalized and pooled features (equation 4 without its quantizer, which is the recipe's).
 
     .. math:: \phi(F / \lVert F \rVert)
@@ -148,13 +158,16 @@ def preprocess(x: Tensor, pool: int) -> Tensor:
         (N, C, h, w). The norm is over the channels; positions without any stay zero.
     pool
         Side of the pooling windows; 1 pools nothing.
+    renormalize
+        Divide by the norm once more, after pooling.
 
     Returns
     -------
     Tensor
         (N, C, ceil(h / pool), ceil(w / pool)).
     """
-    return F.adaptive_avg_pool2d(F.normalize(x, dim=1), _pooled(_size(x), pool))
+    pooled = F.adaptive_avg_pool2d(F.normalize(x, dim=1), _pooled(_size(x), pool))
+    return F.normalize(pooled, dim=1) if renormalize else pooled
 
 
 def flow(

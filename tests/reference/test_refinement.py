@@ -38,12 +38,17 @@ def window(k: int, n: int, size: int) -> range:
     return range(k * size // n, -(-(k + 1) * size // n))
 
 
+def slow_unit(x: np.ndarray) -> np.ndarray:
+    unit = np.zeros_like(x)
+    for v, u in itertools.product(range(x.shape[1]), range(x.shape[2])):
+        norm = math.sqrt(sum(x[c, v, u] ** 2 for c in range(len(x))))
+        unit[:, v, u] = x[:, v, u] / norm if norm else 0
+    return unit
+
+
 def slow_preprocess(x: np.ndarray, pool: int) -> np.ndarray:
     channels, height, width = x.shape
-    unit = np.zeros_like(x)
-    for v, u in itertools.product(range(height), range(width)):
-        norm = math.sqrt(sum(x[c, v, u] ** 2 for c in range(channels)))
-        unit[:, v, u] = x[:, v, u] / norm if norm else 0
+    unit = slow_unit(x)
     rows, columns = math.ceil(height / pool), math.ceil(width / pool)
     pooled = np.zeros((channels, rows, columns))
     for r, k in itertools.product(range(rows), range(columns)):
@@ -63,11 +68,14 @@ def bilinear(image: np.ndarray, y: float, x: float) -> float:
     return upper * (1 - (y - top)) + lower * (y - top)
 
 
-def slow_flow(
-    query: np.ndarray, reference: np.ndarray, pool: int, temperature: float | None, prepare: bool = True
-) -> np.ndarray:
+def slow_flow(made: RefER, query: np.ndarray, reference: np.ndarray) -> np.ndarray:
     (_, h, w), (_, big_h, big_w) = query.shape, reference.shape
-    q, r = (slow_preprocess(x, pool) if prepare else x for x in (query, reference))
+    temperature = made.temperature if made.training else None
+    q, r = query, reference
+    if made.preprocess:
+        q, r = (slow_preprocess(x, made.pool) for x in (query, reference))
+    if made.renormalize:
+        q, r = slow_unit(q), slow_unit(r)
     rows, columns = q.shape[1:]
     coarse = np.zeros((2, rows, columns))
     for i, j in itertools.product(range(rows), range(columns)):
@@ -108,9 +116,7 @@ def slow_conv(x: np.ndarray, conv: nn.Conv2d) -> np.ndarray:
 
 
 def slow_refer(made: RefER, query: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    temperature = made.temperature if made.training else None
-    pool = made.pool if made.preprocess else 1
-    warped = slow_warp(reference, slow_flow(query, reference, pool, temperature, made.preprocess))
+    warped = slow_warp(reference, slow_flow(made, query, reference))
     seen = np.concatenate((query, warped)) if made.mode == "concat" else query - warped
     return query + slow_conv(np.maximum(slow_conv(seen, made.conv1), 0), made.conv2)
 
@@ -118,7 +124,17 @@ def slow_refer(made: RefER, query: np.ndarray, reference: np.ndarray) -> np.ndar
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("small", "large"), PAIRS)
 @pytest.mark.parametrize(
-    "options", [{}, {"mode": "concat"}, {"preprocess": False}, {"pool": 2}, {"pool": 5}, {"pool": 1}], ids=str
+    "options",
+    [
+        {},
+        {"mode": "concat"},
+        {"preprocess": False},
+        {"renormalize": True},
+        {"pool": 2},
+        {"pool": 5},
+        {"pool": 1},
+    ],
+    ids=str,
 )
 def test_the_slow_direct_implementation_gives_the_same(options, small, large, training):
     made = block(temperature=8.0, **options).train(training)
@@ -214,6 +230,27 @@ def test_identical_features_refine_nothing_without_pooling():
     x = features(8, 2, 16, 7, 10)
     torch.testing.assert_close(made.flow(x, x), torch.zeros(2, 2, 7, 10).double(), rtol=0, atol=1e-9)
     torch.testing.assert_close(warp(x, made.eval().flow(x, x)), x, rtol=0, atol=1e-12)
+
+
+def test_the_longest_pooled_vector_attracts_its_neighbours_unless_it_is_renormalized():
+    # Two windows of two pixels: one of equal directions, one of directions 90 degrees apart.
+    x = torch.tensor([[[1.0, 1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0, 1.0]]], dtype=torch.float64)[None]
+    long, short = preprocess(x, 2)[0, :, 0].T
+    assert long @ short == short @ short and long.norm() == 1 and short.norm() < 0.8
+    x[0, 1, 0, :2] = 0.5  # the long one leans a little to the short one
+    made = RefER(2, pool=2).eval()
+    assert made.flow(x, x)[0, 0, 0].tolist() == [0.0, -0.5, -1.5, -2.0]
+    made.renormalize = True
+    torch.testing.assert_close(made.flow(x, x), torch.zeros(1, 2, 1, 4).double())
+
+
+@pytest.mark.parametrize("size", [(9, 12), (7, 10)])
+def test_renormalized_features_find_themselves(size):
+    x = features(10, 2, 3, *size)
+    unit = preprocess(x, 3, renormalize=True)
+    assert torch.allclose(unit.norm(dim=1), torch.ones(1, dtype=torch.float64))
+    found = RefER(3, renormalize=True).eval().flow(x, x)
+    assert torch.equal(found, torch.zeros_like(found))
 
 
 def test_equal_entries_take_the_first_position():
@@ -313,6 +350,7 @@ def test_features_of_other_shapes_are_refused(query, reference, message):
         ({"temperature": None}, "temperature=None: expected a number above 0"),
         ({"mode": "sum"}, "mode='sum': expected 'difference' or 'concat'"),
         ({"mode": None}, "mode=None: expected 'difference' or 'concat'"),
+        ({"renormalize": None}, "renormalize=None: expected True or False"),
         ({"preprocess": 1}, "preprocess=1: expected True or False"),
     ],
 )
