@@ -24,7 +24,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
-from sqlib.engine.options import choice, integer, number, option
+from sqlib.engine.options import choice, flag, integer, number, option
 from sqlib.engine.recipe import Lesson, Observer, Recipe
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
@@ -100,7 +100,7 @@ class RefQSR(Trained):
     preprocess
         Whether features are normalized, pooled and quantized to b_low before they are matched; False: they
         are matched as they are, at b_high (``w/o pre-process`` of Table 5).
-    pool, temperature
+    renormalize, pool, temperature
         As in `sqlib.reference.refinement.RefER`.
 
     Others as in `sqlib.recipes._trained.Trained`.
@@ -131,7 +131,8 @@ class RefQSR(Trained):
     blocks: str | None = option(None, _blocks)
     kept: str = choice("input", "output", "query")
     mode: str = choice("difference", "concat")
-    preprocess: bool = choice(True, False)
+    renormalize: bool = flag(False)
+    preprocess: bool = flag(True)
     pool: int = integer(3, 1)
     temperature: float = number(1000.0, 0, above=True)
 
@@ -183,6 +184,7 @@ class RefQSR(Trained):
                     _width(name, block),
                     pool=self.pool,
                     mode=self.mode,
+                    renormalize=self.renormalize,
                     preprocess=self.preprocess,
                     temperature=self.temperature,
                 ).to(like.device, like.dtype)

@@ -94,7 +94,9 @@ class Statement:
     better, worse
         Their labels.
     bits
-        Bit-widths it is claimed for.
+        Settings it is claimed for, of the better row.
+    against
+        Setting of the better row to that of the worse one, where they differ.
     low, high
         Bounds of the gain in dB.
     share
@@ -110,11 +112,12 @@ class Statement:
     table: str
     better: str
     worse: str
-    bits: tuple[int, ...]
+    bits: tuple[int | str, ...]
     low: float = 0.0
     high: float = math.inf
     share: float = math.inf
     ours: Mapping[str, str] = field(default_factory=dict)
+    against: Mapping[int | str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

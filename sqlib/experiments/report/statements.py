@@ -57,10 +57,11 @@ def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     datasets = list(dict.fromkeys(frame.columns.get_level_values(0)))
-    for key, worse in frame.iterrows():
-        scale, bits, method, network = cast("tuple[int, int, str, str]", key)
+    pairs = [(bits, key, row) for key, row in frame.iterrows() for bits in statement.bits]
+    for bits, key, worse in pairs:
+        scale, other, method, network = cast("tuple[int, int | str, str, str]", key)
         ours = {} if network.endswith("(printed)") else statement.ours
-        if method != ours.get(statement.worse, statement.worse) or bits not in statement.bits:
+        if method != ours.get(statement.worse, statement.worse) or other != statement.against.get(bits, bits):
             continue
         place = (scale, bits, ours.get(statement.better, statement.better), network)
         if place not in frame.index:
