@@ -8,7 +8,9 @@ ELAN print fits these better than any of 3x3. So
 .. math:: FQR = b_{high} - q\\,(b_{high} - FQR_{query})
 
 gives the share q of query patches from any printed FQR, and with it BitOPs follow but for what a refinement
-block computes beside its convolutions and cost volume.
+block computes beside its convolutions and cost volume. Clustering is in them, once for every patch and as if
+each had its nominal size: without it no number for the rest fits SRResNet, which has two refinement blocks,
+and CARN, which has one.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ if TYPE_CHECKING:
 SETTINGS = ((8, 5), (8, 4), (8, 3), (4, 3), (4, 2))
 """Printed pairs of b_high and b_low."""
 
-BESIDE = 11.5
-"""32-bit operations for each number of a query's features in a refinement block: norm, pooling, warping,
-difference and sum. Fitted to the BitOPs of SRResNet; about 12 by counting."""
+BESIDE = 4.5
+"""32-bit operations for each number of a query's features in a refinement block, fitted to the BitOPs of
+SRResNet and CARN: fewer than norm, pooling, warping, difference and sum take, about 12."""
 
 _POOL = 3
 
@@ -119,3 +121,11 @@ def implied_share(label: str, name: str, dataset: str) -> float:
         gain = high - split(name, high, low, (48, 48)).query_fqr
         above, below = above + gain * (high - fqr), below + gain * gain
     return above / below
+
+
+@cache
+def clustering(patches: int, side: int) -> float:
+    """BitOPs of ClustBlock for square patches."""
+    from sqlib.reference.clustering_cost import clustblock_bitops
+
+    return patches * clustblock_bitops([(side, side)])

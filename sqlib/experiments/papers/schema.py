@@ -141,10 +141,19 @@ class Gap:
 
 @dataclass(frozen=True)
 class Derived:
-    """A recomputed value in the unit of print, and how it was counted where that is not plain."""
+    """A recomputed value in the unit of print, and how it was counted where that is not plain.
+
+    Attributes
+    ----------
+    value, note
+        As above.
+    close
+        Difference from print that is still close, for values that rest on something fitted to print.
+    """
 
     value: float
     note: str = ""
+    close: float = 0.0
 
 
 @dataclass(frozen=True)

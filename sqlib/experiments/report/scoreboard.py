@@ -155,6 +155,7 @@ class _Board:
                 published=row["value"],
                 own=counted.value,
                 decimals=row["decimals"],
+                close=counted.close,
                 counted=True,
                 reason=gaps.explanation(row["id"]) or counted.note,
             )
