@@ -192,9 +192,9 @@ class ClustBlock:
     Examples
     --------
     >>> import torch
-    >>> found = ClustBlock()([torch.rand(3, 72, 72), torch.rand(3, 72, 80)])
-    >>> found.reference
-    array([0, 0])
+    >>> patch = torch.rand(3, 72, 72)
+    >>> ClustBlock()([patch, patch, patch]).reference
+    array([0, 0, 0])
     """
 
     def __init__(

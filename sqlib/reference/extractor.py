@@ -1,5 +1,6 @@
 """ClustBlock's feature extractor (Table 1 of RefQSR): a small network that tells textures apart.
 
+>>> import torch
 >>> from sqlib.reference.extractor import extractor
 >>> extract = extractor("textures")
 >>> extract(torch.rand(8, 3, 72, 72)).shape
