@@ -68,9 +68,10 @@ class Static(Widths):
 
 
 class Used(Widths):
-    """Bits that passes used."""
+    """Bits that passes used; with `branches`, a site that none of them reached has no part in the cost."""
 
-    def __init__(self, contexts: Iterable[Context]) -> None:
+    def __init__(self, contexts: Iterable[Context], branches: bool = False) -> None:
+        self.branches = branches
         self.found: dict[str, dict[Size | None, dict[str, list[Tensor]]]] = {}
         self.samples: dict[Size | None, int] = {}
         for context in contexts:
@@ -84,7 +85,7 @@ class Used(Widths):
         sizes = [size] if size in self.samples else list(self.samples)
         by_size = self.found.get(site.name, {})
         reached = sum(len(torch.cat(next(iter(by_size[one].values())))) for one in sizes if one in by_size)
-        return reached / sum(self.samples[one] for one in sizes) if by_size else 1
+        return reached / sum(self.samples[one] for one in sizes) if by_size else int(not self.branches)
 
     def mean(self, site: Site, roles: Iterable[str], size: Size) -> float:
         """Over samples of this size that reach the site; of all sizes if none had it."""
@@ -156,7 +157,7 @@ def used(
             )
         if not any(c.samples and c.bits for c in contexts):
             raise InputError("the context has seen no pass: run the model in its block, then count")
-        return Used(c for c in contexts if c.samples)
+        return Used((c for c in contexts if c.samples), model.recipe.branches)
     if model is None or not model.has_banks:
         return None
     if pieces is None:
@@ -175,4 +176,4 @@ def used(
             for batch in torch.cat(group).split(max(1, AT_ONCE // (width * height))):
                 args, _ = arguments(batch, model.network)
                 model(*args)
-    return Used(passes)
+    return Used(passes, model.recipe.branches)

@@ -109,6 +109,8 @@ class Recipe:
         Whether `refine` or `learn` take minutes or longer, so that the network is worth keeping as a file.
     paired
         Whether `learn` trains on pairs of low and high resolution.
+    branches
+        Whether some call sites are reached by some samples alone (see `watching`).
     schedules, shared
         Named sets of options, for a recipe with an option ``schedule``: what is None is taken from its
         schedule, which becomes "custom" where one of its options differs from it, or one of the options
@@ -120,6 +122,7 @@ class Recipe:
     spellings: ClassVar[tuple[str, ...]] = ()
     learns: ClassVar[bool] = False
     paired: ClassVar[bool] = False
+    branches: ClassVar[bool] = False
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     shared: ClassVar[tuple[str, ...]] = ()
 

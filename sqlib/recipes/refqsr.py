@@ -116,6 +116,7 @@ class RefQSR(Trained):
     not cut is a reference.
     """
 
+    branches: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {"steps": 400_000, "halve_every": 150_000, "bound_learning_rate": 0.01},
         "laptop": {"steps": 2_000, "halve_every": 750, "bound_learning_rate": 0.15},

@@ -204,6 +204,14 @@ def test_a_whole_image_is_a_reference() -> None:
     assert context.bits["blocks.1.conv1"].tolist() == [8]
 
 
+def test_an_image_without_queries_costs_what_its_references_do() -> None:
+    model = made(recipe(low=3, steps=0))
+    with torch.no_grad(), model.passes() as passes:
+        model.together(patches()[:1])
+    found, plain = cost(model, (36, 36), context=passes), cost(made_start(), (36, 36))
+    assert (found.fqr, found.bitops) == (8, plain.bitops)
+
+
 def test_dictionaries_keep_the_base() -> None:
     one = RefQSR(base=CADyQ(8, candidates=(4, 8)), low=3)
     assert RefQSR.from_json(one.to_json()) == one and one.bits == 8
