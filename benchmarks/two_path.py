@@ -1,7 +1,7 @@
 """RefQSR on one picture: its patches together, against each patch by itself and against all patches alike.
 
 Run: ``python benchmarks/two_path.py [--threads 2] [--repeats 3]``. SRResNet x4 with random weights, which
-change nothing of the work, over DDTB at 8 bits with queries of 4. It upscales 512 x 270 pixels of a photograph
+change nothing of the work, over DDTB at 8 bits with queries of 4. It upscales 512 x 270 pixels of a photo
 to 2048 x 1080, in patches of 96 that share 6. Clustering, both paths and stitching are in every time. Aim: 3
 times the pictures a second of one pass for each patch, outputs equal up to the rounding of sums. Also shown
 are the seconds of DDTB at 8 and 4 bits, and what a pass holds in memory (`sqlib.cost`).
@@ -74,8 +74,8 @@ def main() -> None:
     plain = cost(base[8], size, patch=96, overlap=6)
     print(
         f"srresnet x4, {found.patches} patches, {queries} of them queries, in {len(passes)} passes: "
-        f"{found.bitops / 1e9:.2f} G BitOPs against {plain.bitops / 1e9:.2f} G, FQR {found.fqr:.2f} against "
-        f"{plain.fqr:.0f}; at most {found.peak_bytes / 2**20:.0f} MiB for a patch, both paths at once, against "
+        f"{found.bitops / 1e9:.2f} G BitOPs against {plain.bitops / 1e9:.2f} G, FQR {found.fqr:.2f} against {plain.fqr:.0f}; "
+        f"at most {found.peak_bytes / 2**20:.0f} MiB for a patch, both paths at once, against "
         f"{plain.peak_bytes / 2**20:.0f}"
     )
     seconds = measure(contenders, repeats=args.repeats, warmup=0)

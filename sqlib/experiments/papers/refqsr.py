@@ -468,7 +468,7 @@ GAPS = (
         "refqsr-elan-bitops",
         ("refqsr-table4/ELAN/x4/*+RefQSR/*-*/*/bitops_g",),
         "The paper does not say which layers of ELAN's blocks count in the first block and in the refinement "
-        "blocks. With the local feature extractions of the last two blocks replaced, and the share of queries "
+        "blocks. With the local feature extractions of the last two blocks replaced, and the query share "
         "that fits the printed FQR, ours are up to 1 % above print (1.7 % in one cell); with refinement "
         "blocks of two 3x3 convolutions, as in SRResNet, they would be 5 to 9 % above it.",
     ),
