@@ -72,12 +72,10 @@ def main() -> None:
     found = cost(refined, size, patch=96, overlap=6, context=passes)
     queries = sum(c.samples for c in passes if c.roles[0] == "query")
     plain = cost(base[8], size, patch=96, overlap=6)
-    print(
-        f"srresnet x4, {found.patches} patches, {queries} of them queries, in {len(passes)} passes: "
-        f"{found.bitops / 1e9:.2f} G BitOPs against {plain.bitops / 1e9:.2f} G, FQR {found.fqr:.2f} against {plain.fqr:.0f}; "
-        f"at most {found.peak_bytes / 2**20:.0f} MiB for a patch, both paths at once, against "
-        f"{plain.peak_bytes / 2**20:.0f}"
-    )
+    print(f"srresnet x4, {found.patches} patches, {queries} of them queries, in {len(passes)} passes")
+    for name, price in (("RefQSR (8-4)", found), ("DDTB (8 bits)", plain)):
+        memory = f"{price.peak_bytes / 2**20:.0f} MiB for the largest patch"
+        print(f"{name}: {price.bitops / 1e9:.2f} G BitOPs, FQR {price.fqr:.2f}, {memory}")
     seconds = measure(contenders, repeats=args.repeats, warmup=0)
     case = f"srresnet x4, {size[0]} x {size[1]}, {args.threads} threads"
     show(case, seconds, ALONE)
