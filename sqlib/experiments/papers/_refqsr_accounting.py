@@ -100,6 +100,24 @@ def _channels(network: nn.Module, name: str) -> int:
     return [m for m in network.get_submodule(name).modules() if isinstance(m, nn.Conv2d)][-1].out_channels
 
 
+def refinement(name: str, high: int, low: int, patch: tuple[int, int]) -> float:
+    """BitOPs of all refinement blocks on one patch, convolutions of 3x3."""
+    network, pixels = _network(name), patch[0] * patch[1]
+    positions, total = -(-patch[0] // _POOL) * -(-patch[1] // _POOL), 0.0
+    for module in _blocks(network)[1]:
+        features = _channels(network, module)
+        macs = 2 * 9 * features**2 * pixels * high**2 + positions**2 * features * low**2
+        total += 2 * macs / FULL_PRECISION**2 + BESIDE * features * pixels
+    return total
+
+
+def refinement_params(name: str, high: int) -> float:
+    """Weights of all refinement blocks, b bits as b/32 of a parameter."""
+    network = _network(name)
+    widths = [_channels(network, module) for module in _blocks(network)[1]]
+    return sum(2 * 9 * features**2 for features in widths) * high / FULL_PRECISION
+
+
 @cache
 def printed_values() -> dict[tuple[str, str, str, str, str], float]:
     """(network, method, bits, dataset, metric) -> value, of Tables 2 and 4."""
