@@ -94,7 +94,8 @@ class RefQSR(Trained):
         its SPEC.
     kept
         What references keep for their queries: features "input" to the block that is replaced, or its
-        "output"; "query": the query is its own reference (``self-reference`` of Table 5).
+        "output"; "query": the query is its own reference (``self-reference`` of Table 5); "nothing": zeros
+        in the place of a reference.
     mode
         "difference" of the query and its warped reference, or both of them (``w/ concat`` of Table 5).
     preprocess
@@ -130,7 +131,7 @@ class RefQSR(Trained):
     refiner: str = choice("refer", "none")
     refiners: int | None = option(None, lambda name, value: None if value is None else _count(name, value))
     blocks: str | None = option(None, _blocks)
-    kept: str = choice("input", "output", "query")
+    kept: str = choice("input", "output", "query", "nothing")
     mode: str = choice("difference", "concat")
     renormalize: bool = flag(False)
     preprocess: bool = flag(True)

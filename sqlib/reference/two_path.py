@@ -101,7 +101,8 @@ class RefinedBlock(nn.Module):
         Which of the refined blocks this is.
     kept
         "input" or "output": features of the reference before or behind its block. The paper does not say
-        which; the query's are those before. "query": the query is its own reference (Table 5).
+        which; the query's are those before. "query": the query is its own reference (Table 5). "nothing":
+        a reference of zeros, which shows what refinement does without one.
     adds
         Whether `block` adds its input to what it computes, as a residual block does. Otherwise the network
         does so, and the input is taken off what `refer` returns, which has it in it.
@@ -116,7 +117,7 @@ class RefinedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if _path.role == QUERY:
-            return self._refined(x, x if self.kept == "query" else self._reference(x))
+            return self._refined(x, self._reference(x))
         out: Tensor = self.block(x)
         if _path.role == "both":
             self._refined(x, (out if self.kept == "output" else x).roll(1, 0))
@@ -129,6 +130,8 @@ class RefinedBlock(nn.Module):
         return refined if self.adds else refined - x
 
     def _reference(self, x: Tensor) -> Tensor:
+        if self.kept in ("query", "nothing"):
+            return x if self.kept == "query" else torch.zeros_like(x)
         known = None if _path.kept is None else _path.kept.get(self.number)
         if known is None or len(known) != len(x):
             found = "none" if known is None else f"those of {len(known)}"

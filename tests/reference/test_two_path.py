@@ -88,6 +88,9 @@ def test_what_references_keep() -> None:
     itself = RefinedBlock(double, Difference(), 0, kept="query")
     with queries(Kept()):
         assert itself(x).item() == 0
+    nothing = RefinedBlock(double, Difference(), 0, kept="nothing")
+    with queries(Kept()):
+        assert nothing(x).item() == 1
     outside = RefinedBlock(double, Difference(), 0, adds=False)
     with queries(Kept({0: 3 * x})):
         assert outside(x).item() == (1 - 3) - 1

@@ -312,9 +312,10 @@ _LEFT = {"unquantized": ("*.conv1:input",)}
 _OPEN: dict[str, dict[str, Any]] = {
     "PAMS+RefQSR": {},
     "PAMS+RefQSR, references keep outputs": {"kept": "output"},
+    "PAMS+RefQSR, no reference": {"kept": "nothing"},
+    "PAMS+RefQSR, the query as its reference": {"kept": "query"},
     "PAMS+RefQSR, pooled features normalized again": {"renormalize": True},
     "PAMS+RefQSR, 2 blocks replaced": {"refiners": 2},
-    "PAMS+RefQSR, 3 blocks replaced": {"refiners": 3},
     "PAMS+RefQSR, tau 0": {"tau": 0.0},
     "PAMS+RefQSR, tau 0.8": {"tau": 0.8},
     "PAMS+RefQSR, tau 0.9": {"tau": 0.9},
