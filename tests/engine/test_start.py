@@ -18,7 +18,7 @@ from sqlib.recipes import MinMax
 class Doubled(MinMax):
     """Starts from Min-Max at 8 bits and doubles what it finds."""
 
-    def base(self) -> Recipe | None:
+    def starts_from(self) -> Recipe | None:
         return MinMax(bits=8)
 
     def learn(self, model: sqlib.QuantizedModel, lesson: Lesson) -> None:
