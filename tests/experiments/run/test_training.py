@@ -24,7 +24,7 @@ from sqlib.patches import Tiling
 class SecondStage(recipes.PAMS):
     """PAMS at 4 bits that starts from PAMS at 8 bits."""
 
-    def base(self):
+    def starts_from(self):
         return recipes.PAMS(bits=8, steps=2, halve_every=1, batch=2)
 
 
