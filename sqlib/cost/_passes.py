@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
 
 Size = tuple[int, int]
-Pieces = dict[Size, list[Tensor]]
+Pieces = list[list[Tensor]]
+"""Patches (1, C, h, w), those of each image together."""
 
 AT_ONCE = 2**17
 """Pixels in one pass; a larger patch goes alone."""
@@ -106,7 +108,7 @@ class Used(Widths):
 
 
 def patches(images: Any, size: Size, patch: int | None, overlap: int) -> Pieces:
-    """Patches (1, C, h, w) of all images by (width, height), each size in the order of the images.
+    """Patches of all images.
 
     Raises
     ------
@@ -114,17 +116,24 @@ def patches(images: Any, size: Size, patch: int | None, overlap: int) -> Pieces:
         No images, or such as have not the size (width, height).
     """
     grid = Grid(size[1], size[0], patch or max(size), overlap)
-    found: Pieces = {}
+    found: Pieces = []
     for number, image in enumerate(_single(images)):
         if (image.shape[-1], image.shape[-2]) != size:
             raise InputError(
                 f"images: number {number} has {image.shape[-1]}x{image.shape[-2]} pixels (width x height), "
                 f"expected the low-resolution size {size[0]}x{size[1]}"
             )
-        for piece in split(image, grid):
-            found.setdefault((piece.shape[-1], piece.shape[-2]), []).append(piece)
+        found.append(split(image, grid))
     if not found:
         raise InputError("images is empty, expected low-resolution images (C, H, W) or batches of them")
+    return found
+
+
+def by_size(pieces: Pieces) -> dict[Size, list[Tensor]]:
+    """Patches of all images by (width, height), each size in the order of the images."""
+    found: dict[Size, list[Tensor]] = {}
+    for piece in chain.from_iterable(pieces):
+        found.setdefault((piece.shape[-1], piece.shape[-2]), []).append(piece)
     return found
 
 
@@ -158,22 +167,36 @@ def used(
         if not any(c.samples and c.bits for c in contexts):
             raise InputError("the context has seen no pass: run the model in its block, then count")
         return Used((c for c in contexts if c.samples), model.recipe.branches)
-    if model is None or not model.has_banks:
+    if model is None or not (model.has_banks or model.recipe.branches):
         return None
     if pieces is None:
-        homes = *model.activations.items(), *model.weights.items()
-        key, bank = next((key, q) for key, q in homes if isinstance(q, QuantizerBank))
-        widths = "/".join(map(str, bank.widths))
         raise InputError(
-            f"the bits depend on what the network is given (first at {key.replace('/', '.')!r}: {widths}): "
-            "give images=, low-resolution images to run it on, or context=, passes over some "
-            "(quantized.passes())"
+            f"the bits depend on what the network is given ({_first(model)}): give images=, low-resolution "
+            "images to run it on, or context=, passes over some (quantized.passes())"
         )
     if model.training:
         raise InputError("the model is in training mode, and passes would change it; call model.eval()")
     with torch.no_grad(), model.passes() as passes:
-        for (width, height), group in pieces.items():
-            for batch in torch.cat(group).split(max(1, AT_ONCE // (width * height))):
-                args, _ = arguments(batch, model.network)
-                model(*args)
+        _run(model, pieces)
     return Used(passes, model.recipe.branches)
+
+
+def _run(model: QuantizedModel, pieces: Pieces) -> None:
+    """Passes over all patches, those of one image together where the recipe relates them."""
+    together = model.together
+    if together is not None:
+        for image in pieces:
+            together([arguments(piece, model.network)[0][0] for piece in image])
+        return
+    for (width, height), group in by_size(pieces).items():
+        for batch in torch.cat(group).split(max(1, AT_ONCE // (width * height))):
+            model(*arguments(batch, model.network)[0])
+
+
+def _first(model: QuantizedModel) -> str:
+    """Where bits are chosen first."""
+    homes = *model.activations.items(), *model.weights.items()
+    for key, bank in homes:
+        if isinstance(bank, QuantizerBank):
+            return f"first at {key.replace('/', '.')!r}: {'/'.join(map(str, bank.widths))}"
+    return "which parts of it run"

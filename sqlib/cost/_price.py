@@ -20,7 +20,7 @@ from sqlib.engine.site import Site
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from sqlib.engine.model import QuantizedModel
 
@@ -123,12 +123,13 @@ def _walks(
     network: nn.Module,
     cuts: Mapping[tuple[int, int], int],
     channels: int,
-    pieces: Mapping[tuple[int, int], list[Tensor]] | None,
+    pieces: Pieces | None,
     watching: Callable[[], AbstractContextManager[None]],
 ) -> Iterator[tuple[tuple[int, int], Walk, Fraction]]:
     """(size of a patch, a walk over one, how many patches of an image it stands for)."""
+    of_size = None if pieces is None else _passes.by_size(pieces)
     for cut, count in cuts.items():
-        own = None if pieces is None else pieces[cut]
+        own = None if of_size is None else of_size[cut]
         try:
             channels_of = channels if own is None else own[0].shape[1]
             with watching():

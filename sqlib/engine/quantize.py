@@ -101,6 +101,7 @@ def quantize_model(
     if base is not None and start is None:
         calibration = list(calibration)
         pairs = pairs if pairs is None or hasattr(pairs, "draw") else list(pairs)
+        recipe.admit(model, pairs)
         start = quantize_model(
             model, base, calibration, skip=skip, pairs=pairs if base.paired else None, resume=resume
         )

@@ -16,6 +16,9 @@ Either may give a `sqlib.quantizers.QuantizerBank`, for bits that differ from sa
     a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
     takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
+``admit(network, pairs)``
+    refuses what a recipe that starts from another one cannot work on, before that is trained.
+
 ``prepare(network)``, ``watching()`` and ``together(model)``
     for recipes that change the network itself before it is calibrated, and whose networks treat the patches
     of one image together; do nothing by default.
@@ -213,6 +216,9 @@ class Recipe:
     def observe(self, site: Site, operand: str) -> Observer | None:
         """What the engine calls for an activation: `activation_observer`."""
         return None if self.activation_bits == FULL_PRECISION else self.activation_observer(site, operand)
+
+    def admit(self, network: nn.Module, pairs: Any) -> None:
+        """Raise `InputError` for a network or pairs it cannot work on, before its start is trained."""
 
     def refine(
         self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
@@ -63,6 +64,12 @@ def _blocks(name: str, value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise InputError(f"{name}={value!r}: expected a pattern of module names such as 'blocks.*', or None")
     return value
+
+
+def _file(name: str, value: Any) -> str:
+    if not isinstance(value, (str, PathLike)) or not str(value):
+        raise InputError(f"{name}={value!r}: expected 'textures' or the path of an extractor's file")
+    return str(value)
 
 
 @register("refqsr")
@@ -127,7 +134,7 @@ class RefQSR(Trained):
     low: int = integer(4, 2, 8)
     tau: float = number(0.5, -1, 1)
     chains: str = choice("promote", "follow", "isolate")
-    extractor: str = option("textures", _blocks)
+    extractor: str = option("textures", _file)
     refiner: str = choice("refer", "none")
     refiners: int | None = option(None, lambda name, value: None if value is None else _count(name, value))
     blocks: str | None = option(None, _blocks)
@@ -147,6 +154,11 @@ class RefQSR(Trained):
             )
         if self.low > high:
             raise InputError(f"low={self.low}: expected at most the {high} bits that references have")
+        if self.bits not in (self.base.bits, _DEFAULT.bits):
+            raise InputError(
+                f"bits={self.bits} and base={self.base}: the bits of RefQSR are its base's, as in "
+                f"base={type(self.base).__name__}({self.bits}); leave bits= out"
+            )
         return {"bits": self.base.bits}
 
     @property
@@ -167,6 +179,14 @@ class RefQSR(Trained):
         return self.base
 
     # -- the network ------------------------------------------------------------------------------------
+
+    def admit(self, network: nn.Module, pairs: Any) -> None:
+        """Its blocks, its extractor and its pictures are there before the base is trained."""
+        from sqlib.reference.twins import check_pairs
+
+        self.first_block(network), self.replaced(network)
+        _cluster(self.extractor, self.tau, self.chains)
+        check_pairs(pairs)
 
     def prepare(self, network: nn.Module) -> None:
         """Put refinement blocks beside the last blocks."""

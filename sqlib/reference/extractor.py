@@ -67,6 +67,8 @@ def check_patches(x: Tensor) -> None:
         raise InputError(
             f"patches of shape {tuple(x.shape)}: expected (N, 3, h, w), {SMALLEST} pixels or more a side"
         )
+    if not x.is_floating_point():
+        raise InputError(f"patches of {x.dtype}: expected floating point in 0..1")
 
 
 def extractor(weights: str | PathLike[str] = "textures", *, classes: int | None = None) -> QuantizedModel:
@@ -116,8 +118,9 @@ def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
 
     Parameters
     ----------
-    extract : as from `extractor`
-    patches : (3, h, w) or (1, 3, h, w) each, in 0..1
+    extract : as from `extractor`; computes on its own device and in its own dtype
+    patches : (3, h, w) or (1, 3, h, w) each, in 0..1, on any device and in any floating dtype. Of a side below
+        15 pixels the border pixels are repeated up to there.
 
     Returns
     -------
@@ -126,12 +129,13 @@ def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
     Raises
     ------
     InputError
-        No patch, or one that is too small or of another shape.
+        No patch, or one of another shape.
     """
     if not patches:
         raise InputError("no patches are given; expected one or more")
     same: dict[torch.Size, list[int]] = {}
-    single = [p[None] if p.ndim == 3 else p for p in patches]
+    like = next((t for t in extract.parameters() if t.is_floating_point()), torch.zeros(()))
+    single = [_enlarged(p[None] if p.ndim == 3 else p) for p in patches]
     for number, patch in enumerate(single):
         check_patches(patch)
         if len(patch) != 1:
@@ -139,6 +143,18 @@ def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
         same.setdefault(patch.shape, []).append(number)
     with torch.no_grad():
         found = {
-            n: v for ns in same.values() for n, v in zip(ns, extract(torch.cat([single[n] for n in ns])))
+            n: v
+            for ns in same.values()
+            for n, v in zip(ns, extract(torch.cat([single[n] for n in ns]).to(like.device, like.dtype)))
         }
     return torch.stack([found[n] for n in range(len(single))]).float()
+
+
+def _enlarged(patch: Tensor) -> Tensor:
+    """Repeat the border pixels of a patch that is smaller than the extractor sees."""
+    if patch.ndim != 4 or 0 in patch.shape:
+        return patch
+    below, right = (max(0, SMALLEST - side) for side in patch.shape[2:])
+    if not below and not right:
+        return patch
+    return F.pad(patch, (right // 2, right - right // 2, below // 2, below - below // 2), mode="replicate")

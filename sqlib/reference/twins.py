@@ -64,16 +64,12 @@ class Twins:
         InputError
             A source of another kind, whose pictures are not known.
         """
+        check_pairs(pairs)
         pool = getattr(pairs, "pool", None)
         if pool is not None:
             low = [_planes(image) for image in pool.lr]
             high = [_planes(image) for image in pool.hr if image is not None]
             return cls(low[: len(high)], high, pairs.patch, load_extractor(extractor), tau, pairs.device)
-        if hasattr(pairs, "draw"):
-            raise InputError(
-                f"RefQSR trains on two crops of one picture, and {type(pairs).__name__} does not tell its "
-                "pictures: give sqlib.training.pairs(...), or tensors (low, high)"
-            )
         low, high = [], []
         for one, other in pairs:
             low += list(one.detach().cpu())
@@ -143,6 +139,15 @@ class Twins:
     def content(self) -> Any:
         """Pictures, size and threshold; the extractor by its weights."""
         return [self.low, self.high, self.crop, self.tau, list(self.extract.state_dict().values())]
+
+
+def check_pairs(pairs: Any) -> None:
+    """Raise `InputError` for what draws batches and does not tell its pictures."""
+    if hasattr(pairs, "draw") and getattr(pairs, "pool", None) is None:
+        raise InputError(
+            f"RefQSR trains on two crops of one picture, and {type(pairs).__name__} does not tell its "
+            "pictures: give sqlib.training.pairs(...), or tensors (low, high)"
+        )
 
 
 def _planes(image: np.ndarray) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from toy_pairs import Own, crops, network, pairs
 
 import sqlib
 from sqlib.cost import cost
-from sqlib.errors import InputError
+from sqlib.errors import DataError, InputError
 from sqlib.models.edsr import EDSR
+from sqlib.patches import Grid, split
 from sqlib.quantizers import QuantizerBank
 from sqlib.recipes import CABM, DDTB, PAMS, CADyQ, MinMax, RefQSR
 from sqlib.recipes.refqsr import BASES
@@ -230,6 +232,9 @@ def test_dictionaries_keep_the_base() -> None:
         ({"tau": 1.5}, "tau"),
         ({"refiners": 0}, "refiners"),
         ({"kept": "both"}, "kept"),
+        ({"bits": 4}, r"as in base=PAMS\(4\); leave bits= out"),
+        ({"extractor": ""}, "path of an extractor"),
+        ({"extractor": 5}, "path of an extractor"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -254,3 +259,70 @@ def test_banks_only_where_queries_differ() -> None:
     model = made(recipe(low=4, steps=0))
     banks = {k for k, q in model.activations.items() if isinstance(q, QuantizerBank)}
     assert banks == {f"blocks/{i}/conv{j}:input" for i in (1, 2) for j in (1, 2)}
+
+
+def test_images_are_counted_with_their_queries() -> None:
+    """Patches of each image are clustered among themselves, as `together` does, in the model's dtype."""
+    model = made(recipe(low=3, steps=0))
+    images = torch.rand(2, 3, 18, 60, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad(), model.passes() as passes:
+        for image in images:
+            model.together(split(image[None], Grid(18, 60, 18, 2)))
+    queries = sum(c.samples for c in passes if c.roles[0] == QUERY)
+    assert 0 < queries < 6
+    found = cost(model, (120, 36), patch=18, overlap=2, images=images.double())
+    expected = cost(model, (120, 36), patch=18, overlap=2, context=passes)
+    assert (found.bitops, found.fqr) == (expected.bitops, expected.fqr)
+    assert found.fqr < 8
+
+
+def test_without_banks_it_still_needs_images() -> None:
+    """Of two blocks, the first has b_high on both paths and the last is refined: nothing is lowered."""
+    torch.manual_seed(0)
+    network = EDSR("edsr-small", 2, blocks=2, features=8)
+    model = made(recipe(low=3, steps=0), network)
+    assert not model.has_banks
+    with pytest.raises(InputError, match="which parts of it run.*give images="):
+        cost(model, (36, 36))
+    plain = cost(sqlib.quantize_model(network, base(PAMS), crops(), pairs=pairs()), (36, 36))
+    assert cost(model, (36, 36), images=torch.rand(3, 18, 18)).bitops == plain.bitops
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_any_floating_dtype(dtype: torch.dtype) -> None:
+    """The extractor computes in its own; what it found is the same."""
+    model = made(recipe(low=8, steps=0))
+    x = [(255 * patch).round() / 255 for patch in patches()]
+    with torch.no_grad():
+        plain = model.together(x)
+        other = copy.deepcopy(model).to(dtype)
+        found = other.together([patch.to(dtype) for patch in x])
+    assert {one.dtype for one in found} == {dtype}
+    for one, two in zip(found, plain, strict=True):
+        assert float((one.float() - two).abs().mean()) < 0.02 * float(two.abs().mean())
+
+
+def test_faults_are_found_before_the_base_is_trained(tmp_path: Path) -> None:
+    class Drawing:
+        paired = True
+
+        def draw(self, *args: Any) -> None:
+            raise AssertionError("the base was trained")
+
+    sources: dict[str, Any] = (
+        {"extractor": tmp_path / "none.safetensors"},
+        {"refiners": 9},
+        {"blocks": "no.*"},
+        {},
+    )
+    for options in sources:
+        with pytest.raises((InputError, DataError)):
+            sqlib.quantize_model(edsr(), recipe(**options), crops(), pairs=Drawing())
+
+
+def test_small_images(tmp_path: Path) -> None:
+    """Below the 15 pixels that the extractor sees, border pixels are repeated."""
+    model = made(recipe(low=3, steps=0))
+    with torch.no_grad():
+        found = model.together([torch.rand(1, 3, 9, 30), torch.rand(1, 3, 1, 1)])
+    assert [tuple(x.shape) for x in found] == [(1, 3, 18, 60), (1, 3, 2, 2)]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sqlib.errors import DataError, InputError
-from sqlib.reference.extractor import SMALLEST, FeatureExtractor, card, extractor
+from sqlib.reference.extractor import SMALLEST, FeatureExtractor, card, extractor, features
 from sqlib.reference.textures import Crops, load_textures
 from sqlib.reference.training import train_extractor
 
@@ -33,6 +33,17 @@ def test_smallest_patch() -> None:
     for shape in [(1, 3, SMALLEST - 1, 72), (1, 1, 72, 72), (3, 72, 72)]:
         with pytest.raises(InputError, match="expected"):
             network(torch.rand(shape))
+    with pytest.raises(InputError, match="floating point"):
+        network(torch.zeros(1, 3, 72, 72, dtype=torch.uint8))
+
+
+def test_features_of_small_patches_are_those_with_repeated_borders() -> None:
+    extract = extractor()
+    small = torch.rand(1, 3, 13, 40, dtype=torch.float64)
+    rows = torch.tensor([0, *range(13), 12])
+    found = features(extract, [small, small[:, :, rows]])
+    assert found.dtype == torch.float32
+    assert torch.equal(found[0], found[1])
 
 
 def test_constant_patches_have_finite_features() -> None:

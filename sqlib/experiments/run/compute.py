@@ -255,6 +255,7 @@ class Workbench:
             base = recipe.starts_from()
             start = None
             if base is not None:  # a network of its own, which other cells may share
+                recipe.admit(model, pairs)
                 own = replace(cell, recipe=distinct(base), bits=bits_text(base.to_dict()["bits"]))
                 start = self._fitted(replace(resolved, planned=own), model)
             return quantize_model(model, recipe, crops, pairs=pairs, start=start, resume=resume)
