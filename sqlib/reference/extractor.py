@@ -119,8 +119,8 @@ def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
     Parameters
     ----------
     extract : as from `extractor`; computes on its own device and in its own dtype
-    patches : (3, h, w) or (1, 3, h, w) each, in 0..1, on any device and in any floating dtype. Of a side below
-        15 pixels the border pixels are repeated up to there.
+    patches : (3, h, w) or (1, 3, h, w) each, in 0..1, on any device and in any floating dtype. Of a side
+        below 15 pixels the border pixels are repeated up to there.
 
     Returns
     -------

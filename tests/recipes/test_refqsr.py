@@ -282,7 +282,7 @@ def test_without_banks_it_still_needs_images() -> None:
     network = EDSR("edsr-small", 2, blocks=2, features=8)
     model = made(recipe(low=3, steps=0), network)
     assert not model.has_banks
-    with pytest.raises(InputError, match="which parts of it run.*give images="):
+    with pytest.raises(InputError, match=r"which parts of it run.*give images="):
         cost(model, (36, 36))
     plain = cost(sqlib.quantize_model(network, base(PAMS), crops(), pairs=pairs()), (36, 36))
     assert cost(model, (36, 36), images=torch.rand(3, 18, 18)).bitops == plain.bitops
