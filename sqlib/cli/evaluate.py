@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> None:
     _common.known("protocol", args.protocol, metrics.PROTOCOLS)
     tiling = _tiling(args.patch, args.overlap)
     recipe = _common.quantization(args)
+    if recipe is not None and recipe.branches and tiling is None:
+        print(f"{recipe.name} relates the patches of an image: give --patch to cut it", file=sys.stderr)
     _common.check_device(args.device)
     with _common.quiet_stdout(args.json):
         dataset = datasets.load(args.dataset, data_dir=args.data_dir)
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
                 "scale": args.scale,
                 "dataset": dataset.name,
                 "recipe": args.recipe,
-                "bits": (args.bits or 8) if args.recipe else None,
+                "bits": None if recipe is None else recipe.bits,
                 "recipe_options": dict(args.recipe_option),
                 "psnr": scores.psnr,
                 "ssim": scores.ssim,
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         return
     for image in scores.images:
         print(f"{image['name']:<24} {image['psnr']:8.3f} dB  {image['ssim']:.4f}")
-    label = f"{args.model} x{args.scale}" + (f" {args.recipe} {args.bits or 8} bit" if args.recipe else "")
+    label = f"{args.model} x{args.scale}" + ("" if recipe is None else f" {recipe.name} {recipe.bits} bit")
     print(f"{label} on {dataset.name} ({scores.n} images): {scores.psnr:.3f} dB, SSIM {scores.ssim:.4f}")
     print(f"protocol {scores.protocol.id}; {scores.seconds:.1f} s")
 

@@ -122,13 +122,25 @@ class Tracer(TorchFunctionMode):
         """What traces, in a ``with`` block at any time and in any thread, as this tracer would now."""
         twin, stack = copy.copy(self), list(running.stack or [self.root])
         twin.counts = Counter(self.counts)
+        path = running.path
 
-        def resume() -> AbstractContextManager[None]:
+        @contextmanager
+        def resume() -> Iterator[None]:
             again = copy.copy(twin)
             again.counts = Counter(twin.counts)
-            return again._trace(list(stack))
+            outer, running.path = running.path, path
+            try:
+                with again._trace(list(stack)):
+                    yield
+            finally:
+                running.path = outer
 
         return resume
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether a checkpoint runs that gives only what it returns a gradient."""
+        return self._graph and self._in_checkpoint and not torch.is_grad_enabled()
 
     @contextmanager
     def checkpointed(self) -> Iterator[None]:

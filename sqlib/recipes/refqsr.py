@@ -25,6 +25,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION
+from sqlib.engine import registry
 from sqlib.engine.options import choice, flag, integer, number, option
 from sqlib.engine.recipe import Lesson, Observer, Recipe
 from sqlib.engine.registry import register
@@ -47,10 +48,14 @@ if TYPE_CHECKING:
     from sqlib.reference.clustering import ClustBlock
 
 BASES = (PAMS, DDTB, CADyQ, CABM)
-_DEFAULT = PAMS(8)
+_NAMES = {base.name: base for base in BASES}
 
 
-def _base(name: str, value: Any) -> Trained:
+def _base(name: str, value: Any) -> Trained | str:
+    """A name stays one until the bits are known."""
+    named = isinstance(value, str) and registry.canonical(value)
+    if named in _NAMES:
+        return str(named)
     found = Recipe.from_dict(dict(value)) if isinstance(value, Mapping) else value
     if not isinstance(found, Trained) or type(found) not in BASES:
         known = ", ".join(base.__name__ for base in BASES)
@@ -81,7 +86,8 @@ class RefQSR(Trained):
     ----------
     base
         `PAMS`, `DDTB`, `CADyQ` or `CABM`: what the training starts from, and what references are. Its bits
-        are b_high.
+        are b_high. Or its name, as in ``RefQSR(bits=4, base="ddtb", schedule="laptop")``, for one with these
+        bits and this schedule.
     low
         b_low, at most the base's (of CADyQ and CABM: its largest candidate).
     tau
@@ -130,7 +136,7 @@ class RefQSR(Trained):
         "laptop": {"steps": 2_000, "halve_every": 750, "bound_learning_rate": 0.15},
     }
 
-    base: Trained = option(_DEFAULT, _base)  # noqa: RUF009  (frozen)
+    base: Trained = option("pams", _base)  # noqa: RUF009  (frozen)
     low: int = integer(4, 2, 8)
     tau: float = number(0.5, -1, 1)
     chains: str = choice("promote", "follow", "isolate")
@@ -147,19 +153,22 @@ class RefQSR(Trained):
 
     def check(self) -> Mapping[str, Any]:
         """Bits are the base's, and few are not more than many."""
-        high = max(self.base.candidates) if isinstance(self.base, CADyQ) else self.base.activation_bits
-        if FULL_PRECISION in (high, self.base.weight_bits):
-            raise InputError(
-                f"base={self.base}: RefQSR lowers the bits of weights and activations, 32 are none"
-            )
+        base = self._named_base() if isinstance(self.base, str) else self.base
+        high = max(base.candidates) if isinstance(base, CADyQ) else base.activation_bits
+        if FULL_PRECISION in (high, base.weight_bits):
+            raise InputError(f"base={base}: RefQSR lowers the bits of weights and activations, 32 are none")
         if self.low > high:
             raise InputError(f"low={self.low}: expected at most the {high} bits that references have")
-        if self.bits not in (self.base.bits, _DEFAULT.bits):
+        if self.bits not in (base.bits, type(self).bits):
             raise InputError(
-                f"bits={self.bits} and base={self.base}: the bits of RefQSR are its base's, as in "
-                f"base={type(self.base).__name__}({self.bits}); leave bits= out"
+                f"bits={self.bits} and a base of {base.bits}: those of the base count, leave bits= out"
             )
-        return {"bits": self.base.bits}
+        return {"base": base, "bits": base.bits}
+
+    def _named_base(self) -> Trained:
+        """Of the bits and the schedule of this recipe."""
+        schedule = {} if self.schedule == "custom" else {"schedule": self.schedule}
+        return _NAMES[self.base](bits=self.bits, **schedule)
 
     @property
     def medium_bits(self) -> int:
@@ -350,7 +359,8 @@ class RefQSR(Trained):
         for quantizer in model.activations.values():
             getattr(quantizer, "learnable", lambda: None)()
         if self.steps and lesson.pairs is not None:
-            source = Twins.of(lesson.pairs, self.extractor, self.tau)
+            device = next(model.network.parameters()).device
+            source = Twins.of(lesson.pairs, self.extractor, self.tau, device=str(device))
             lesson = dataclasses.replace(lesson, pairs=source)
         features = self.base.compared(model)
         rates = {"selectors": self.base.selector_rate(model.network)}

@@ -44,7 +44,7 @@ class Twins:
     paired: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, pairs: Any, extractor: str, tau: float, crop: int = 48) -> Twins:
+    def of(cls, pairs: Any, extractor: str, tau: float, *, crop: int = 48, device: str = "cpu") -> Twins:
         """From what `sqlib.quantize_model` is given as pairs: `sqlib.training.Crops`, or tensors.
 
         Parameters
@@ -58,6 +58,8 @@ class Twins:
             Least similarity.
         crop
             Side of the crops of tensors, at most that of the smallest picture.
+        device
+            Where batches of tensors go; those of `Crops` go where they say.
 
         Raises
         ------
@@ -77,7 +79,7 @@ class Twins:
         if not low:
             raise InputError("the pairs to train on hold no samples; give at least one picture")
         smallest = min(min(picture.shape[-2:]) for picture in low)
-        return cls(low, high, min(crop, smallest), load_extractor(extractor), tau)
+        return cls(low, high, min(crop, smallest), load_extractor(extractor), tau, device)
 
     def __post_init__(self) -> None:
         for number, (low, high) in enumerate(zip(self.low, self.high, strict=True)):

@@ -14,14 +14,14 @@ Outside of both, every patch is its own reference, which is the network without 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sqlib.engine.running import running
 from sqlib.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,24 +43,25 @@ class Kept(dict[int, Tensor]):
         return Kept({number: features[list(index)] for number, features in self.items()})
 
 
-class _Path(threading.local):
+class _Path(NamedTuple):
     """What this thread's passes are."""
 
     role: str | None = None
     kept: Kept | None = None
 
 
-_path = _Path()
+def _path() -> _Path:
+    found: _Path | None = running.path
+    return found or _Path()
 
 
 @contextmanager
 def _as(role: str, kept: Kept | None) -> Iterator[None]:
-    outer = _path.role, _path.kept
-    _path.role, _path.kept = role, kept
+    outer, running.path = running.path, _Path(role, kept)
     try:
         yield
     finally:
-        _path.role, _path.kept = outer
+        running.path = outer
 
 
 @contextmanager
@@ -116,23 +117,29 @@ class RefinedBlock(nn.Module):
         self.number, self.kept, self.adds = number, kept, adds
 
     def forward(self, x: Tensor) -> Tensor:
-        if _path.role == QUERY:
-            return self._refined(x, self._reference(x))
+        role, kept = _path()
+        if role is not None and running.tracer is not None and running.tracer.reentrant:
+            raise InputError(
+                "the network computes parts of it again in a reentrant checkpoint, which gives features of "
+                "references no gradient: call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+            )
+        if role == QUERY:
+            return self._refined(x, self._reference(x, kept))
         out: Tensor = self.block(x)
-        if _path.role == "both":
+        if role == "both":
             self._refined(x, (out if self.kept == "output" else x).roll(1, 0))
-        elif _path.kept is not None:
-            _path.kept[self.number] = out if self.kept == "output" else x
+        elif kept is not None:
+            kept[self.number] = out if self.kept == "output" else x
         return out
 
     def _refined(self, x: Tensor, reference: Tensor) -> Tensor:
         refined: Tensor = self.refer(x, reference)
         return refined if self.adds else refined - x
 
-    def _reference(self, x: Tensor) -> Tensor:
+    def _reference(self, x: Tensor, kept: Kept | None) -> Tensor:
         if self.kept in ("query", "nothing"):
             return x if self.kept == "query" else torch.zeros_like(x)
-        known = None if _path.kept is None else _path.kept.get(self.number)
+        known = None if kept is None else kept.get(self.number)
         if known is None or len(known) != len(x):
             found = "none" if known is None else f"those of {len(known)}"
             raise InputError(

@@ -214,6 +214,15 @@ def test_an_image_without_queries_costs_what_its_references_do() -> None:
     assert (found.fqr, found.bitops) == (8, plain.bitops)
 
 
+def test_a_base_by_its_name_has_these_bits_and_this_schedule() -> None:
+    assert RefQSR().base == PAMS(8) and RefQSR().bits == 8
+    one = RefQSR(bits=4, base="DDTB", low=3, schedule="laptop")
+    assert one.base == DDTB(4, schedule="laptop") and one.bits == 4
+    assert RefQSR.from_json(one.to_json()) == one
+    assert sqlib.recipes.create("refqsr", bits=(4, 6)).base == PAMS((4, 6))
+    assert RefQSR(base="cadyq", **BRIEF).base == CADyQ(8)
+
+
 def test_dictionaries_keep_the_base() -> None:
     one = RefQSR(base=CADyQ(8, candidates=(4, 8)), low=3)
     assert RefQSR.from_json(one.to_json()) == one and one.bits == 8
@@ -225,14 +234,14 @@ def test_dictionaries_keep_the_base() -> None:
     "options, message",
     [
         ({"base": MinMax(8)}, "expected one of PAMS, DDTB, CADyQ, CABM"),
-        ({"base": "pams"}, "expected one of PAMS"),
+        ({"base": "minmax"}, "expected one of PAMS"),
         ({"base": PAMS(4), "low": 5}, "at most the 4 bits"),
         ({"base": PAMS((32, 8))}, "32 are none"),
         ({"low": 1}, "low"),
         ({"tau": 1.5}, "tau"),
         ({"refiners": 0}, "refiners"),
         ({"kept": "both"}, "kept"),
-        ({"bits": 4}, r"as in base=PAMS\(4\); leave bits= out"),
+        ({"bits": 4, "base": PAMS(6)}, "a base of 6: those of the base count"),
         ({"extractor": ""}, "path of an extractor"),
         ({"extractor": 5}, "path of an extractor"),
     ],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from toy_pairs import crops, pairs
 
 import sqlib
@@ -169,3 +172,31 @@ def test_mistakes() -> None:
         pytest.raises(InputError, match="passes of their own"),
     ):
         made(torch.rand(2, 3, 18, 18))
+
+
+def checkpointed(made: sqlib.QuantizedModel, reentrant: bool) -> sqlib.QuantizedModel:
+    """A copy whose blocks do not keep their activations."""
+    made = copy.deepcopy(made)
+    for block in made.network.blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=reentrant)
+    return made
+
+
+def test_gradients_of_checkpointed_blocks() -> None:
+    """What the backward pass computes again is of the path of the first time."""
+    made = model().train()
+    low = pairs(n=4)[0][0].requires_grad_()
+    gradients = []
+    for network in (made, checkpointed(made, reentrant=False)):
+        two_path(network, low).square().mean().backward()
+        gradients.append([p.grad for p in (low, *network.parameters())])
+        low.grad = None
+    assert any(g is not None and g.any() for g in gradients[0])
+    for plain, again in zip(*gradients, strict=True):
+        assert torch.equal(
+            torch.as_tensor(0 if plain is None else plain), torch.as_tensor(0 if again is None else again)
+        )
+    with pytest.raises(InputError, match="use_reentrant=False"):
+        two_path(checkpointed(made, reentrant=True), low)
+    with torch.no_grad():
+        assert torch.equal(two_path(checkpointed(made, reentrant=True), low), two_path(made, low))
