@@ -292,8 +292,8 @@ GAPS = (
         "The paper's authors counted by hand and do not say what. An eighth of full precision is 0.13 G "
         "below the printed value; ours, with the first and last convolution at 8 bits as DBDC+Pac has "
         "them, is 0.11 G above it. We tried every way of keeping whole layers at 8, 16 or 32 bits; none "
-        "gives the printed digits. An eighth, and an operation in full precision for each value of the 32 residual "
-        "additions, would; but then the full-precision row lacks these.",
+        "gives the printed digits. An eighth, and an operation in full precision for each value of the 32 "
+        "residual additions, would; but then the full-precision row lacks these.",
     ),
 )
 
