@@ -166,7 +166,7 @@ class RefQSR(Trained):
 
     def _named_base(self) -> Trained:
         """Of the bits and the schedule of this recipe."""
-        schedule = {} if self.schedule == "custom" else {"schedule": self.schedule}
+        schedule: dict[str, Any] = {} if self.schedule == "custom" else {"schedule": self.schedule}
         return _NAMES[self.base](bits=self.bits, **schedule)
 
     @property
