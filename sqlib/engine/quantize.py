@@ -97,6 +97,10 @@ def quantize_model(
     patterns = None if skip is None else rules.check_patterns(skip)
     if pairs is not None and not recipe.paired:
         raise InputError(f"{type(recipe).__name__} does not train on pairs: leave pairs= out")
+    if not (pairs is None or hasattr(pairs, "draw") or isinstance(pairs, Iterable)):
+        raise InputError(
+            f"pairs is {type(pairs).__name__}, expected an iterable of (low, high), or what draws such"
+        )
     base = recipe.starts_from()
     if base is not None and start is None:
         calibration = list(calibration)

@@ -56,7 +56,7 @@ class Samples:
         sizes: dict[Any, list[tuple[Tensor, ...]]] = {}
         self.others: list[Any] = []
         for batch in data:
-            images = _pair(batch) if paired else (batch,)
+            images = pair_of(batch) if paired else (batch,)
             if not paired:
                 arguments(batch, network)
             if all(isinstance(x, Tensor) and x.ndim == 4 for x in images):
@@ -112,7 +112,7 @@ def turn(x: Tensor, k: int) -> Tensor:
     return x.transpose(-2, -1) if k & 4 else x
 
 
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+def pair_of(batch: Any) -> tuple[Tensor, Tensor]:
     """A batch of pairs, checked."""
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         lr, hr = batch

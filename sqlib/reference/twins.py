@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sqlib.errors import InputError
-from sqlib.fit.samples import Drawn
+from sqlib.fit.samples import Drawn, pair_of
 from sqlib.reference.extractor import extractor as load_extractor
+from sqlib.reference.extractor import features
 
 ROUNDS = 20
 """Draws of a batch that may be rejected one after the other."""
@@ -73,7 +74,8 @@ class Twins:
             high = [_planes(image) for image in pool.hr if image is not None]
             return cls(low[: len(high)], high, pairs.patch, load_extractor(extractor), tau, pairs.device)
         low, high = [], []
-        for one, other in pairs:
+        for batch in pairs:
+            one, other = pair_of(batch)
             low += list(one.detach().cpu())
             high += list(other.detach().cpu())
         if not low:
@@ -117,8 +119,8 @@ class Twins:
 
     def similarity(self, one: Tensor, other: Tensor) -> Tensor:
         """Cosine similarity of the features of crops (N, C, h, w), (N,)."""
-        with torch.no_grad():
-            return torch.cosine_similarity(self.extract(one), self.extract(other), dim=1)
+        own, others = (features(self.extract, list(crops)) for crops in (one, other))
+        return torch.cosine_similarity(own, others, dim=1)
 
     def _pair(self, augment: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
         from sqlib.fit.samples import turn

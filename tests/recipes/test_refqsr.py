@@ -19,6 +19,7 @@ from sqlib.patches import Grid, split
 from sqlib.quantizers import QuantizerBank
 from sqlib.recipes import CABM, DDTB, PAMS, CADyQ, MinMax, RefQSR
 from sqlib.recipes.refqsr import BASES
+from sqlib.reference.twins import Twins
 from sqlib.reference.two_path import QUERY, REFERENCE, RefinedBlock, queries, references, two_path
 
 BRIEF: dict[str, Any] = {
@@ -258,6 +259,48 @@ def test_bad_networks_and_data() -> None:
         sqlib.quantize_model(edsr(), recipe(), crops(), pairs=None, start=made_start())
     with pytest.raises(InputError, match="start is made by"):
         sqlib.quantize_model(edsr(), recipe(low=3), crops(), pairs=pairs(), start=made_start(bits=4))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (5, "pairs is int, expected an iterable"),
+        ([torch.rand(1, 3, 16, 16)], r"expected pairs \(low, high\)"),
+        ([(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 33, 32))], "a whole number of times"),
+        ([], "no samples"),
+    ],
+)
+def test_bad_pairs(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sqlib.quantize_model(edsr(), recipe(), crops(), pairs=given, start=made_start())
+
+
+def test_pictures_smaller_than_the_extractor_sees() -> None:
+    model = sqlib.quantize_model(edsr(), recipe(), crops(), pairs=pairs(side=8))
+    assert model.training_log[-1].finished
+
+
+def test_an_interrupted_training_continues_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder holds the finished base, too."""
+    long = recipe(low=3, steps=5)
+    whole = made(long)
+    count, draw = iter(range(99)), Twins.draw
+
+    def interrupted(self: Twins, *args: Any) -> Any:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return draw(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Twins, "draw", interrupted)
+        sqlib.quantize_model(edsr(), long, crops(), pairs=pairs(), resume=tmp_path)
+    again = sqlib.quantize_model(edsr(), long, crops(), pairs=pairs(), resume=tmp_path)
+    assert again.training_log[-1].curve == whole.training_log[-1].curve
+    for name, value in whole.state_dict().items():
+        other = again.state_dict()[name]
+        assert torch.equal(other, value) if isinstance(value, Tensor) else other == value, name
 
 
 def made_start(bits: int = 8) -> sqlib.QuantizedModel:
