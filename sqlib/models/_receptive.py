@@ -34,20 +34,22 @@ def receptive_radius(network: SRNetwork) -> int | None:
     everywhere.
     """
     probe = copy.deepcopy(network).cpu().double().eval()
-    radii, shortest = [], _LENGTHS[0]
+    radii, lengths = [], _LENGTHS
     with torch.inference_mode():
         for axis in (2, 3):
-            for length in (length for length in _LENGTHS if length >= shortest):
-                size = (length, _SHORT) if axis == 2 else (_SHORT, length)
-                x = torch.rand(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-                radius = _spread(probe, x, axis)
-                if radius is not None:
-                    break
-            if radius is None or not _same_everywhere(probe, x, axis, radius):
+            strips = (_strip(axis, length) for length in lengths)
+            tried = ((x, _spread(probe, x, axis)) for x in strips)
+            x, radius = next(((x, radius) for x, radius in tried if radius is not None), (None, None))
+            if x is None or radius is None or not _same_everywhere(probe, x, axis, radius):
                 return None
             radii.append(radius)
-            shortest = length
+            lengths = tuple(length for length in lengths if length >= x.shape[axis])
     return max(radii)
+
+
+def _strip(axis: int, length: int) -> Tensor:
+    size = (length, _SHORT) if axis == 2 else (_SHORT, length)
+    return torch.rand(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def _spread(network: SRNetwork, x: Tensor, axis: int) -> int | None:

@@ -109,7 +109,11 @@ def damaged(saved: Path, folder: Path, how: str) -> Path:
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("truncated", "damaged or cut off"), ("checkpoint", "ordinary checkpoint"), ("newer", "format")],
+    [
+        ("truncated", "damaged or cut off"),
+        ("checkpoint", "ordinary checkpoint"),
+        ("newer", "has format 99, this version of sqlib reads formats up to 1"),
+    ],
 )
 def test_files_that_are_no_quantized_network(saved: Path, picture: Path, fails, how: str, words: str) -> None:
     path = damaged(saved, picture.parent, how)
