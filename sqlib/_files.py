@@ -47,7 +47,7 @@ def check_output(
         raise InputError(f"the folder {str(folder)!r} cannot be written: its permissions forbid it")
 
 
-def write_atomically(path: str | PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | PathLike[str], data: bytes | memoryview) -> None:
     """Write a file beside its place, then rename it: complete or not there, whatever interrupts.
 
     A link is followed, so that the file it points to gets the content; an existing file keeps its

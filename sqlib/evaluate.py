@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 from typing import Protocol as Interface
 
 import numpy as np
@@ -19,12 +20,15 @@ from sqlib import metrics
 from sqlib._device import usable_device
 from sqlib.datasets import Pair
 from sqlib.errors import InputError
-from sqlib.images import as_rgb
+from sqlib.images import as_rgb, to_uint8
 from sqlib.metrics import DEFAULT, Protocol
-from sqlib.patches import Grid, Tiling, merge, split
+from sqlib.patches import Grid, Tiling, split
+from sqlib.patches.pieces import Canvas
 from sqlib.patches.tiling import check_tiling
 
 __all__ = ["Scores", "evaluate", "super_resolve"]
+
+Item = TypeVar("Item")
 
 
 _PIXELS_AT_ONCE = 2**17  # in a batch of patches: larger ones gain no time on a CPU, and memory is bounded
@@ -75,7 +79,9 @@ def super_resolve(
     *,
     tiling: Tiling | None = None,
     device: str | torch.device = "cpu",
-) -> NDArray[np.float32]:
+    rounded: bool = False,
+    progress: bool = False,
+) -> NDArray[Any]:
     """Upscale one image, whole or patch by patch.
 
     Parameters
@@ -87,10 +93,13 @@ def super_resolve(
         network as batches of at most 2^17 pixels (14 patches of 96 x 96), a larger patch alone. Of the
         upscaled patches the middle is kept (:func:`sqlib.patches.merge`)
     device : "cpu", "cuda", ...
+    rounded : give uint8 by :func:`sqlib.images.to_uint8`, patch by patch: of a large image there is then
+        never more than its bytes and one batch
+    progress : with a tiling, show a bar on standard error
 
     Returns
     -------
-    float32 (scale * h, scale * w, 3) in gray levels 0..255, neither clipped nor rounded
+    float32 (scale * h, scale * w, 3) in gray levels 0..255, neither clipped nor rounded; uint8 if ``rounded``
 
     Raises
     ------
@@ -105,7 +114,7 @@ def super_resolve(
     """
     check_tiling(tiling)
     with _ready(model, device) as where:
-        return _run(model, as_rgb(lr, "super_resolve"), where, tiling)
+        return _run(model, as_rgb(lr, "super_resolve"), where, tiling, rounded, progress)
 
 
 def evaluate(
@@ -147,7 +156,7 @@ def evaluate(
     start = time.perf_counter()
     images = []
     with _ready(model, device) as where:
-        for pair in _progress(dataset.pairs(scale), len(dataset), dataset.name, progress):
+        for pair in _progress(dataset.pairs(scale), len(dataset), dataset.name, "image", progress):
             try:
                 sr = _run(model, as_rgb(pair.lr, "the low-resolution image"), where, rules.tiling)
                 scores = {
@@ -202,44 +211,61 @@ def _with_tiling(rules: Protocol, tiling: Tiling | None) -> Protocol:
 
 
 def _run(
-    model: nn.Module, lr: NDArray[np.uint8], device: torch.device, tiling: Tiling | None
-) -> NDArray[np.float32]:
+    model: nn.Module,
+    lr: NDArray[np.uint8],
+    device: torch.device,
+    tiling: Tiling | None,
+    rounded: bool = False,
+    progress: bool = False,
+) -> NDArray[Any]:
     x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
     x = x.to(device, _dtype(model))
-    out = _forward(model, x) if tiling is None else _by_patches(model, x, tiling)
-    largest = float(out.max())
+    finish = to_uint8 if rounded else np.ascontiguousarray
+    if tiling is None:
+        out = _forward(model, x)
+        image, largest = finish(_gray(out)), float(out.max())
+    else:
+        grid = Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap)
+        made = _patches(model, split(x, grid))
+        canvas, largest = None, -math.inf
+        for number, out in _progress(made, len(grid.boxes), "upscaling", "patch", progress):
+            canvas = canvas or Canvas(grid, out.shape[2] // grid.boxes[0].height)
+            canvas.put(number, finish(_gray(out)))
+            largest = max(largest, float(out.max()))
+        image = cast(Canvas, canvas).image
     if largest > _IMPLAUSIBLE:
         warnings.warn(
             f"the network returned values up to {largest:.4g} where white is 1.0: does it compute in 0..255? "
             "Wrap it so that it takes and gives 0..1",
             stacklevel=3,
         )
+    return image
+
+
+def _gray(out: Tensor) -> NDArray[np.float32]:
+    """The one image in (1, 3, H, W), as (H, W, 3) in gray levels."""
     image: NDArray[np.float32] = (out[0] * 255).permute(1, 2, 0).cpu().numpy()
-    return np.ascontiguousarray(image)
+    return image
 
 
-def _by_patches(model: nn.Module, x: Tensor, tiling: Tiling) -> Tensor:
-    """What ``model`` makes of the patches of ``x`` (1, 3, h, w), put together."""
-    grid = Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap)
-    patches = split(x, grid)
+def _patches(model: nn.Module, patches: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """What ``model`` makes of the patches of one image, each with its number; the first one comes first."""
     together = getattr(model, "together", None)
     if together is not None:
         with torch.inference_mode():
             made = together(patches)
-        upscaled = [_checked(out, patch, model) for out, patch in zip(made, patches, strict=True)]
-        return merge(upscaled, grid, upscaled[0].shape[2] // grid.boxes[0].height)
+        for number, (out, patch) in enumerate(zip(made, patches, strict=True)):
+            yield number, _checked(out, patch, model)
+        return
     alike: dict[torch.Size, list[int]] = {}
     for number, patch in enumerate(patches):
         alike.setdefault(patch.shape, []).append(number)
-    found: dict[int, Tensor] = {}
     for (_, _, height, width), numbers in alike.items():
         step = max(1, _PIXELS_AT_ONCE // (height * width))
         for start in range(0, len(numbers), step):
             batch = numbers[start : start + step]
             out = _forward(model, torch.cat([patches[number] for number in batch]))
-            found.update(zip(batch, out.split(1)))
-    upscaled = [found[number] for number in range(len(patches))]
-    return merge(upscaled, grid, upscaled[0].shape[2] // grid.boxes[0].height)
+            yield from zip(batch, out.split(1))
 
 
 def _forward(model: nn.Module, x: Tensor) -> Tensor:
@@ -273,9 +299,9 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
 
-def _progress(pairs: Iterator[Pair], total: int, name: str, show: bool) -> Iterator[Pair]:
+def _progress(items: Iterator[Item], total: int, name: str, unit: str, show: bool) -> Iterator[Item]:
     if not show:
-        return pairs
+        return items
     from tqdm import tqdm
 
-    return iter(tqdm(pairs, total=total, desc=name, unit="image"))
+    return iter(tqdm(items, total=total, desc=name, unit=unit))

@@ -165,4 +165,4 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
         raise InputError(
             f"cannot encode {image.shape[1]} x {image.shape[0]} pixels as {path.suffix}: {error}"
         ) from error
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getbuffer())

@@ -25,6 +25,7 @@ from sqlib.errors import SqlibError
 COMMANDS = (
     "evaluate",
     "upscale",
+    "quantize",
     "cost",
     "plan",
     "reproduce",

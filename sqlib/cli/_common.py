@@ -105,9 +105,9 @@ def option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def add_quantization(parser: argparse.ArgumentParser) -> None:
+def add_quantization(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """``--recipe``, ``--bits`` and the calibration they need."""
-    parser.add_argument("--recipe", help="quantize with this recipe, such as minmax")
+    parser.add_argument("--recipe", required=required, help="quantize with this recipe, such as minmax")
     parser.add_argument(
         "--bits", type=bits, metavar="B", help="bits, or weight,activation bits; with --recipe (default 8)"
     )
@@ -120,6 +120,12 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
         help="an option of the recipe, such as schedule=laptop or iterations=500; repeatable",
     )
     parser.add_argument(
+        "--skip",
+        action="append",
+        metavar="PATTERN",
+        help="modules left in full precision, as in 'tail*' (default: the network's own); repeatable",
+    )
+    parser.add_argument(
         "--calibration", default="builtin", metavar="SET", help="calibration images (default: %(default)s)"
     )
     parser.add_argument(
@@ -130,6 +136,15 @@ def add_quantization(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=seed, default=0, help="of the calibration crops (default: %(default)s)"
+    )
+
+
+def add_quantized(parser: argparse.ArgumentParser) -> None:
+    """``--quantized``, in place of weights and recipe."""
+    parser.add_argument(
+        "--quantized",
+        metavar="FILE",
+        help="the network as 'sqlib quantize' wrote it, with its weights; in place of --weights and --recipe",
     )
 
 
@@ -158,8 +173,13 @@ def quantization(args: argparse.Namespace) -> Recipe | None:
 
     ``args.recipe`` becomes the recipe's own name: ``MinMax``, ``2DQuant`` and ``DBDC+Pac`` are understood.
     """
+    if getattr(args, "quantized", None) is not None:
+        for given, name in ((args.recipe, "--recipe"), (args.weights, "--weights")):
+            if given is not None:
+                raise UsageError(f"{name} with --quantized: that file holds weights and quantizers; give one")
     if args.recipe is None:
-        for given, name in ((args.bits, "--bits"), (args.recipe_option, "--recipe-option")):
+        options = (args.bits, "--bits"), (args.recipe_option, "--recipe-option"), (args.skip, "--skip")
+        for given, name in options:
             if given:
                 raise UsageError(f"{name} needs --recipe")
         return None
@@ -191,6 +211,10 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
     known("network", model, models.names())
     check_device(args.device)
     loaded: nn.Module
+    if getattr(args, "quantized", None) is not None:
+        from sqlib import load_quantized
+
+        return load_quantized(args.quantized, models.create(model, scale=args.scale)).to(args.device)
     if args.weights is not None:
         loaded = models.load(args.weights, model, scale=args.scale)
     else:
@@ -206,8 +230,15 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
         hint = "; --recipe-option schedule=laptop takes fewer" if shorter else ""
         with progress(label, hint):
             pairs = _pairs(args) if recipe.paired else None
-            loaded = quantize_model(loaded, recipe, calibration(args), pairs=pairs).eval()
+            loaded = quantize_model(loaded, recipe, calibration(args), skip=args.skip, pairs=pairs).eval()
     return loaded.to(args.device)
+
+
+def used(model: nn.Module) -> dict[str, Any]:
+    """Name and bits of the recipe by which a network is quantized, None where it is not."""
+    recipe = getattr(model, "recipe", None)
+    known = {} if recipe is None else recipe.to_dict()
+    return {"recipe": known.get("name"), "bits": known.get("bits")}
 
 
 def calibration(args: argparse.Namespace) -> Calibration:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from sqlib.cli import _common
-from sqlib.errors import InputError
-
-if TYPE_CHECKING:
-    from sqlib.patches import Tiling
+from sqlib.cli import _common, _tiles
 
 
 def add(commands: _common.Subparsers) -> None:
@@ -20,6 +15,7 @@ def add(commands: _common.Subparsers) -> None:
     parser.add_argument("--scale", type=_common.positive, required=True, metavar="S", help="upscaling factor")
     parser.add_argument("--dataset", required=True, metavar="D", help="dataset, such as set5 or builtin")
     _common.add_weights(parser)
+    _common.add_quantized(parser)
     parser.add_argument("--protocol", default="default", help="how to score (default: %(default)s)")
     parser.add_argument(
         "--patch", type=_common.positive, metavar="P", help="cut into patches of P low-resolution pixels"
@@ -44,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     _common.known("network", args.model, models.names())
     _common.known("dataset", args.dataset, datasets.names())
     _common.known("protocol", args.protocol, metrics.PROTOCOLS)
-    tiling = _tiling(args.patch, args.overlap)
+    tiling = _tiles.asked(args.patch, args.overlap, "--patch")
     recipe = _common.quantization(args)
     if recipe is not None and recipe.branches and tiling is None:
         print(f"{recipe.name} relates the patches of an image: give --patch to cut it", file=sys.stderr)
@@ -63,14 +59,15 @@ def run(args: argparse.Namespace) -> None:
             device=args.device,
             progress=not args.json and sys.stderr.isatty(),
         )
+    used = _common.used(model)
     if args.json:
         _common.print_json(
             {
                 "model": args.model,
                 "scale": args.scale,
                 "dataset": dataset.name,
-                "recipe": args.recipe,
-                "bits": None if recipe is None else recipe.bits,
+                "quantized": args.quantized,
+                **used,
                 "recipe_options": dict(args.recipe_option),
                 "psnr": scores.psnr,
                 "ssim": scores.ssim,
@@ -83,20 +80,6 @@ def run(args: argparse.Namespace) -> None:
         return
     for image in scores.images:
         print(f"{image['name']:<24} {image['psnr']:8.3f} dB  {image['ssim']:.4f}")
-    label = f"{args.model} x{args.scale}" + ("" if recipe is None else f" {recipe.name} {recipe.bits} bit")
+    label = f"{args.model} x{args.scale}" + (" {recipe} {bits} bit".format(**used) if used["recipe"] else "")
     print(f"{label} on {dataset.name} ({scores.n} images): {scores.psnr:.3f} dB, SSIM {scores.ssim:.4f}")
     print(f"protocol {scores.protocol.id}; {scores.seconds:.1f} s")
-
-
-def _tiling(patch: int | None, overlap: int | None) -> Tiling | None:
-    """None for whole images; a usage error for an overlap that does not fit."""
-    from sqlib.patches import Tiling
-
-    if patch is None:
-        if overlap is not None:
-            raise _common.UsageError("--overlap needs --patch")
-        return None
-    try:
-        return Tiling(patch, overlap or 0)
-    except InputError as error:
-        raise _common.UsageError(str(error)) from None

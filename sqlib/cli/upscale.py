@@ -1,21 +1,44 @@
-"""``sqlib upscale``: enlarge one image."""
+"""``sqlib upscale``: enlarge images.
+
+An image of more than 512 x 512 pixels is cut into tiles by itself if no pixel changes by it: with a network
+of convolutions alone whose activations, if quantized, have fixed levels. How far a pixel of the input spreads
+is tried out, and tiles share twice that. Other networks (with windows, pooling, channel attention or
+statistics of the image) take the whole image, unless --tile and --overlap say otherwise.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-from sqlib.cli import _common
+from sqlib.cli import _common, _tiles
 
 
 def add(commands: _common.Subparsers) -> None:
     """Register the command."""
-    parser = commands.add_parser("upscale", help="enlarge an image", description=__doc__)
-    parser.add_argument("input", metavar="IN", help="image file")
-    parser.add_argument("output", metavar="OUT", help="image file to write; its suffix decides the format")
+    parser = commands.add_parser("upscale", help="enlarge images", description=__doc__)
+    parser.add_argument("inputs", nargs="+", metavar="IN", help="image files")
+    parser.add_argument(
+        "output",
+        metavar="OUT",
+        help="image file to write, whose suffix decides the format; of several images the folder for them, "
+        "where each is called as before and is a .png",
+    )
     parser.add_argument("--scale", type=_common.positive, required=True, metavar="S", help="upscaling factor")
     parser.add_argument("--model", metavar="M", help="network (default: the best that ships for the scale)")
     _common.add_weights(parser)
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists (never IN)")
+    _common.add_quantized(parser)
+    parser.add_argument(
+        "--tile", type=_common.positive, metavar="T", help="cut into tiles of T low-resolution pixels"
+    )
+    parser.add_argument(
+        "--overlap",
+        type=_common.seed,
+        metavar="O",
+        help="pixels that tiles share, with --tile (default: what changes no pixel, where there is such)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace what exists (never an input)")
     _common.add_quantization(parser)
     _common.add_common(parser)
     parser.set_defaults(run=run)
@@ -23,25 +46,68 @@ def add(commands: _common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, upscale, write; whatever is wrong with the output is found before anything is computed."""
+    from tqdm import tqdm
+
     from sqlib import images, models
-    from sqlib._files import check_output
-    from sqlib.errors import InputError
     from sqlib.evaluate import super_resolve
 
-    inputs = [path for path in (args.input, args.weights) if path is not None]
-    try:
-        images.check_format(args.output)
-        check_output(args.output, inputs=inputs, overwrite=args.force)
-    except InputError as error:
-        raise _common.UsageError(str(error)) from None
+    targets = _targets(args)
+    tiling = _tiles.asked(args.tile, args.overlap, "--tile")
+    if args.quantized is not None and args.model is None:
+        raise _common.UsageError("--quantized needs --model, the network that was quantized")
     name = args.model or models.best(args.scale)
     _common.known("network", name, models.names())
     recipe = _common.quantization(args)
     _common.check_device(args.device)
-    image = images.read_image(args.input)
-    height, width = image.shape[:2]
-    images.check_format(args.output, (height * args.scale, width * args.scale))
+    sizes = []
+    for source, target in zip(args.inputs, targets, strict=True):
+        height, width = images.read_image(source, warn=False).shape[:2]
+        images.check_format(target, (height * args.scale, width * args.scale))
+        sizes.append((height, width))
     model = _common.network(args, name, recipe)
-    result = super_resolve(model, image, device=args.device)
-    images.write_image(args.output, images.to_uint8(result))
-    print(f"{args.output}: {result.shape[1]} x {result.shape[0]} from {width} x {height} by {name}")
+    exact = None
+    if args.overlap is None and (args.tile is not None or max(h * w for h, w in sizes) > _tiles.WHOLE):
+        exact = _tiles.exact_overlap(model)
+        if args.tile is not None:
+            tiling = _tiles.with_overlap(args.tile, exact)
+    progress = sys.stderr.isatty()
+    jobs = list(zip(args.inputs, targets, sizes, strict=True))
+    for source, target, (height, width) in tqdm(
+        jobs, unit="image", disable=not progress or len(jobs) == 1, leave=False
+    ):
+        cut = tiling
+        if cut is None and exact is not None and height * width > _tiles.WHOLE:
+            cut = _tiles.automatic(height, width, exact)
+        result = super_resolve(
+            model, images.read_image(source), tiling=cut, device=args.device, rounded=True, progress=progress
+        )
+        images.write_image(target, result)
+        tiles = "" if cut is None else f", tiles of {cut.patch} sharing {cut.overlap}"
+        tqdm.write(
+            f"{target}: {result.shape[1]} x {result.shape[0]} from {width} x {height} by {name}{tiles}",
+            file=sys.stdout,
+        )
+
+
+def _targets(args: argparse.Namespace) -> list[str]:
+    """Where each result goes; a usage error for a place where it must not or cannot be."""
+    from sqlib import images
+    from sqlib._files import check_output
+    from sqlib.errors import InputError
+
+    targets = [args.output]
+    if len(args.inputs) > 1:
+        if not Path(args.output).is_dir():
+            raise _common.UsageError(f"{args.output!r} is no folder, and {len(args.inputs)} images are given")
+        targets = [str(Path(args.output, f"{Path(source).stem}.png")) for source in args.inputs]
+        for number, target in enumerate(targets):
+            if target in targets[:number]:
+                raise _common.UsageError(f"two of the images would be {target!r}: upscale them one by one")
+    inputs = [path for path in (*args.inputs, args.weights, args.quantized) if path is not None]
+    try:
+        for target in targets:
+            images.check_format(target)
+            check_output(target, inputs=inputs, overwrite=args.force)
+    except InputError as error:
+        raise _common.UsageError(str(error)) from None
+    return targets

@@ -16,6 +16,7 @@ from sqlib.models._checkpoints import read_checkpoint
 from sqlib.models._common import SRNetwork
 from sqlib.models._layout import OWN, Layout
 from sqlib.models._pretrained import by_hand, download_weights, local_file
+from sqlib.models._receptive import receptive_radius
 from sqlib.models._spec import Spec, WeightsFile, discover, names, register, spec
 from sqlib.models._state_dict import load_strict, matching, weights_id
 
@@ -34,6 +35,7 @@ __all__ = [
     "names",
     "pretrained",
     "read_state",
+    "receptive_radius",
     "register",
     "spec",
 ]

@@ -64,27 +64,56 @@ def merge(patches: Sequence[Image], grid: Grid, scale: int = 1) -> Image:
         Patches that are too many, too few, of another size or scale, or not alike.
     """
     check_grid(grid)
-    kept, boxes = grid.kept(scale), grid.boxes
-    if len(patches) != len(boxes):
-        raise InputError(f"{len(patches)} patches are given, the grid has {len(boxes)}")
-    first = patches[0]
-    for number, (patch, box) in enumerate(zip(patches, boxes)):
+    canvas, total = Canvas(grid, scale), len(grid.boxes)
+    if len(patches) != total:
+        raise InputError(f"{len(patches)} patches are given, the grid has {total}")
+    for number, patch in enumerate(patches):
+        canvas.put(number, patch)
+    merged: Image = canvas.image
+    return merged
+
+
+class Canvas:
+    """The image that :func:`merge` gives, for patches that come one by one, in any order.
+
+    Parameters
+    ----------
+    grid, scale : as for :func:`merge`
+
+    Attributes
+    ----------
+    image : what is there; None before the first patch
+    """
+
+    def __init__(self, grid: Grid, scale: int = 1) -> None:
+        self.grid, self.scale = grid, scale
+        self.image: Any = None
+        self._kept, self._boxes, self._kind = grid.kept(scale), grid.boxes, ""
+
+    def put(self, number: int, patch: Any) -> None:
+        """Put the pixels of a patch that count in their place.
+
+        Raises
+        ------
+        InputError
+            A patch of another size or scale, or unlike the first one.
+        """
+        box, keep, scale = self._boxes[number], self._kept[number], self.scale
         height, width = _size(patch)
         if (height, width) != (scale * box.height, scale * box.width):
             raise InputError(
                 f"patch {number} has {height} x {width} pixels; expected {scale * box.height} x "
                 f"{scale * box.width}, {scale} times {box.height} x {box.width}"
             )
-        if _kind(patch) != _kind(first):
-            raise InputError(
-                f"patch {number} is {_kind(patch)}, the first one {_kind(first)}: make them alike"
-            )
-    merged = _empty_like(first, scale * grid.height, scale * grid.width)
-    for patch, box, keep in zip(patches, boxes, kept):
+        kind = _kind(patch)
+        if self.image is None:
+            self._kind = kind
+            self.image = _empty_like(patch, scale * self.grid.height, scale * self.grid.width)
+        if kind != self._kind:
+            raise InputError(f"patch {number} is {kind}, the first one {self._kind}: make them alike")
         top, left = scale * box.top, scale * box.left
         inner = Box(keep.top - top, keep.bottom - top, keep.left - left, keep.right - left)
-        _cut(merged, keep)[...] = _cut(patch, inner)
-    return merged
+        _cut(self.image, keep)[...] = _cut(patch, inner)
 
 
 def _cut(image: Any, box: Box) -> Any:

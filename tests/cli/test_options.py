@@ -34,6 +34,7 @@ def minimal(command: str) -> list[str]:
     return {
         "evaluate": ["MODEL", "--scale", "4", "--dataset", "builtin"],
         "upscale": ["IN", "OUT", "--scale", "4"],
+        "quantize": ["MODEL", "OUT", "--scale", "4", "--recipe", "minmax"],
         "cost": ["MODEL", "--scale", "4", "--image", "64x64"],
         "reproduce": ["TABLE"],
         "verify": ["--sample", "1"],
@@ -64,7 +65,7 @@ def test_no_argument_is_empty(command: str, action, text: str, fails, tmp_path, 
 
 def test_there_are_such_arguments() -> None:
     found = {(command, action.dest) for command, action in text_arguments()}
-    wanted = {("status", "store"), ("train", "data"), ("upscale", "input"), ("run-notebooks", "outdir")}
+    wanted = {("status", "store"), ("train", "data"), ("upscale", "inputs"), ("run-notebooks", "outdir")}
     assert wanted <= found and len(found) > 30
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sqlib import evaluate, models
-from sqlib.cli import main
-from sqlib.images import read_image, to_uint8
+from sqlib import evaluate, models, quantize_model, recipes
+from sqlib.cli import _tiles, main
+from sqlib.images import read_image, to_uint8, write_image
+from sqlib.models.edsr import EDSR
+from sqlib.patches import Grid
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_a_pattern_that_means_two_pictures(picture: Path, fails, never) -> None:
     assert "exists" in fails(2, "upscale", "--scale", 4, picture, other)
     third = picture.with_name("x.png")
     third.write_bytes(b"a third")
-    assert "unrecognized" in fails(2, "upscale", "--scale", 4, picture, other, third)
+    assert "is no folder, and 2 images are given" in fails(2, "upscale", "--scale", 4, picture, other, third)
     assert (other.read_bytes(), third.read_bytes()) == (b"another photo", b"a third")
 
 
@@ -139,3 +141,113 @@ def test_devices_that_cannot_be_used(picture: Path, fails, never, device: str) -
     args = ("upscale", picture, picture.with_name("out.png"), "--scale", 4, "--device", device)
     error = fails(2, *args)
     assert f"device '{device}' cannot be used" in error and len(error) < 300
+
+
+SMALL = ("--scale", "4", "--model", "edsr-small")
+
+
+@pytest.fixture
+def photo_file(photo: np.ndarray, tmp_path: Path) -> Path:
+    write_image(tmp_path / "photo.png", photo)
+    return tmp_path / "photo.png"
+
+
+def test_several_images_go_to_a_folder(picture: Path, photo_file: Path, fails, capsys) -> None:
+    write_image(photo_file.with_suffix(".bmp"), read_image(photo_file))
+    bmp, folder = photo_file.with_suffix(".bmp"), picture.parent / "out"
+    assert "is no folder" in fails(2, "upscale", picture, bmp, folder, *SMALL)
+    folder.mkdir()
+    twice = fails(2, "upscale", picture, bmp, photo_file, folder, *SMALL)
+    assert "two of the images would be" in twice and "photo.png" in twice
+    assert "would overwrite the input" in fails(2, "upscale", picture, bmp, picture.parent, *SMALL)
+    assert main(["upscale", str(picture), str(bmp), str(folder), *SMALL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [str(folder / n) for n in ("in.png", "photo.png")]
+    network = models.pretrained("edsr-small", scale=4)
+    for source in (picture, photo_file):
+        expected = to_uint8(evaluate.super_resolve(network, read_image(source)))
+        np.testing.assert_array_equal(read_image(folder / source.name), expected)
+    before = contents(folder)
+    assert "in.png' exists" in fails(2, "upscale", picture, bmp, folder, *SMALL)
+    assert contents(folder) == before
+
+
+def test_a_bad_image_is_found_before_any_is_enlarged(picture: Path, fails, never) -> None:
+    bad, folder = picture.with_name("bad.png"), picture.parent / "out"
+    folder.mkdir()
+    bad.write_bytes(picture.read_bytes()[:100])
+    assert "bad.png" in fails(1, "upscale", picture, bad, folder, *SMALL)
+    assert contents(folder) == {}
+
+
+def test_tiles_give_the_pixels_of_the_whole_image(photo_file: Path, capsys, monkeypatch) -> None:
+    """20 pixels is how far edsr-small sees; float32 may round a gray level the other way."""
+    whole = to_uint8(
+        evaluate.super_resolve(models.pretrained("edsr-small", scale=4), read_image(photo_file))
+    ).astype(int)
+    out = photo_file.with_name("out.png")
+    args = ["upscale", str(photo_file), str(out), *SMALL, "--force"]
+    assert main([*args, "--tile", "60"]) == 0
+    assert "480 x 384 from 120 x 96 by edsr-small, tiles of 60 sharing 40" in capsys.readouterr().out
+    difference = np.abs(read_image(out) - whole)
+    assert difference.max() <= 1 and np.mean(difference > 0) < 1e-4
+    monkeypatch.setattr(_tiles, "WHOLE", 96 * 120 - 1)
+    monkeypatch.setattr(_tiles, "_PATCH", 64 * 80)
+    assert main(args) == 0
+    assert "sharing 40" in capsys.readouterr().out
+    difference = np.abs(read_image(out) - whole)
+    assert difference.max() <= 1 and np.mean(difference > 0) < 1e-4
+    monkeypatch.setattr(_tiles, "WHOLE", 96 * 120)
+    assert main(args) == 0
+    assert "tiles of" not in capsys.readouterr().out
+    assert main([*args, "--tile", "60", "--overlap", "0"]) == 0
+    assert np.abs(read_image(out) - whole).max() > 1  # seams
+    assert "tiles of 60 sharing 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--overlap", 4), "--overlap needs --tile"),
+        (("--tile", 8, "--overlap", 8), "overlap=8 of patches of 8 pixels: expected less"),
+        (("--tile", 0), "'0' is not an integer of 1 or more"),
+        (("--tile", 8, "--overlap", -1), "--overlap"),
+    ],
+)
+def test_bad_tiles(picture: Path, fails, never, options, words: str) -> None:
+    assert words in fails(2, "upscale", picture, picture.with_name("out.png"), *SMALL, *options)
+
+
+def test_tiles_that_cannot_give_the_pixels_of_the_whole_image(picture: Path, fails) -> None:
+    args = ("upscale", picture, picture.with_name("out.png"))
+    assert "--tile 40 is not larger than the overlap of 40" in fails(2, *args, *SMALL, "--tile", 40)
+    windows = fails(2, *args, "--scale", 4, "--model", "swinir-small", "--tile", 40)
+    assert "say with --overlap" in windows and sorted(contents(picture.parent)) == ["in.png"]
+
+
+def test_which_quantized_networks_can_be_cut(photo: np.ndarray) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    network = EDSR("tiny", 2, blocks=1, features=8).eval()
+    x = [torch.from_numpy(photo[:32, :32]).permute(2, 0, 1)[None] / 255]
+    radius = models.receptive_radius(network)
+    assert radius == 1 + 2 + 1 + 1 + 1  # head, block, end of body, upsampler, tail
+    overlaps = {
+        name: _tiles.exact_overlap(quantize_model(network, recipes.create(name, bits=4), x))
+        for name in ("minmax", "mse", "dfsq")
+    }
+    assert overlaps == {"minmax": 2 * radius, "mse": 2 * radius, "dfsq": None}
+
+
+@pytest.mark.parametrize(("height", "width"), [(3000, 4000), (512, 513), (4000, 70)])
+@pytest.mark.parametrize("overlap", [2, 72, 340])
+def test_the_automatic_cut(height: int, width: int, overlap: int) -> None:
+    tiling = _tiles.automatic(height, width, overlap)
+    assert tiling.overlap == overlap
+    boxes = Grid(height, width, tiling.patch, overlap).boxes
+    if overlap < 300:
+        assert max(box.height * box.width for box in boxes) <= 2**17
+        assert sum(box.height * box.width for box in boxes) < 2.5 * height * width
+    else:
+        assert tiling.patch > overlap
