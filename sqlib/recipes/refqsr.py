@@ -167,7 +167,7 @@ class RefQSR(Trained):
     def _named_base(self) -> Trained:
         """Of the bits and the schedule of this recipe."""
         schedule: dict[str, Any] = {} if self.schedule == "custom" else {"schedule": self.schedule}
-        return _NAMES[self.base](bits=self.bits, **schedule)
+        return _NAMES[str(self.base)](bits=self.bits, **schedule)
 
     @property
     def medium_bits(self) -> int:
