@@ -10,7 +10,7 @@ from torch import Tensor
 from sqlib.models._common import SRNetwork
 
 _SHORT = 16  # pixels across the strips that are tried: what the smallest network of ours takes
-_LENGTHS = (64, 128, 256, 512, 1024)
+_LENGTHS: tuple[int, ...] = (64, 128, 256, 512, 1024)
 _SAME = 1e-9  # of float64 values that were added up in another order
 
 
