@@ -135,8 +135,12 @@ def _variants(statement: Statement) -> str:
 def _words(statement: Statement, found: pd.DataFrame, none: str) -> str:
     if found.empty:
         return none
-    if math.isinf(statement.share):
-        span = f"{found['gain'].min():+.2f} to {found['gain'].max():+.2f} dB"
-    else:
-        span = f"{found['share'].min():.2f} to {found['share'].max():.2f} of it"
+    of_all = not math.isinf(statement.share)
+    ends = [f"{end:{'.2f' if of_all else '+.2f'}}" for end in _ends(found["share" if of_all else "gain"])]
+    span = " to ".join(dict.fromkeys(ends)) + (" of it" if of_all else " dB")
     return f"{int(found['held'].sum())} of {len(found)} ({span})"
+
+
+def _ends(values: pd.Series) -> tuple[float, float]:
+    """The least and the largest."""
+    return float(values.min()), float(values.max())
