@@ -32,6 +32,7 @@ from sqlib.recipes import (
     MinMax,
     Percentile,
     QDrop,
+    RefQSR,
     TwoDQuant,
 )
 
@@ -53,6 +54,7 @@ EVERY = {
     "ddtb": DDTB(4, steps=0, dynamic=100),
     "cadyq": CADyQ(8, steps=0),
     "cabm": CABM(8, steps=0, limit=100),
+    "refqsr": RefQSR(base=PAMS(4, steps=0), low=3, steps=0, refiners=1),
 }
 
 

@@ -27,6 +27,7 @@ from sqlib.models._checkpoints import QUANTIZED
 from sqlib.models.edsr import EDSR
 from sqlib.models.swinir import SwinIR
 from sqlib.quantizers import (
+    ByPath,
     ByRole,
     ContentBits,
     FollowingQuantizer,
@@ -49,6 +50,7 @@ QUICK = {
     "twodquant": {"schedule": "laptop", "iterations": 1, "steps": 10},
     "dbdc-pac": {"iterations": 1, "weight_iterations": 1},
     **{key: {"steps": 0} for key in ("pams", "ddtb", "cadyq", "cabm")},
+    "refqsr": {"base": {"name": "pams", "bits": 4, "steps": 0}, "steps": 0, "refiners": 1},
     "dobi": {"steps": 10},
     "mse": {"steps": 10},
 }
@@ -83,6 +85,7 @@ def swinir(seed=0):
 
 
 NETWORKS = {"cnn": cnn, "swinir": swinir, "twice": Twice}
+APART = [("refqsr", "swinir"), ("refqsr", "twice")]
 
 
 def data(seed=0):
@@ -150,8 +153,11 @@ def assert_same(one, other):
     assert not any(module.training for module in other.modules())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize(
+    ("name", "network"),
+    # RefQSR takes networks of residual blocks alone
+    [(name, network) for name in recipes.names() for network in NETWORKS if (name, network) not in APART],
+)
 def test_every_recipe(name, network, tmp_path):
     """Saved, rebuilt on a network with other weights, and saved again: equal bits, and equal bytes."""
     model = quantized(NETWORKS[network](), recipes.create(name, bits=4, **QUICK.get(name, {})))
@@ -899,6 +905,7 @@ def test_classes():
     known = {n: cls for n, cls in sqlib.quantizers._saved._CLASSES.items() if not n.startswith("toy-")}
     assert known == {
         "bank": QuantizerBank,
+        "by-path": ByPath,
         "by-role": ByRole,
         "content-bits": ContentBits,
         "following": FollowingQuantizer,

@@ -219,6 +219,7 @@ class RefQSR(Trained):
                     renormalize=self.renormalize,
                     preprocess=self.preprocess,
                     temperature=self.temperature,
+                    dtype=torch.float32,  # the same draws whatever the default
                 ).to(like.device, like.dtype)
                 refined = RefinedBlock(block, refer, number, kept=self.kept, adds=adds)
                 _place(network, name, refined)

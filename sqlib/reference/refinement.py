@@ -77,6 +77,8 @@ class RefER(nn.Module):
         as they are, at every pixel ("w/o pre-process" in Table 5).
     temperature : float
         Factor of the cost volume in the soft-arg-max; alpha in equation 6.
+    dtype : torch.dtype
+        Of the weights; None: the default.
 
     Notes
     -----
@@ -94,6 +96,7 @@ class RefER(nn.Module):
         renormalize: bool = False,
         preprocess: bool = True,
         temperature: float = 1000.0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_integer("features", features, 1, 10**6)
@@ -106,8 +109,9 @@ class RefER(nn.Module):
         self.features, self.pool, self.mode = features, pool, mode
         self.renormalize, self.preprocess = renormalize, preprocess
         self.match = CostVolume()
-        self.conv1 = nn.Conv2d(features * (2 if mode == "concat" else 1), features, 3, padding=1)
-        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+        seen = features * (2 if mode == "concat" else 1)
+        self.conv1 = nn.Conv2d(seen, features, 3, padding=1, dtype=dtype)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1, dtype=dtype)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(cast(Tensor, self.conv2.bias))
 

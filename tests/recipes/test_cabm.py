@@ -161,8 +161,8 @@ def test_scores_of_the_release_see_white_almost_everywhere() -> None:
 def test_the_teacher_is_the_start_with_its_largest_width(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def train(self, model, lesson, *, teacher, loss, features, rates):  # type: ignore[no-untyped-def]
-        seen.append((teacher, loss, features, rates))
+    def train(self, model, lesson, *, teacher, features, rates):  # type: ignore[no-untyped-def]
+        seen.append((teacher, self.criterion(model.network), features, rates))
 
     recipe = CABM(steps=2, limit=100, table_patch=8)
     cadyq = start("edsr", recipe)

@@ -174,7 +174,7 @@ def test_patches_of_different_sizes_are_batched_by_size() -> None:
 
 @pytest.mark.parametrize(
     "patches",
-    [[], [torch.rand(1, 72, 72)], [torch.rand(3, 14, 72)], [torch.rand(2, 3, 72, 72)], [torch.rand(72, 72)]],
+    [[], [torch.rand(1, 72, 72)], [torch.rand(2, 3, 72, 72)], [torch.rand(72, 72)]],
 )
 def test_patches_that_are_none(patches: list[torch.Tensor]) -> None:
     with pytest.raises(InputError, match="patch"):

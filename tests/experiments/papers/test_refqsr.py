@@ -8,7 +8,7 @@ from sqlib.experiments import plan, published_frame
 from sqlib.experiments.papers import _refqsr_accounting as accounting
 from sqlib.experiments.papers import refqsr
 from sqlib.experiments.store.cells import distinct
-from sqlib.recipes import PAMS, RefQSR
+from sqlib.recipes import DDTB, PAMS, RefQSR
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,6 @@ def test_a_row_starts_from_the_row_of_its_base() -> None:
 
 
 def test_options_of_the_base_do_not_spell_out_defaults() -> None:
-    found = distinct(RefQSR(base=PAMS(4), low=3))
-    assert found == {
-        "name": "refqsr",
-        "version": 1,
-        "base": {"name": "pams", "version": 1, "bits": 4},
-        "low": 3,
-    }
+    assert distinct(RefQSR(base=PAMS(4), low=3)) == {"name": "refqsr", "version": 1, "low": 3}
+    base = {"name": "ddtb", "version": 1, "bits": 4}
+    assert distinct(RefQSR(base=DDTB(4), low=3)) == {"name": "refqsr", "version": 1, "base": base, "low": 3}
