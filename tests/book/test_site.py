@@ -180,7 +180,10 @@ def test_a_file_that_is_not_there_is_found() -> None:
 def test_no_page_knows_of_code_that_runs_elsewhere() -> None:
     for name in ALL_PAGES:
         for tag in page(name).find_all(["script", "link", "button"]):
-            assert "thebe" not in str(tag).lower(), name
+            words = re.sub(
+                "[A-Za-z0-9+/=]{200,}", "", str(tag)
+            )  # pictures, in which it may come up by chance
+            assert "thebe" not in words.lower(), name
     assert not list(HTML.rglob("*thebe*"))
 
 
