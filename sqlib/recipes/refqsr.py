@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlib.engine.site import Site
     from sqlib.fit.quantization_aware.task import Answer
     from sqlib.fit.samples import Drawn
-    from sqlib.reference.clustering import ClustBlock
+    from sqlib.reference.clustering import ClustBlock, Cluster
 
 BASES = (PAMS, DDTB, CADyQ, CABM)
 _NAMES = {base.name: base for base in BASES}
@@ -77,6 +77,24 @@ def _file(name: str, value: Any) -> str:
     return str(value)
 
 
+def _kmeans(on: str) -> Callable[[ClustBlock], Cluster]:
+    def make(own: ClustBlock) -> Cluster:
+        from sqlib.reference.comparators import kmeans
+
+        return lambda patches: kmeans(patches, len(own(patches).references), on=on)
+
+    return make
+
+
+def _scan(own: ClustBlock) -> Cluster:
+    from sqlib.reference.comparators import ScanHead
+
+    return ScanHead(tau=own.tau)
+
+
+_OTHERS = {"kmeans-pixels": _kmeans("pixels"), "kmeans-gradients": _kmeans("gradients"), "scan": _scan}
+
+
 @register("refqsr")
 @dataclass(frozen=True)
 class RefQSR(Trained):
@@ -92,6 +110,10 @@ class RefQSR(Trained):
         b_low, at most the base's (of CADyQ and CABM: its largest candidate).
     tau
         Cosine similarity of its features and its reference's below which a patch is its own reference.
+    clustering
+        "clustblock"; or another way to choose references from Table 3's kind, with as many references as
+        ClustBlock has: "kmeans-pixels", "kmeans-gradients" (`sqlib.reference.comparators.kmeans`); or "scan"
+        (`sqlib.reference.comparators.ScanHead`). Pairs to train on are those of `extractor` in any case.
     chains
         What becomes of a patch that others point at and that points elsewhere itself; see
         `sqlib.reference.clustering.assign`.
@@ -141,6 +163,7 @@ class RefQSR(Trained):
     tau: float = number(0.5, -1, 1)
     chains: str = choice("promote", "follow", "isolate")
     extractor: str = option("textures", _file)
+    clustering: str = choice("clustblock", *_OTHERS)
     refiner: str = choice("refer", "none")
     refiners: int | None = option(None, lambda name, value: None if value is None else _count(name, value))
     blocks: str | None = option(None, _blocks)
@@ -195,7 +218,7 @@ class RefQSR(Trained):
         from sqlib.reference.twins import check_pairs
 
         self.first_block(network), self.replaced(network)
-        _cluster(self.extractor, self.tau, self.chains)
+        self._cluster()
         check_pairs(pairs)
 
     def prepare(self, network: nn.Module) -> None:
@@ -234,8 +257,16 @@ class RefQSR(Trained):
         """References first, then their queries."""
         from sqlib.reference.two_path import upscale_patches
 
-        cluster = _cluster(self.extractor, self.tau, self.chains)
+        cluster = self._cluster()
         return lambda patches: upscale_patches(model, patches, cluster)
+
+    def _cluster(self) -> Cluster:
+        """The packaged extractor is read once; a file of one's own may change."""
+        from sqlib.reference.clustering import ClustBlock
+
+        extractor = _packaged() if self.extractor == "textures" else self.extractor
+        own = ClustBlock(extractor, self.tau, chains=self.chains)
+        return own if self.clustering == "clustblock" else _OTHERS[self.clustering](own)
 
     def replaced(self, network: nn.Module) -> tuple[str, ...]:
         """Names of the blocks in whose place queries have others."""
@@ -403,13 +434,6 @@ class BothPaths:
                 )
             )
         return total
-
-
-def _cluster(extractor: str, tau: float, chains: str) -> ClustBlock:
-    """The packaged extractor is read once; a file of one's own may change."""
-    from sqlib.reference.clustering import ClustBlock
-
-    return ClustBlock(_packaged() if extractor == "textures" else extractor, tau, chains=chains)
 
 
 @cache

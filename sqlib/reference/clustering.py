@@ -16,7 +16,7 @@ is then. `assign` has three answers (``chains``), each of which gives references
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -178,6 +178,10 @@ def _checked(features: Any) -> Array:
     if not np.isfinite(v).all():
         raise InputError("features contain NaN or infinity; look for them in the patches")
     return v
+
+
+Cluster = Callable[[Sequence[Tensor]], Clustering]
+"""What finds references and queries among the patches of an image."""
 
 
 class ClustBlock:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -93,37 +95,61 @@ def by_label(v: Array, label: NDArray[np.int64], score: Array, tau: float) -> Cl
 
 
 class ScanHead:
-    """Clusters like SCAN: the class of texture is learned from patches alone, without labels.
-
-    The extractor is trained further so that a patch and its nearest neighbour get the same class, and all
-    classes are used: minus the logarithm of the product of their probabilities, summed over classes, minus
-    5 times the entropy of the mean probabilities. Of the patches of one class the surest is the reference.
+    """Clusters like SCAN: of the patches of a class, learned without labels, the surest stands for all.
 
     Parameters
     ----------
-    crops : (N, 3, h, w) in 0..1 to learn from, N at least 2
-    start : extractor in full precision, whose features say who is whose neighbour; it is not changed
-    steps : of 64 pairs each
-    tau : as in `assign`
+    network : as `train_head` gives; None: the packaged one, trained on crops of BSDS400
+    tau : as in `sqlib.reference.clustering.assign`
     """
 
-    def __init__(
-        self, crops: Tensor, start: FeatureExtractor, *, steps: int = 300, tau: float = 0.5, seed: int = 0
-    ) -> None:
-        check_patches(crops)
+    def __init__(self, network: FeatureExtractor | None = None, *, tau: float = 0.5) -> None:
         check_number("tau", tau, -1.0, 1.0)
-        if len(crops) < 2:
-            raise InputError("one crop is given; expected two or more, for each to have a neighbour")
-        self.tau = tau
-        task = _Scan(crops, start, steps, seed)
-        self.losses = fit(task, every=max(1, steps // 5), check_every=10).losses
-        self.network = task.network.eval()
+        self.network, self.tau = network or _packaged(), tau
 
     def __call__(self, patches: Sequence[Tensor]) -> Clustering:
         """Cluster the patches of an image, of any sizes."""
         v = features(self.network, list(patches))
         sure, label = v.softmax(1).max(1)
         return by_label(v.double().numpy(), label.numpy(), sure.double().numpy(), self.tau)
+
+
+@cache
+def _packaged() -> FeatureExtractor:
+    from safetensors.torch import load
+
+    state = load((resources.files("sqlib.reference") / "weights" / "scan.safetensors").read_bytes())
+    network = FeatureExtractor(len(state["head.weight"])).eval()
+    network.load_state_dict(state)
+    return network
+
+
+def train_head(
+    crops: Tensor, start: FeatureExtractor, *, steps: int = 300, seed: int = 0
+) -> tuple[FeatureExtractor, tuple[float, ...]]:
+    """Classes of texture learned from patches alone, as SCAN does, and the losses on the way.
+
+    The extractor is trained further so that a patch and its nearest neighbour get the same class, and all
+    classes are used: minus the logarithm of the product of their probabilities, summed over classes, minus
+    5 times the entropy of the mean probabilities.
+
+    Parameters
+    ----------
+    crops : (N, 3, h, w) in 0..1 to learn from, N at least 2
+    start : extractor in full precision, whose features say who is whose neighbour; it is not changed
+    steps : of 64 pairs each
+
+    Raises
+    ------
+    InputError
+        Crops of another shape, or one alone.
+    """
+    check_patches(crops)
+    if len(crops) < 2:
+        raise InputError("one crop is given; expected two or more, for each to have a neighbour")
+    task = _Scan(crops, start, steps, seed)
+    losses = fit(task, every=max(1, steps // 5), check_every=10).losses
+    return task.network.eval(), losses
 
 
 class _Scan(Task):

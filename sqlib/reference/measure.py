@@ -1,7 +1,8 @@
 """What ClustBlock does to sets of images: shares of queries by rule and threshold, and other methods.
 
-``python -m sqlib.reference.measure`` writes ``records/clustering.json``, which `record` reads: a few minutes
-on one core. Needs Urban100, DIV2K_LRx4 and BSDS400 in ``$SQLIB_DATA``.
+``python -m sqlib.reference.measure`` trains the head of `comparators.ScanHead`, ``weights/scan.safetensors``,
+and writes ``records/clustering.json``, which `record` reads: a few minutes on one core. Needs Urban100,
+DIV2K_LRx4 and BSDS400 in ``$SQLIB_DATA``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sqlib import datasets
 from sqlib.patches import Grid, split
 from sqlib.reference.clustering import CHAINS, ClustBlock, Clustering, assign, cosine_similarity, settle
-from sqlib.reference.comparators import ScanHead, kmeans
+from sqlib.reference.comparators import ScanHead, kmeans, train_head
 from sqlib.reference.extractor import FeatureExtractor, extractor, features
 
 TAUS = tuple(round(-1 + 0.125 * step, 3) for step in range(17))
@@ -30,6 +32,9 @@ SETS = {"builtin": (72, 6), "urban100": (72, 6), "div2k-lrx4": (96, 6)}
 """Sets with side and overlap of their patches; DIV2K's low resolution at x4 is that of 2K images."""
 
 Image = NDArray[np.uint8]
+
+SIDES = (48, 72, 96, 128, 192, 256)
+"""Sides of patches that `sizes` compares."""
 
 
 def record() -> dict[str, Any]:
@@ -79,6 +84,17 @@ def shares(images: Sequence[Image], patch: int, overlap: int) -> dict[str, Any]:
         kept = [np.sort(draw.choice(found[0].shape[1], count, replace=False)) for _ in range(6)]
         queries = sum(int(assign(v[:, each], 0.5).is_query.sum()) for v in found for each in kept)
         result["classes"][str(count)] = round(queries / (6 * total), 4)
+    return result
+
+
+def sizes(images: Sequence[Image], overlap: int = 6) -> dict[str, float]:
+    """Share of queries of a set at tau 0.5, by the side of a patch, as text."""
+    extract = extractor()
+    result = {}
+    for side in SIDES:
+        found = [assign(features(extract, patches_of(image, side, overlap)), 0.5) for image in images]
+        queries = sum(int(c.is_query.sum()) for c in found)
+        result[str(side)] = round(queries / sum(len(c.reference) for c in found), 4)
     return result
 
 
@@ -164,7 +180,7 @@ def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
     return round(float(np.mean(values)), 4) if len(values) else float("nan")
 
 
-def trained_head(crops: int = 400) -> ScanHead:
+def trained_head(crops: int = 400) -> FeatureExtractor:
     """The SCAN-like head, trained on crops of 72 pixels of BSDS400 (about a minute)."""
     data, draw = datasets.load("bsds400"), random.Random(0)
     found = []
@@ -174,19 +190,28 @@ def trained_head(crops: int = 400) -> ScanHead:
         found.append(image[:, top : top + 72, left : left + 72])
     start = FeatureExtractor(len(features(extractor(), found[:1])[0]))
     start.load_state_dict(extractor().network.state_dict())
-    return ScanHead(torch.stack(found), start)
+    return train_head(torch.stack(found), start)[0]
 
 
 def measure() -> dict[str, Any]:
-    """Everything: ``taus``, ``sets`` (`shares` of each of `SETS`) and ``methods`` (`compare` on Urban100)."""
+    """Everything.
+
+    Returns
+    -------
+    dict
+        ``taus``; ``sets`` (`shares` of each of `SETS`), ``sizes`` (`sizes` of each) and ``methods``
+        (`compare` on Urban100).
+    """
     sets = {name: images_of(name) for name in SETS}
     return {
         "taus": TAUS,
         "sets": {name: shares(images, *SETS[name]) for name, images in sets.items()},
-        "methods": compare(sets["urban100"], *SETS["urban100"], trained_head()),
+        "sizes": {name: sizes(images) for name, images in sets.items()},
+        "methods": compare(sets["urban100"], *SETS["urban100"], ScanHead()),
     }
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent / "records" / "clustering.json"
-    target.write_text(json.dumps(measure(), indent=1) + "\n", "utf-8")
+    here = Path(__file__).parent
+    save_file(trained_head().state_dict(), here / "weights" / "scan.safetensors")
+    (here / "records" / "clustering.json").write_text(json.dumps(measure(), indent=1) + "\n", "utf-8")

@@ -26,7 +26,7 @@ from sqlib.errors import InputError
 
 if TYPE_CHECKING:
     from sqlib.engine import QuantizedModel
-    from sqlib.reference.clustering import ClustBlock
+    from sqlib.reference.clustering import Cluster
 
 REFERENCE, QUERY = "reference", "query"
 """Roles of the samples of a pass (`sqlib.engine.Context`)."""
@@ -168,7 +168,7 @@ def two_path(model: QuantizedModel, low: Tensor) -> Tensor:
 
 
 def upscale_patches(
-    model: QuantizedModel, patches: Sequence[Tensor], cluster: ClustBlock, *, at_once: int = AT_ONCE
+    model: QuantizedModel, patches: Sequence[Tensor], cluster: Cluster, *, at_once: int = AT_ONCE
 ) -> list[Tensor]:
     """All patches of one image: references in batches of one size, then queries in batches likewise.
 

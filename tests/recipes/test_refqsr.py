@@ -372,6 +372,21 @@ def test_faults_are_found_before_the_base_is_trained(tmp_path: Path) -> None:
             sqlib.quantize_model(edsr(), recipe(**options), crops(), pairs=Drawing())
 
 
+@pytest.mark.parametrize("name", ["kmeans-pixels", "kmeans-gradients", "scan"])
+def test_other_clusterings_choose_the_references(name: str) -> None:
+    own = made(recipe(steps=0, clustering=name))
+    assert own.recipe.clustering == name
+    image = split(torch.rand(1, 3, 42, 60, generator=torch.Generator().manual_seed(1)), Grid(42, 60, 18, 0))
+    cluster = own.recipe._cluster()
+    expected = cluster(image)
+    with torch.inference_mode(), own.passes() as passes:
+        own.recipe.together(own)(image)
+    roles = [(c.roles[0], c.samples) for c in passes]
+    assert sum(n for role, n in roles if role == QUERY) == expected.is_query.sum()
+    if name != "scan":  # as many as ClustBlock
+        assert len(expected.references) <= len(recipe()._cluster()(image).references)
+
+
 def test_small_images(tmp_path: Path) -> None:
     """Below the 15 pixels that the extractor sees, border pixels are repeated."""
     model = made(recipe(low=3, steps=0))

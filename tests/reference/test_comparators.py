@@ -8,7 +8,7 @@ import torch
 
 from sqlib.errors import InputError
 from sqlib.reference.clustering import Clustering
-from sqlib.reference.comparators import ScanHead, by_label, gradients, kmeans, pixels
+from sqlib.reference.comparators import ScanHead, by_label, gradients, kmeans, pixels, train_head
 from sqlib.reference.extractor import FeatureExtractor
 
 
@@ -66,9 +66,15 @@ def test_the_best_of_a_label_is_the_reference() -> None:
 def test_scan_head_learns() -> None:
     torch.manual_seed(0)
     crops = torch.stack([stripes(i % 2 == 0, 0.3, i, (48, 48)) for i in range(24)])
-    head = ScanHead(crops, FeatureExtractor(4), steps=20, tau=0.2)
-    assert np.mean(head.losses[-5:]) < np.mean(head.losses[:5])
-    check(head(PATCHES), 6, 0.2)
+    network, losses = train_head(crops, FeatureExtractor(4), steps=20)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    check(ScanHead(network, tau=0.2)(PATCHES), 6, 0.2)
+
+
+def test_packaged_head() -> None:
+    check(ScanHead()(PATCHES), 6, 0.5)
+    with pytest.raises(InputError, match="tau"):
+        ScanHead(tau=1.5)
 
 
 @pytest.mark.parametrize(
@@ -83,4 +89,4 @@ def test_no_patches() -> None:
     with pytest.raises(InputError, match="no patches"):
         kmeans([], 2)
     with pytest.raises(InputError, match="one crop"):
-        ScanHead(torch.rand(1, 3, 48, 48), FeatureExtractor(4))
+        train_head(torch.rand(1, 3, 48, 48), FeatureExtractor(4))

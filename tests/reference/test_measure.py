@@ -10,7 +10,7 @@ import torch
 
 from sqlib import datasets
 from sqlib.reference.clustering import CHAINS
-from sqlib.reference.comparators import ScanHead
+from sqlib.reference.comparators import ScanHead, train_head
 from sqlib.reference.extractor import FeatureExtractor
 from sqlib.reference.measure import SETS, TAUS, compare, detail, images_of, patches_of, record, shares
 
@@ -59,7 +59,7 @@ def test_detail_that_a_reference_lacks() -> None:
 
 
 def test_methods_have_as_many_references(photo: np.ndarray) -> None:
-    head = ScanHead(torch.rand(8, 3, 48, 48), FeatureExtractor(10), steps=2)
+    head = ScanHead(train_head(torch.rand(8, 3, 48, 48), FeatureExtractor(10), steps=2)[0])
     found = compare([photo], 24, 6, head)
     own = found["ClustBlock"]
     assert {found[name]["share"] for name in found if name != "SCAN-like head"} == {own["share"]}

@@ -264,21 +264,45 @@ _ABLATED: dict[str, dict[str, Any]] = {
     "CADyQ+RefQSR w/ concat": {"mode": "concat"},
     "CADyQ+RefQSR": {},
 }
+# Table 3: who chooses the references.
+_CLUSTERED: dict[str, dict[str, Any]] = {
+    "CADyQ+RefQSR clustering=SCAN-like": {"clustering": "scan"},
+    "CADyQ+RefQSR clustering=k-means on pixels": {"clustering": "kmeans-pixels"},
+    "CADyQ+RefQSR clustering=k-means on gradients": {"clustering": "kmeans-gradients"},
+    "CADyQ+RefQSR clustering=ClustBlock": {},
+}
 
 
-def _ablations() -> tuple[Method, ...]:
+def _over_cadyq(rows: dict[str, dict[str, Any]]) -> tuple[Method, ...]:
+    """CADyQ, and RefQSR over it with queries of 3 bits, one choice a row."""
     base = {"name": "cadyq", **_CHOSEN, **_SHORT_CHOICE, **_SHORTER}
-    plain = next(m for m in _methods() if m.label == "CADyQ, 1,000 iterations of 8 crops")
     tiny = {"name": "cadyq", **_CHOSEN, **_SHORT_CHOICE, **_TINY}
-    rows = [plain]
-    for label, options in _ABLATED.items():
+    found = [next(m for m in _methods() if m.label == "CADyQ, 1,000 iterations of 8 crops")]
+    for label, options in rows.items():
         for suffix, own, schedule, profiles in (
             (", 300 iterations of 8 pairs", base, _REFINED, _SLOW),
             (", 2 iterations", tiny, _TINY, _SMOKE),
         ):
             options = {**schedule, "refiners": 1, **options}
-            rows.append(replace(_refined(label, suffix, own, "delta-3", **options), profiles=profiles))
-    return tuple(rows)
+            found.append(replace(_refined(label, suffix, own, "delta-3", **options), profiles=profiles))
+    return tuple(found)
+
+
+def _patch_sizes() -> tuple[Method, ...]:
+    """Table 7: whole pictures, and patches of several sizes."""
+    ddtb = {"name": "ddtb", "bits": 8, **_SHORTER}
+    refined = _refined("DDTB+RefQSR", ", 300 iterations of 8 pairs", ddtb, "8-3", **_REFINED, refiners=1)
+    base = next(m for m in _methods() if m.label == "DDTB, 1,000 iterations of 8 crops")
+    base = replace(base, bits=(8,))
+    found = []
+    for plain, sizes in ((Method("FP", None), (None, 96)), (base, (None, 96)), (refined, (48, 72, 96, 128))):
+        for size in sizes:
+            name, comma, schedule = plain.label.partition(",")
+            label = f"{name} patch={'full' if size is None else f'{size}x{size}'}{comma}{schedule}"
+            tiling = None if size is None else Tiling(size, 6)
+            profiles = None if plain.recipe is None and size is None else _SLOW
+            found.append(replace(plain, label=label, tiling=tiling, profiles=profiles))
+    return tuple(found)
 
 
 def _table(number: int, title: str, networks: tuple[Network, ...]) -> Table:
@@ -418,9 +442,21 @@ TABLES = (
         ),
     ),
     replace(
-        _table(5, "RefQSR Table 5: other blocks in the place of RefER", (_EDSR_SMALL,)),
-        methods=_ablations(),
+        _table(3, "RefQSR Table 3: other ways to choose references", (_EDSR_SMALL,)),
+        methods=_over_cadyq(_CLUSTERED),
         datasets=("urban100",),
+    ),
+    replace(
+        _table(5, "RefQSR Table 5: other blocks in the place of RefER", (_EDSR_SMALL,)),
+        methods=_over_cadyq(_ABLATED),
+        datasets=("urban100",),
+    ),
+    replace(
+        _table(7, "RefQSR Table 7: sizes of patches", (replace(_EDSR_SMALL, datasets=None),)),
+        methods=_patch_sizes(),
+        datasets=("urban100[:25]",),
+        tiling=None,
+        counted={"urban100": "1280x720"},
     ),
     _table(
         4,

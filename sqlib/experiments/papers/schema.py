@@ -38,7 +38,8 @@ class Method:
     step of our own) has a label of its own and never earns the printed value's verdict. ``side`` quantizes
     one side alone, ``"weights"`` or ``"activations"``. ``profiles`` and ``networks`` restrict it to those
     named. ``bits`` are the settings of the rows: a number, ``"8/4"`` (weights/activations), or a text that
-    the recipe understands, or that stands for the ``bits`` among its ``options``.
+    the recipe understands, or that stands for the ``bits`` among its ``options``. ``tiling`` replaces that of
+    the table.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Method:
     side: str | None = None
     profiles: tuple[str, ...] | None = None
     networks: tuple[str, ...] | None = None
+    tiling: Tiling | None = None
 
     def recipe_bits(self, bits: int | str) -> Any:
         """Bits of the recipe in the row of ``bits``: both sides alike, or one in full precision."""

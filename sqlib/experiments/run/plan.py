@@ -69,7 +69,7 @@ def _row(
         place=Place(table.paper, table.name, method.label, str(bits)),
     )
     for dataset in extent.datasets or [d for d in table.datasets if _allowed(d, network.datasets)]:
-        tiling, counted = _of(table.tiling, dataset), _of(table.counted, dataset)
+        tiling, counted = method.tiling or _of(table.tiling, dataset), _of(table.counted, dataset)
         protocol = replace(PROTOCOLS[table.protocol], tiling=tiling).id
         yield replace(cell, dataset=dataset, protocol=protocol, counted=counted)
 
