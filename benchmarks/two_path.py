@@ -17,19 +17,17 @@ import numpy as np
 import torch
 from _measure import QUICK, compare, measure, show
 
-from sqlib import datasets, models, quantize_model
 from sqlib.cost import cost
 from sqlib.engine import QuantizedModel
 from sqlib.evaluate import super_resolve
+from sqlib.experiments.pages.refqsr_latency import REFINED, networks, picture
 from sqlib.patches import Grid, Tiling, merge, split
-from sqlib.recipes import DDTB, RefQSR
 from sqlib.reference.clustering import ClustBlock
 from sqlib.reference.two_path import upscale_patches
 
 AIM = 3.0
 TILING = Tiling(96, 6)
-SHORT = {"schedule": "custom", "steps": 0, "halve_every": 1, "bound_learning_rate": 0.01}
-TOGETHER, ALONE = "RefQSR (8-4), patches together", "RefQSR (8-4), a pass per patch"
+TOGETHER, ALONE = f"{REFINED}, patches together", f"{REFINED}, a pass per patch"
 
 
 def one_by_one(model: QuantizedModel, lr: np.ndarray, cluster: ClustBlock) -> np.ndarray:
@@ -47,40 +45,30 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    photos = datasets.load("builtin")
-    height, width = (108, 204) if QUICK else (270, 512)
-    lr = np.ascontiguousarray(photos.hr(photos.names.index("china"))[-height:, :width])
-    torch.manual_seed(0)
-    network = models.create("srresnet", scale=4).eval()
-    patches = split(torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255, Grid(height, width, 48))
-    crops = [torch.cat([patch[..., :48, :48] for patch in patches])[:16]]
-    base = {bits: quantize_model(network, DDTB(bits, **SHORT), crops) for bits in (8, 4)}
-    refined = quantize_model(network, RefQSR(base=DDTB(8, **SHORT), low=4, **SHORT), crops, start=base[8])
-
+    lr = picture((204, 108) if QUICK else (512, 270))
+    rows = networks()
+    refined = rows.pop(REFINED)
     contenders: dict[str, Callable[[], np.ndarray]] = {
         ALONE: partial(one_by_one, refined, lr, ClustBlock()),
         TOGETHER: partial(super_resolve, refined, lr, tiling=TILING),
-        **{
-            f"DDTB ({bits} bits)": partial(super_resolve, model, lr, tiling=TILING)
-            for bits, model in base.items()
-        },
+        **{name: partial(super_resolve, model, lr, tiling=TILING) for name, model in rows.items()},
     }
     with refined.passes() as passes:
         expected = contenders[TOGETHER]()
     assert np.abs(contenders[ALONE]() - expected).max() < 1.0, "other outputs one by one"
-    size = 4 * width, 4 * height
+    size = expected.shape[1], expected.shape[0]
     found = cost(refined, size, patch=96, overlap=6, context=passes)
     queries = sum(c.samples for c in passes if c.roles[0] == "query")
-    plain = cost(base[8], size, patch=96, overlap=6)
+    plain = cost(rows["DDTB 8"], size, patch=96, overlap=6)
     print(f"srresnet x4, {found.patches} patches, {queries} of them queries, in {len(passes)} passes")
-    for name, price in (("RefQSR (8-4)", found), ("DDTB (8 bits)", plain)):
+    for name, price in ((REFINED, found), ("DDTB 8", plain)):
         memory = f"{price.peak_bytes / 2**20:.0f} MiB for the largest patch"
         print(f"{name}: {price.bitops / 1e9:.2f} G BitOPs, FQR {price.fqr:.2f}, {memory}")
     seconds = measure(contenders, repeats=args.repeats, warmup=0)
     case = f"srresnet x4, {size[0]} x {size[1]}, {args.threads} threads"
     show(case, seconds, ALONE)
     compare("two_path", case, seconds, ALONE, TOGETHER, AIM)
-    compare("two_path", case, seconds, "DDTB (8 bits)", TOGETHER)
+    compare("two_path", case, seconds, "DDTB 8", TOGETHER)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,13 @@ def add(commands: _common.Subparsers) -> None:
     parser = commands.add_parser(
         "verify", help="recompute a sample of the shipped records", description=__doc__
     )
-    parser.add_argument(
-        "--sample", type=_common.positive, required=True, metavar="N", help="how many records"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--sample", type=_common.positive, metavar="N", help="how many records")
+    what.add_argument(
+        "--pages",
+        action="store_true",
+        help="make again what pages show beside scores (crops, times); networks that are not kept here are "
+        "trained for it",
     )
     parser.add_argument(
         "--max-seconds", type=_common.seconds, metavar="S", help="start no cell that would end later"
@@ -28,6 +33,8 @@ def add(commands: _common.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Verify and print; fails when nothing was verified, anything differs or a record cannot be read."""
+    if args.pages:
+        return _pages(args)
     from sqlib.experiments.run.compute import Workbench
     from sqlib.experiments.run.verify import verify
     from sqlib.experiments.store.working import Store
@@ -68,3 +75,31 @@ def run(args: argparse.Namespace) -> None:
         raise _common.Failure(f"{len(result.unreadable)} of {total} records cannot be read")
     if not result.verified:
         raise _common.Failure("nothing was verified" if result.n else "there are no records to verify")
+
+
+def _pages(args: argparse.Namespace) -> None:
+    from sqlib.experiments.pages import PAGES, check
+    from sqlib.experiments.run.compute import NotAvailable
+
+    for name in ("store", "max_seconds", "data_dir"):
+        if getattr(args, name) is not None:
+            raise _common.UsageError(f"--{name.replace('_', '-')} is for records, not for --pages")
+    found: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    with _common.quiet_stdout(args.json):
+        for name in PAGES:
+            try:
+                found[name] = check(name)
+            except NotAvailable as error:
+                skipped[name] = str(error)
+    differ = {name: text for name, text in found.items() if text}
+    if args.json:
+        _common.print_json(
+            {"verified": sorted(found.keys() - differ), "differ": differ, "skipped": skipped, "n": len(PAGES)}
+        )
+    else:
+        print(f"verified {len(found) - len(differ)} of {len(PAGES)} page records")
+        for name, reason in skipped.items():
+            print(f"skipped {name}: {reason}", file=sys.stderr)
+    if differ or not found:
+        raise _common.Failure("; ".join(f"{n}: {t}" for n, t in differ.items()) or "nothing was verified")

@@ -128,7 +128,7 @@ class Workbench:
         """Score one cell and return its record's content (all but key, checksum and profile)."""
         cell = resolved.planned
         start = time.perf_counter()
-        network = self._quantized(resolved)
+        network = self.network(resolved)
         prepared = time.perf_counter()
         images = scored(
             network,
@@ -233,7 +233,7 @@ class Workbench:
     def _calibration(self, cell: Cell) -> dict[str, Any]:
         return dict(self._crops(cell).record())
 
-    def _quantized(self, resolved: ResolvedCell) -> nn.Module:
+    def network(self, resolved: ResolvedCell) -> nn.Module:
         """The cell's network, quantized and calibrated; kept, as the next cell usually wants the same."""
         cell = resolved.planned
         model = self._model(cell)
