@@ -79,8 +79,8 @@ class TestNotebook:
 
     def test_cells_are_short(self, path: Path) -> None:
         for cell in code_cells(read(path)):
-            # Drawing code is folded away on the page; what a reader meets unasked must be short.
-            folded = {"hide-input", "hide-cell", "remove-cell"} & set(cell["metadata"].get("tags", []))
+            # Drawing code is not on the page; what a reader meets unasked must be short.
+            folded = {"hide-input", "remove-input", "hide-cell", "remove-cell"} & set(cell["metadata"].get("tags", []))
             assert len(text(cell).splitlines()) <= (60 if folded else 30), text(cell)[:200]
 
     def test_imports_only_what_is_required(self, path: Path) -> None:
