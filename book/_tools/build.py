@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from captions import number_captions
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "_build"
 STAGE, EXECUTED, HTML = BUILD / "stage", BUILD / "executed", BUILD / "html"
@@ -109,6 +111,7 @@ def main() -> None:
     stage()
     render()
     copy_mathjax()
+    number_captions(HTML)
     times = f"executed in {executed - begin:.0f} s, rendered in {time.monotonic() - executed:.0f} s"
     print(f"{times}: {HTML}/index.html")
 

@@ -80,8 +80,9 @@ class TestNotebook:
     def test_cells_are_short(self, path: Path) -> None:
         for cell in code_cells(read(path)):
             # Drawing code is not on the page; what a reader meets unasked must be short.
-            folded = {"hide-input", "remove-input", "hide-cell", "remove-cell"} & set(cell["metadata"].get("tags", []))
-            assert len(text(cell).splitlines()) <= (60 if folded else 30), text(cell)[:200]
+            aside = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
+            longest = 60 if aside & set(cell["metadata"].get("tags", [])) else 30
+            assert len(text(cell).splitlines()) <= longest, text(cell)[:200]
 
     def test_imports_only_what_is_required(self, path: Path) -> None:
         lines = (ROOT / "requirements.txt").read_text(encoding="utf8").splitlines()
