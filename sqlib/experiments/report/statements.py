@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, cast
 from sqlib.errors import InputError
 from sqlib.experiments.papers import Statement
 from sqlib.experiments.papers import statements as all_statements
-from sqlib.experiments.report.tables import table_frame
+from sqlib.experiments.report.intervals import difference
+from sqlib.experiments.report.sources import shown_cells
+from sqlib.experiments.report.tables import setting, table_frame
 from sqlib.experiments.store.layers import Layer
+from sqlib.experiments.store.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS = ("network", "scale", "bits", "dataset", "better", "worse", "gain", "share", "held")
+_COLUMNS = (
+    *("network", "scale", "bits", "dataset", "better", "worse"),
+    *("gain", "gain low", "gain high", "share", "held"),
+)
 
 
 def statement_frame(
@@ -35,10 +41,11 @@ def statement_frame(
     pandas.DataFrame
         Columns ``network`` (printed rows say so), ``scale``, ``bits``, ``dataset``, ``better`` and ``worse``
         (drops of the two rows in dB; NaN where full precision is not printed), ``gain`` (worse minus better,
-        dB), ``share`` (better over worse; NaN where that lost nothing) and ``held``. Rows of which the gain
-        is not known are left out.
+        dB), of ours also ``gain low`` and ``gain high``, its bootstrap interval over the images, ``share``
+        (better over worse; NaN where that lost nothing) and ``held``. Rows of which the gain is not known are
+        left out.
     """
-    return _instances(statement, table_frame(statement.table, store=store))
+    return statement_frames((statement,), store=store)[statement.name]
 
 
 def statement_frames(
@@ -48,11 +55,24 @@ def statement_frames(
 ) -> dict[str, pd.DataFrame]:
     """Name of a statement to its :func:`statement_frame`, each table being read once."""
     statements = all_statements() if statements is None else statements
-    tables = {name: table_frame(name, store=store) for name in {s.table for s in statements}}
-    return {s.name: _instances(s, tables[s.table]) for s in statements}
+    names = sorted({s.table for s in statements})
+    tables = {name: (table_frame(name, store=store), _records(name, store)) for name in names}
+    return {s.name: _instances(s, *tables[s.table]) for s in statements}
 
 
-def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
+_Place = tuple[str, int, str, "int | str", str]
+
+
+def _records(table: str, store: Layer | str | os.PathLike[str] | None) -> dict[_Place, Record]:
+    """Network, scale, method, bits and dataset to our record."""
+    return {
+        (c.model, c.scale, c.place.method, setting(c.place.bits), c.dataset.lower()): record
+        for c, record in shown_cells([table], store=store)
+        if c.place is not None
+    }
+
+
+def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, Record]) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
@@ -75,6 +95,14 @@ def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
                 gain = float(better[dataset, "value"]) - float(worse[dataset, "value"])
             if not math.isfinite(gain):
                 continue
+            pair = [
+                records.get((network, scale, label, of, dataset.lower()))
+                for label, of in ((place[2], bits), (method, other))
+            ]
+            low, high = math.nan, math.nan
+            if pair[0] is not None and pair[1] is not None:
+                spread = difference(pair[0], pair[1])
+                low, high = spread.low, spread.high
             rows.append(
                 {
                     "network": network,
@@ -84,6 +112,8 @@ def _instances(statement: Statement, frame: pd.DataFrame) -> pd.DataFrame:
                     "better": less,
                     "worse": more,
                     "gain": gain,
+                    "gain low": low,
+                    "gain high": high,
                     "share": less / more if more > 0 else math.nan,
                     "held": statement.low <= gain <= statement.high
                     and (math.isinf(statement.share) or less <= statement.share * more),
@@ -103,7 +133,8 @@ def statement_summary(
     -------
     pandas.DataFrame
         Columns ``claim``, ``source``, ``in print`` and ``on our networks``, the last two as
-        ``"7 of 8 (+0.12 to +3.40 dB)"``, for claims about a share as ``"7 of 8 (0.12 to 0.52 of it)"``;
+        ``"7 of 8 (+0.12 to +3.40 dB)"``, for claims about a share as ``"7 of 8 (0.12 to 0.52 of it)"``; with
+        ``", 2 undecided"`` where the bootstrap interval of a gain holds the bound that was claimed;
         without an instance ``"no rows in print"`` and ``"not run"``.
     """
     import pandas as pd
@@ -136,9 +167,16 @@ def _words(statement: Statement, found: pd.DataFrame, none: str) -> str:
     if found.empty:
         return none
     of_all = not math.isinf(statement.share)
-    ends = [f"{end:{'.2f' if of_all else '+.2f'}}" for end in _ends(found["share" if of_all else "gain"])]
+    # Adding zero turns -0.0 into 0.0: what rounds to nothing has no sign.
+    values = [round(end, 2) + 0.0 for end in _ends(found["share" if of_all else "gain"])]
+    ends = [f"{end:{'.2f' if of_all else '+.2f'}}" for end in values]
     span = " to ".join(dict.fromkeys(ends)) + (" of it" if of_all else " dB")
-    return f"{int(found['held'].sum())} of {len(found)} ({span})"
+    text = f"{int(found['held'].sum())} of {len(found)} ({span})"
+    bounds = [b for b in (statement.low, statement.high) if math.isfinite(b)]
+    undecided = 0
+    for bound in bounds:
+        undecided += int(((found["gain low"] <= bound) & (bound <= found["gain high"])).sum())
+    return f"{text}, {undecided} undecided" if undecided else text
 
 
 def _ends(values: pd.Series) -> tuple[float, float]:

@@ -1,0 +1,69 @@
+"""Bootstrap intervals of means over images, and of paired differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sqlib import experiments
+from sqlib.errors import InputError
+from sqlib.experiments.report.intervals import bootstrap, difference
+
+
+def record(scores: list[float], names: str = "abcdefgh", metric: str = "psnr") -> dict:
+    return {"images": [{"name": n, "metrics": {metric: s}} for n, s in zip(names, scores)]}
+
+
+def test_as_scipy_and_as_the_normal_distribution_says() -> None:
+    x = np.random.default_rng(1).normal(30, 4, 100)
+    found = bootstrap(x)
+    theirs = stats.bootstrap((x,), np.mean, n_resamples=20_000, method="percentile", rng=0)
+    assert found.mean == pytest.approx(x.mean())
+    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.06)
+    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.06)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * x.std() / 10, rel=0.1)
+    assert found == bootstrap(list(x))  # the same draws
+
+
+def test_a_paired_difference_sees_what_the_spread_of_the_images_hides() -> None:
+    base = np.random.default_rng(0).normal(28, 5, 8)
+    better, worse = record(list(base + 0.1)), record(list(base))
+    assert difference(better, worse).decided and difference(worse, better).high < 0
+    assert difference(better, worse).mean == pytest.approx(0.1)
+    assert bootstrap(base + 0.1).low < base.mean()
+    noise = record(list(base + np.array([1, -1, 1, -1, 1, -1, 1, -1]) * 0.1))
+    assert not difference(noise, worse).decided
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0]], [math.inf]])
+def test_no_number_from_bad_values(values: list) -> None:
+    with pytest.raises(InputError, match="finite"):
+        bootstrap(values)
+
+
+def test_other_images_or_no_such_metric() -> None:
+    with pytest.raises(InputError, match="other images"):
+        difference(record([1, 2]), record([1, 2], "xy"))
+    with pytest.raises(InputError, match="psnr_y"):
+        difference(record([1, 2], metric="ssim"), record([1, 2]))
+
+
+def test_frame_of_packaged_records() -> None:
+    frame = experiments.intervals_frame(["dfsq-table2"])
+    assert (
+        len(frame) > 50 and (frame["low"] <= frame["mean"]).all() and (frame["mean"] <= frame["high"]).all()
+    )
+    lost = frame.dropna(subset=["drop"])
+    assert len(lost) and ((lost["drop low"] <= lost["drop"]) & (lost["drop"] <= lost["drop high"])).all()
+    long = experiments.drops_frame("dfsq-table2")
+    own = long[(long["network"] == "edsr-small") & (long["dataset"] == "Set5")]
+    one = own[own["drop"].notna()].iloc[0]
+    same = frame[
+        (frame["network"] == "edsr-small") & (frame["dataset"] == "set5") & (frame["scale"] == one["scale"])
+    ]
+    assert np.isclose(same["drop"], one["drop"]).any()
+    with pytest.raises(InputError, match="unknown metric"):
+        experiments.intervals_frame(["dfsq-table2"], metric="loudness")
