@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 MPLBACKEND=Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book check-site serve test lint format reproduce bench sync readme shots set-repository clean distclean
+.PHONY: help venv book check-site serve test lint format reproduce bench sync readme shots set-repository publish-colab clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -69,6 +69,13 @@ shots: $(STAMP) ## screenshots of every page at 1280 and 390 pixels (needs chrom
 
 set-repository: $(STAMP) ## write the repository's address everywhere: make set-repository URL=https://github.com/OWNER/NAME
 	$(PY) book/_tools/repository.py "$(URL)"
+
+publish-colab: ## push the Colab copies of the last `make book` to the branch colab
+	@export GIT_DIR="$(CURDIR)/.git" GIT_INDEX_FILE="$(CURDIR)/_build/colab.index" && \
+		cd _build/html/colab && rm -f "$$GIT_INDEX_FILE" && git --work-tree=. add --all --force . && \
+		commit=$$(git -c user.name=sqlib -c user.email=sqlib@users.noreply.github.com \
+			commit-tree -m "Copies of the chapters for Colab" "$$(git write-tree)") && \
+		git push --quiet --force origin "$$commit:refs/heads/colab"
 
 clean: ## remove what was built, keep .venv
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

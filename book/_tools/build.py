@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import colab
 from captions import number_captions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +113,8 @@ def main() -> None:
     render()
     copy_mathjax()
     number_captions(HTML)
+    colab.write(HTML / "colab")
+    colab.point_launch_buttons(HTML)
     times = f"executed in {executed - begin:.0f} s, rendered in {time.monotonic() - executed:.0f} s"
     print(f"{times}: {HTML}/index.html")
 

@@ -287,7 +287,9 @@ def test_start_page_leads_to_the_book() -> None:
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_launch_button_opens_this_notebook_in_colab(name: str) -> None:
     url = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["repository"]["url"]
-    wanted = f"https://colab.research.google.com/github/{url.split('/', 3)[3]}/blob/main/{name[:-5]}.ipynb"
+    wanted = (
+        f"https://colab.research.google.com/github/{url.split('/', 3)[3]}/blob/colab/{Path(name).stem}.ipynb"
+    )
     assert wanted in {attribute(a, "href") for a in page(name).find_all("a")}
 
 

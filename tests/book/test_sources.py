@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import papermill
 import pytest
 import yaml
 from repository import COPIES, repository_url, set_url
@@ -61,13 +62,17 @@ class TestNotebook:
         cells = tagged(read(path), "parameters")
         assert len(cells) == 1
         values = {
-            target.id: ast.literal_eval(node.value)
+            node.target.id: ast.literal_eval(node.value)
             for node in ast.parse(text(cells[0])).body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
         }
         assert values == PARAMETERS
+
+    def test_papermill_shows_types_and_help(self, path: Path) -> None:
+        found = papermill.inspect_notebook(str(path))
+        types = {name: entry["inferred_type_name"] for name, entry in found.items()}
+        assert types == {"profile": "str", "device": "str", "data_dir": "str", "seed": "int"}
+        assert all(entry["help"] for entry in found.values())
 
     def test_begins_with_the_setup_cell(self, path: Path) -> None:
         first = code_cells(read(path))[0]
