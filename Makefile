@@ -60,7 +60,8 @@ bench: $(STAMP) ## run every benchmark: one table of ratios measured side by sid
 sync: $(STAMP) ## write the shared set-up cell into every notebook
 	$(PY) book/_tools/setup_cell.py
 
-readme: $(STAMP) ## write the measured figures and the picture of README.md
+readme: $(STAMP) ## write the measured figures and the pictures of README.md and the start page
+	$(PY) book/_tools/landing_picture.py
 	$(PY) book/_tools/readme_figure.py
 	$(PY) book/_tools/readme.py
 
