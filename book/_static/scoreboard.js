@@ -95,7 +95,7 @@
     search.addEventListener("input", function () { set({ q: search.value }); });
     choose.addEventListener("change", function () { set({ table: choose.value }); });
     download.addEventListener("click", save);
-    more.addEventListener("click", function () { limit = rows.length; draw(); });
+    more.addEventListener("click", function () { limit += 5 * STEP; draw(); });
     window.addEventListener("hashchange", function () { if (read()) { update(); } });
 
     // --- the state, and the address that holds it ---
@@ -155,7 +155,7 @@
       table.tBodies[0].replaceChildren();
       if (grid) { drawGrid(); } else { drawList(); }
       more.hidden = grid || matched.length <= limit;
-      more.textContent = "Show all " + matched.length.toLocaleString("en");
+      more.textContent = "Show more: " + limit.toLocaleString("en") + " of " + matched.length.toLocaleString("en") + " are here";
     }
 
     function details(row, columns) {

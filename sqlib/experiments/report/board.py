@@ -103,8 +103,8 @@ def scoreboard_html(board: pd.DataFrame, own: pd.DataFrame) -> str:
     payload = json.dumps(board_data(board_rows(board, own)), separators=(",", ":")).replace("</", "<\\/")
     return (
         '<div class="sq-board" id="board"><noscript><p class="sq-note">The scoreboard needs '
-        "JavaScript. The same values as a data frame: <code>sqlib.experiments.scoreboard_frame()</code>.</p></noscript>"
-        f'<script type="application/json" class="sq-board-data">{payload}</script></div>'
+        "JavaScript. The same values as a data frame: <code>sqlib.experiments.scoreboard_frame()</code>.</p>"
+        f'</noscript><script type="application/json" class="sq-board-data">{payload}</script></div>'
     )
 
 
