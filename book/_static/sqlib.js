@@ -1,8 +1,23 @@
 /* The book's interactive parts, without a kernel and without a library.
    1. figure.sq-frames: controls that switch pre-rendered frames, pictures or text (made by sqlib.widgets.frames).
-   2. div.sq-table[data-filter]: a filter per column and sorting by a click on a header (sqlib.widgets.show_table). */
+   2. div.sq-table[data-filter]: a filter per column and sorting by a click on a header (sqlib.widgets.show_table).
+   3. tables that are wider than their box are marked, so that the style sheet can say so. */
 (function () {
   "use strict";
+
+  var watched = new ResizeObserver(function (entries) {
+    entries.forEach(function (entry) {
+      var box = entry.target.closest(".sq-scroll, .pst-scrollable-table-container");
+      box.classList.toggle("sq-wide", box.scrollWidth > box.clientWidth + 1);
+    });
+  });
+
+  function watch(part) {
+    part.querySelectorAll(":is(.sq-scroll, .pst-scrollable-table-container) > table").forEach(function (table) {
+      watched.observe(table);
+      watched.observe(table.parentNode);
+    });
+  }
 
   function setUpFrames(figure) {
     var data = JSON.parse(figure.querySelector("script.sq-data").textContent);
@@ -17,6 +32,7 @@
       }, 0)];
       if (text) {
         text.innerHTML = frame.html;
+        watch(text);
       } else {
         image.src = frame.src;
         image.alt = frame.alt;
@@ -80,7 +96,7 @@
         field = document.createElement("select");
         var seen = {};
         rows.forEach(function (row) { seen[cellText(row, column)] = true; });
-        ["all"].concat(Object.keys(seen).sort()).forEach(function (text, i) {
+        ["all"].concat(Object.keys(seen).filter(Boolean).sort()).forEach(function (text, i) {
           var option = document.createElement("option");
           option.value = i === 0 ? "" : text;
           option.textContent = text;
@@ -133,6 +149,7 @@
   function start() {
     document.querySelectorAll("figure.sq-frames").forEach(setUpFrames);
     document.querySelectorAll("div.sq-table[data-filter]").forEach(setUpTable);
+    watch(document);
     document.documentElement.setAttribute("data-sqlib", "ready");
   }
 

@@ -85,6 +85,7 @@ def render() -> None:
     command = [sys.executable, "-c", launch, "build", str(STAGE), "--path-output", str(BUILD / "jb")]
     run([*command, "-q", "-n", "-W", "--keep-going", "--all"])
     shutil.copytree(BUILD / "jb" / "_build" / "html", HTML)
+    (HTML / "_static" / "404.html").replace(HTML / "404.html")  # where GitHub Pages looks for it
 
 
 def copy_mathjax() -> None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlib.experiments import papers
     from sqlib.experiments.papers.published import context_frame, published_frame
+    from sqlib.experiments.report.board import show_scoreboard
     from sqlib.experiments.report.gaps import gaps_frame
     from sqlib.experiments.report.intervals import intervals_frame
     from sqlib.experiments.report.scoreboard import scoreboard_counts, scoreboard_frame
     from sqlib.experiments.report.sources import drops_frame, provenance_frame, seconds_frame, shown_cells
+    from sqlib.experiments.report.stand_ins import stand_ins_frame
     from sqlib.experiments.report.status import status
     from sqlib.experiments.report.tables import format_table, table_frame
     from sqlib.experiments.report.verdicts import judge
@@ -54,9 +56,11 @@ _HOME = {
     "scoreboard_counts": "report.scoreboard",
     "scoreboard_frame": "report.scoreboard",
     "seconds_frame": "report.sources",
+    "show_scoreboard": "report.board",
     "shown_cells": "report.sources",
     "shown_records": "store.layers",
     "spelled": "store.cells",
+    "stand_ins_frame": "report.stand_ins",
     "status": "report.status",
     "table_frame": "report.tables",
     "verify": "run.verify",
@@ -86,9 +90,11 @@ __all__ = [
     "scoreboard_counts",
     "scoreboard_frame",
     "seconds_frame",
+    "show_scoreboard",
     "shown_cells",
     "shown_records",
     "spelled",
+    "stand_ins_frame",
     "status",
     "table_frame",
     "verify",

@@ -9,11 +9,12 @@ every case.
 
 from __future__ import annotations
 
-from sqlib.widgets._figures import figure_html, show_figure, static_mode
+from sqlib.widgets._figures import display_html, figure_html, show_figure, static_mode
 from sqlib.widgets._frames import frames, frames_html
 from sqlib.widgets._tables import show_table, table_html
 
 __all__ = [
+    "display_html",
     "figure_html",
     "frames",
     "frames_html",

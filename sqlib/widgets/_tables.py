@@ -54,7 +54,7 @@ def _head(frame: pd.DataFrame, index: bool, numeric: list[bool]) -> str:
         labels = list(frame.columns.get_level_values(level))
         if last:
             kinds = [' class="sq-number"' if number else "" for number in numeric]
-            cells = "".join(
+            cells = " ".join(
                 f'<th scope="col"{kind}>{html.escape(str(label))}</th>' for kind, label in zip(kinds, labels)
             )
         else:
@@ -62,7 +62,7 @@ def _head(frame: pd.DataFrame, index: bool, numeric: list[bool]) -> str:
                 f'<th scope="colgroup" colspan="{count}">{html.escape(str(label))}</th>'
                 for label, count in _runs(labels)
             )
-        rows.append(f"<tr>{corner}{cells}</tr>")
+        rows.append(f"<tr>{corner} {cells} </tr>")
     return f"<thead>{''.join(rows)}</thead>"
 
 
@@ -112,14 +112,15 @@ def table_html(
     if index:
         keys = [key if isinstance(key, tuple) else (key,) for key in frame.index]
         heads = [
-            "".join(f'<th scope="row">{html.escape(_text(part, None, missing))}</th>' for part in key)
+            " ".join(f'<th scope="row">{html.escape(_text(part, None, missing))}</th>' for part in key)
             for key in keys
         ]
     marks = [""] * len(frame)
     if mark is not None:
         marks = [f' data-mark="{html.escape(_text(value, None, missing))}"' for value in frame[mark]]
     cells = zip(*data) if data else ((),) * len(frame)
-    body = "".join(f"<tr{m}>{head}{''.join(row)}</tr>" for m, head, row in zip(marks, heads, cells))
+    # The blanks keep the words of neighbouring cells apart in the site's search index.
+    body = "".join(f"<tr{m}>{head} {' '.join(row)} </tr>" for m, head, row in zip(marks, heads, cells))
     filters = ""
     if filterable:
         choices = [

@@ -1,4 +1,4 @@
-"""The rendered site in ``_build/html``, read as a browser would; ``make book`` ends with these tests."""
+"""The rendered site in ``_build/html``, read as a browser would; test_browser.py opens it in one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import functools
 import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -63,7 +61,7 @@ def test_page_is_there_with_a_title(name: str) -> None:
 
 
 def test_no_stale_page() -> None:
-    generated = {"index.html", "genindex.html", "py-modindex.html", "search.html"}
+    generated = {"404.html", "index.html", "genindex.html", "py-modindex.html", "search.html"}
     assert set(ALL_PAGES) - set(PAGES) <= generated
 
 
@@ -160,7 +158,7 @@ def absent(urls: Iterable[str], folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", ALL_PAGES)
 def test_every_file_of_this_site_that_a_page_asks_for_exists(name: str) -> None:
     urls = list(asked(name))
-    if name != "index.html":  # the start page only leads on
+    if name not in ("index.html", "404.html"):  # these only lead on
         files = [urlsplit(url).path for url in urls]
         assert any(f.endswith(".css") for f in files) and any(f.endswith(".js") for f in files)
     assert absent(urls, (HTML / name).parent) == []
@@ -299,133 +297,3 @@ def test_launch_button_opens_this_notebook_in_colab(name: str) -> None:
 def test_there_are_two_interactive_parts_without_a_kernel() -> None:
     sliders = sum(len(article(name).select("figure.sq-frames")) for name in CHAPTERS)
     assert sliders >= 2
-
-
-# --- in a browser ---
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-
-
-def browse(url: str, folder: Path, *options: str) -> str:
-    assert CHROMIUM is not None
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    base = ["--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}"]
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command = [CHROMIUM, *sandbox, *base, *quiet, "--virtual-time-budget=10000", *options, url]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=400).stdout
-
-
-@needs_browser
-def test_formulas_are_set_by_the_local_mathjax(tmp_path: Path) -> None:
-    name = "book/notation.html"
-    dom = browse((HTML / name).as_uri(), tmp_path, "--dump-dom")
-    assert dom.count("<mjx-container") >= 20
-    assert 'data-sqlib="ready"' in dom
-
-
-def driver(name: str, script: str, folder: Path) -> dict[str, object]:
-    """Open a copy of a page with a script at its end, and return what the script found."""
-    source = (HTML / name).read_text(encoding="utf8")
-    base = f'<base href="{(HTML / name).as_uri()}">'
-    tail = f"<script>window.addEventListener('load', function () {{ var out = {{}}; try {{ {script} }} "
-    tail += "catch (error) { out.error = String(error); } "
-    tail += "document.body.setAttribute('data-found', JSON.stringify(out)); });</script></body>"
-    copy = folder / "page.html"
-    copy.write_text(source.replace("<head>", "<head>" + base, 1).replace("</body>", tail, 1), encoding="utf8")
-    dom = BeautifulSoup(browse(copy.as_uri(), folder, "--dump-dom"), "html.parser")
-    assert dom.body is not None
-    found: dict[str, object] = json.loads(attribute(dom.body, "data-found"))
-    assert "error" not in found, found
-    return found
-
-
-def chapter_with(selector: str) -> str:
-    for name in CHAPTERS:
-        if article(name).select_one(selector):
-            return name
-    pytest.fail(f"no chapter has {selector}")
-
-
-@needs_browser
-def test_slider_switches_picture_alt_text_and_label(tmp_path: Path) -> None:
-    script = """
-    var image = document.querySelector('figure.sq-frames img'), figure = image.closest('figure');
-    var field = figure.querySelector('[data-axis]');
-    var data = JSON.parse(figure.querySelector('script.sq-data').textContent);
-    out.hidden = figure.querySelector('.sq-controls').hidden;
-    var values = data.texts[0].length;
-    field.value = 0; field.dispatchEvent(new Event('input'));
-    out.first = [image.alt, image.src.length];
-    field.value = values - 1; field.dispatchEvent(new Event('input'));
-    var columns = data.texts.length === 2 ? data.texts[1].length : 1;
-    var other = figure.querySelector('[data-axis="1"]');
-    var at = (values - 1) * columns + (other ? Number(other.value) : 0);
-    out.last = image.alt === data.frames[at].alt && image.src === data.frames[at].src;
-    out.changed = image.alt !== out.first[0];
-    var label = field.parentNode.querySelector('output');
-    out.label = label ? label.textContent === data.texts[0][values - 1] : true;
-    """
-    found = driver(chapter_with("figure.sq-frames img"), script, tmp_path)
-    assert found["hidden"] is False
-    assert found["last"] is True and found["changed"] is True and found["label"] is True
-
-
-@needs_browser
-def test_several_controls_switch_text(tmp_path: Path) -> None:
-    script = """
-    var text = document.querySelector('figure.sq-frames .sq-text'), figure = text.closest('figure');
-    var fields = Array.from(figure.querySelectorAll('[data-axis]'));
-    var data = JSON.parse(figure.querySelector('script.sq-data').textContent);
-    var first = text.textContent, at = 0;
-    fields.forEach(function (field, axis) {
-      var last = data.texts[axis].length - 1;
-      field.value = axis === 1 ? 0 : last; // not simply the last of all
-      at = at * (last + 1) + Number(field.value);
-      field.dispatchEvent(new Event('input'));
-    });
-    var wanted = document.createElement('div');
-    wanted.innerHTML = data.frames[at].html;
-    out.right = text.textContent === wanted.textContent;
-    out.changed = text.textContent !== first;
-    """
-    found = driver(chapter_with("figure.sq-frames .sq-text"), script, tmp_path)
-    assert found["right"] is True and found["changed"] is True
-
-
-@needs_browser
-def test_table_filters_and_sorts(tmp_path: Path) -> None:
-    script = """
-    var list = Array.from(document.querySelectorAll('.sq-filters select')).find(function (field) {
-      return field.options.length > 2;
-    });
-    var box = list.closest('.sq-table');
-    var rows = function () { return box.querySelectorAll('tbody tr:not([hidden])').length; };
-    out.all = rows();
-    list.value = list.options[1].value; list.dispatchEvent(new Event('change'));
-    out.some = rows();
-    out.count = box.querySelector('.sq-count').textContent;
-    list.value = ''; list.dispatchEvent(new Event('change'));
-    out.again = rows();
-    var sort = box.querySelector('.sq-sort'); sort.click();
-    out.sorted = sort.parentNode.getAttribute('aria-sort');
-    """
-    found = driver(chapter_with("div.sq-table[data-filter] tbody tr"), script, tmp_path)
-    assert isinstance(found["all"], int) and isinstance(found["some"], int)
-    assert 0 < found["some"] < found["all"] == found["again"]
-    assert str(found["count"]).startswith(f"{found['some']:,} of ")
-    assert found["sorted"] == "ascending"
-
-
-@needs_browser
-@pytest.mark.parametrize("name", [PAGES[0], *CHAPTERS[:1], *CHAPTERS[-1:]])
-def test_browser_asks_for_nothing_but_files(name: str, tmp_path: Path) -> None:
-    """The browser's own log of requests, not our reading of the pages."""
-    log = tmp_path / "net.json"
-    browse((HTML / name).as_uri(), tmp_path, f"--log-net-log={log}", "--dump-dom")
-    text = log.read_text(encoding="utf8", errors="replace")
-    asked = set(re.findall(r'"url":"((?:https?|wss?)://[^"]+)"', text))
-    # chromium calls home on its own account; only what a page of file:// asked for counts
-    own = {url for url in asked if re.search(r"google\.com|googleapis\.com|gvt1\.com|gstatic\.com", url)}
-    assert asked - own == set()
-    assert not any("font" in url for url in own)
