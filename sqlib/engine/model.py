@@ -54,6 +54,10 @@ class QuantizedModel(nn.Module):
     are checked on loading. Quantized weights are computed once and again when a weight or its quantizer
     differs in any bit, however it was written. With gradients enabled they are recomputed in each pass,
     straight-through.
+
+    `torch.export` takes it, of any height and width where it takes the network: a graph of torch's own
+    operations, for inference, that gives the same bits. Quantizers of all widths are in it where bits depend
+    on the image. What treats the patches of an image `together` is not; RefQSR's is its network of references.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
