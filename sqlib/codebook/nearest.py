@@ -12,9 +12,11 @@ from sqlib.errors import InputError
 from sqlib.kernels import vector
 from sqlib.kernels.nearest import NearestTable
 
-_HALF = 2048
-# Largest denominator of a lattice table: its 4D + 1 cells stay integers in float32, and 64 KB.
-_LARGEST = 16384
+HALF = 2048
+"""Cells on each side of zero where the points are on no lattice."""
+
+LARGEST = 16384
+"""Largest denominator of a lattice table: its 4D + 1 cells stay integers in float32, and 64 KB."""
 
 
 def nearest_table(codebook: Codebook, dtype: DTypeLike) -> NearestTable:
@@ -35,14 +37,14 @@ def nearest_table(codebook: Codebook, dtype: DTypeLike) -> NearestTable:
             "values are; divide them by the largest magnitude"
         )
     denominator = codebook.denominator
-    if codebook.numerators is not None and denominator is not None and denominator <= _LARGEST:
+    if codebook.numerators is not None and denominator is not None and denominator <= LARGEST:
         numerators = np.atleast_2d(codebook.numerators)
         thresholds = numerators[:, :-1] + numerators[:, 1:]
         half, unit, exact = 2 * denominator, denominator, True
         values = numerators.astype(kind)
         cells = thresholds + half
     else:
-        half, unit, exact = _HALF, 1, False
+        half, unit, exact = HALF, 1, False
         # half is a power of two, so scaling rounds nothing
         thresholds = np.atleast_2d(codebook.midpoints(kind)) * kind.type(half)
         values = points.astype(kind)

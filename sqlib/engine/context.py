@@ -18,6 +18,7 @@ from sqlib.engine.batches import tensors
 from sqlib.engine.ranges import images
 from sqlib.errors import InputError
 
+Widths = int | tuple[int, ...] | Tensor
 Roles = str | Sequence[str | None] | None
 
 
@@ -51,8 +52,8 @@ class Context:
         self.size: tuple[int, int] | None = None
         self.roles: tuple[str | None, ...] = ()
         self.data: dict[str, Any] = dict(data or {})
-        self._activations: dict[tuple[str, str], int | tuple[int, ...]] = {}
-        self._weights: dict[tuple[str, str], int | tuple[int, ...]] = {}
+        self._activations: dict[tuple[str, str], Widths] = {}
+        self._weights: dict[tuple[str, str], Widths] = {}
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take over the arguments of the pass.
@@ -74,7 +75,7 @@ class Context:
         if batch is not None and batch.ndim == 4:
             self.size = (batch.shape[3], batch.shape[2])
 
-    def record(self, site: str, role: str, widths: int | tuple[int, ...], *, weight: bool) -> None:
+    def record(self, site: str, role: str, widths: Widths, *, weight: bool) -> None:
         """Note the bits of an operand; 32 is full precision."""
         (self._weights if weight else self._activations)[site, role] = widths
 
@@ -97,8 +98,8 @@ class Context:
         """Call site -> bits of its weight for each sample, int64 (N,); only sites that have one."""
         return {site: self._each(widths) for (site, _), widths in self._weights.items()}
 
-    def _each(self, widths: int | tuple[int, ...]) -> Tensor:
-        return torch.as_tensor(widths, dtype=torch.int64).expand(self.samples).clone()
+    def _each(self, widths: Widths) -> Tensor:
+        return torch.as_tensor(widths, dtype=torch.int64, device="cpu").expand(self.samples).clone()
 
     def __repr__(self) -> str:
         return f"Context(samples={self.samples}, sites={len(self.bits)}, roles={self.roles})"

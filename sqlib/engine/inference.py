@@ -15,6 +15,7 @@ from sqlib.engine.site import Site
 from sqlib.engine.weights import trains
 from sqlib.errors import InputError
 from sqlib.quantizers import QuantizerBank
+from sqlib.quantizers._readable import recorded
 from sqlib.quantizers._workspace import Workspace
 from sqlib.quantizers.bank import Choice, block_size
 
@@ -78,9 +79,14 @@ class Inference:
     def _choice(self, site: Site, role: str, value: Tensor, bank: QuantizerBank, weight: bool) -> Choice:
         assert self.context is not None  # a pass of a network with banks has one
         try:
-            choice = bank.choose(value, site, self.context)
+            choice = bank.choose(value, site, self.context, read=weight and not recorded())
             if choice.shares is None and isinstance(choice.widths, int):
                 return choice
+            if weight and recorded():
+                raise InputError(
+                    "the bits of a weight follow from the values of the input, which a graph has none of: "
+                    "export a network with fixed weight bits"
+                )
             if weight:
                 raise InputError(
                     f"samples of one pass chose {choice.widths} bits for a weight, expected one width and no "

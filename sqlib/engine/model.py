@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,10 @@ class QuantizedModel(nn.Module):
     are checked on loading. Quantized weights are computed once and again when a weight or its quantizer
     differs in any bit, however it was written. With gradients enabled they are recomputed in each pass,
     straight-through.
+
+    `torch.export` takes it, of any height and width where it takes the network: a graph of torch's own
+    operations, for inference, that gives the same bits. Quantizers of all widths are in it where bits depend
+    on the image. What treats the patches of an image `together` is not; RefQSR's is its network of references.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
@@ -68,7 +74,18 @@ class QuantizedModel(nn.Module):
             if hasattr(network, attribute):
                 setattr(self, attribute, getattr(network, attribute))
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    @property
+    def forward(self) -> Callable[..., Any]:  # type: ignore[override]
+        """One pass, with the signature of the network's own ``forward``; `torch.export` asks for it."""
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._run(args, kwargs)
+
+        with contextlib.suppress(TypeError, ValueError):  # no Python function behind it: any arguments
+            forward.__signature__ = inspect.signature(self.network.forward)  # type: ignore[attr-defined]
+        return forward
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.input_range is not None:
             self.input_range.check((args, kwargs))
         seen = context.begin(self, args, kwargs, needed=self.has_banks)
@@ -175,10 +192,10 @@ class QuantizedModel(nn.Module):
         self._place(quantizer)
 
     def _place(self, quantizer: nn.Module) -> None:
-        """Quantizers work wherever their values are; selectors are modules like any other."""
+        """Beside the network, so that no pass has to bring them there."""
         first = next(self.network.parameters(), None)
-        if isinstance(quantizer, QuantizerBank) and first is not None:
-            quantizer.selector.to(first.device)
+        if first is not None:
+            quantizer.to(first.device)
 
     def weight_quantizer(self, key: str) -> nn.Module | None:
         """The quantizer of a weight, or None."""

@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from sqlib.fit.loop.bar import progress
     from sqlib.fit.quantization_aware.task import Answer
     from sqlib.fit.quantization_aware.train import Trained, train_quantized
+    from sqlib.fit.quantization_aware.trainable import learnable
 
 _HOME = {
     "Answer": "quantization_aware.task",
     "Distilled": "distillation.train",
     "Trained": "quantization_aware.train",
     "distill": "distillation.train",
+    "learnable": "quantization_aware.trainable",
     "progress": "loop.bar",
     "train_quantized": "quantization_aware.train",
 }
 
-__all__ = ["Answer", "Distilled", "Trained", "distill", "progress", "train_quantized"]
+__all__ = ["Answer", "Distilled", "Trained", "distill", "learnable", "progress", "train_quantized"]
 
 
 def __getattr__(name: str) -> Any:

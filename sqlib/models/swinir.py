@@ -43,8 +43,9 @@ def relative_position_index(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-@lru_cache(maxsize=64)
-def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
+def shift_mask(
+    height: int, width: int, window: int, shift: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """float (windows, window^2, window^2): 0 within a region, -100 between pixels that only the shift joined.
 
     A cyclic shift puts the image's last rows beside its first ones in the last window; they must not attend
@@ -52,12 +53,16 @@ def shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
     """
 
     def strip(size: int) -> Tensor:
-        index = torch.arange(size)
+        index = torch.arange(size, device=device)
         return (index >= size - window).long() + (index >= size - shift).long()
 
     region = strip(height)[:, None] * 3 + strip(width)[None, :]
     ids = partition(region[None, :, :, None], window)[:, :, 0]
-    return torch.where(ids[:, None, :] == ids[:, :, None], 0.0, -100.0)
+    apart = ids[:, None, :] != ids[:, :, None]
+    return torch.zeros_like(apart, dtype=torch.float32).masked_fill(apart, -100.0)
+
+
+_known_mask = lru_cache(maxsize=64)(shift_mask)
 
 
 class WindowAttention(nn.Module):
@@ -86,7 +91,7 @@ class WindowAttention(nn.Module):
         # In place: the scores are the network's largest tensor, and fresh memory costs more than the sum.
         scores += self.relative_position_bias[self.index].permute(2, 0, 1)
         if mask is not None:
-            by_image = scores.view(-1, len(mask), self.heads, tokens, tokens)
+            by_image = scores.view(-1, mask.shape[0], self.heads, tokens, tokens)
             by_image += mask[:, None]
         out = torch.matmul(scores.softmax(-1), v)
         return self.proj(out.transpose(1, 2).reshape(count, tokens, features))
@@ -124,7 +129,9 @@ class SwinLayer(nn.Module):
         mask = None
         if shift:
             y = y.roll((-shift, -shift), (1, 2))
-            mask = shift_mask(height, width, self.window, shift).to(x.device, x.dtype)
+            # In a graph the sizes may be symbols, and a mask that is part of it is no tensor to keep.
+            make = shift_mask if torch.compiler.is_compiling() else _known_mask
+            mask = make(height, width, self.window, shift, x.device).to(x.dtype)
         y = merge(self.attn(partition(y, self.window), mask), self.window, height, width)
         x = x + (y.roll((shift, shift), (1, 2)) if shift else y)
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]

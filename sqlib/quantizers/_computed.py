@@ -1,10 +1,11 @@
-"""A uniform fake-quantizer whose bounds are computed in the pass, with gradients to what they come from."""
+"""Uniform fake-quantizers whose bounds are computed in the pass, with gradients to what they come from."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from sqlib.quantizers._state import QuantizerState
+from sqlib.quantizers.symmetric import SymmetricQuantizer
 from sqlib.quantizers.uniform import UniformQuantizer
 
 
@@ -23,3 +24,20 @@ class ComputedBounds(UniformQuantizer):
         QuantizerState.__init__(self)
         self.bits, self.axis, self.integer_zero, self.method = bits, axis, True, "computed"
         self.lower, self.upper = lower, upper
+
+
+class ComputedAlpha(SymmetricQuantizer):
+    """Lives for one call, as `ComputedBounds`, with levels from -alpha to alpha.
+
+    Parameters
+    ----------
+    alpha
+        Shape (); positive, finite.
+    bits
+        As in `SymmetricQuantizer`.
+    """
+
+    def __init__(self, alpha: Tensor, bits: int) -> None:
+        QuantizerState.__init__(self)
+        self.bits, self.signed, self.axis, self.integer_zero = bits, True, None, True
+        self.method, self.alpha = "computed", alpha

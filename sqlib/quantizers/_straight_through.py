@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sqlib.errors import InputError
 from sqlib.kernels.uniform_backward import Grid, backward
+from sqlib.quantizers._readable import readable
 
 if TYPE_CHECKING:
     from sqlib.quantizers.uniform import UniformQuantizer
@@ -36,13 +37,10 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 def kernel_takes(x: Tensor) -> bool:
     """Whether NumPy may read this tensor's memory in one flat run."""
     return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
+        readable(x)
         and x.layout == torch.strided
         # the general test costs ten times the common one
         and (x.is_contiguous() or torch.ops.aten.is_non_overlapping_and_dense.default(x))
-        and not torch._C._get_tracing_state()
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sqlib._checks import check_bits
 from sqlib.errors import InputError
+from sqlib.quantizers._readable import readable, recorded
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers._workspace import apart, empty_like
@@ -28,12 +29,13 @@ class Choice(NamedTuple):
     Attributes
     ----------
     widths
-        One width for all samples, or one for each.
+        One width for all samples, or one for each: as a tensor, int64 (samples,), where its values cannot be
+        read at once (on another device than the CPU, and while a graph is recorded).
     shares
         (samples, widths of the bank) where the backward pass needs them, else None.
     """
 
-    widths: int | tuple[int, ...]
+    widths: int | tuple[int, ...] | Tensor
     shares: Tensor | None = None
 
 
@@ -124,8 +126,13 @@ class QuantizerBank(QuantizerState):
             getattr(quantizer, method, lambda: None)()
         return self
 
-    def choose(self, x: Tensor, site: Any = None, context: Any = None) -> Choice:
+    def choose(self, x: Tensor, site: Any = None, context: Any = None, *, read: bool = False) -> Choice:
         """Ask the selector, and check what it says.
+
+        Parameters
+        ----------
+        read
+            Read the widths wherever they are, because a single one is needed (of a weight).
 
         Raises
         ------
@@ -136,7 +143,9 @@ class QuantizerBank(QuantizerState):
         samples = (len(x) if x.ndim else 1) if context is None else context.samples
         found: Any = self.selector(x, site, context)
         if isinstance(found, Tensor) and found.is_floating_point():
-            return self._by_shares(found, samples)
+            return self._by_shares(found, samples, read)
+        if isinstance(found, Tensor) and found.numel() in (1, samples) and not (read or readable(found)):
+            return Choice(found.long().reshape(-1).expand(samples))
         values = found.tolist() if isinstance(found, Tensor) else found
         widths = list(values) if isinstance(values, (list, tuple)) else [values]
         if not all(type(w) is int for w in widths) or len(widths) not in (1, samples):
@@ -152,14 +161,22 @@ class QuantizerBank(QuantizerState):
             )
         return self._choice(widths)
 
-    def _by_shares(self, shares: Tensor, samples: int) -> Choice:
-        if shares.shape != (samples, len(self.widths)) or not bool(torch.isfinite(shares).all()):
+    def _by_shares(self, shares: Tensor, samples: int, read: bool) -> Choice:
+        read = read or readable(shares)
+        fits = shares.shape == (samples, len(self.widths))
+        if not fits or (read and not bool(torch.isfinite(shares).all())):
             raise InputError(
                 f"the selector {type(self.selector).__name__} gave shares {_shown(shares)}, expected finite "
                 f"ones of shape {samples, len(self.widths)}: samples by widths"
             )
-        widths = [self.widths[k] for k in shares.argmax(1).tolist()]
         learned = torch.is_grad_enabled() and shares.requires_grad
+        if not read:
+            largest = shares.argmax(1)
+            chosen = torch.zeros_like(largest)
+            for k, width in enumerate(self.widths):
+                chosen = chosen.masked_fill(largest == k, width)
+            return Choice(chosen, shares if learned and not recorded() else None)
+        widths = [self.widths[k] for k in shares.argmax(1).tolist()]
         return self._choice(widths, shares if learned else None)
 
     def _choice(self, widths: list[int], shares: Tensor | None = None) -> Choice:
@@ -174,6 +191,8 @@ class QuantizerBank(QuantizerState):
         if isinstance(widths, int):
             return self.at(widths)(x)  # type: ignore[no-any-return]
         block = block_size(x, len(widths))
+        if isinstance(widths, Tensor):
+            return self._selected(x, widths[:, None].expand(-1, block).reshape(-1, *[1] * (x.ndim - 1)))
         runs = [(width, block * len(list(run))) for width, run in groupby(widths)]
         parts = zip(runs, x.split([size for _, size in runs]), strict=True)
         if torch.is_grad_enabled():
@@ -185,7 +204,14 @@ class QuantizerBank(QuantizerState):
                 target.copy_(self.at(width)(part))
         return out
 
-    def _mixture(self, x: Tensor, widths: int | tuple[int, ...], shares: Tensor) -> Tensor:
+    def _selected(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """By all quantizers, of which each sample keeps its own: the widths are not looked at."""
+        out = self.at(self.widths[0])(x)
+        for width in self.widths[1:]:
+            out = torch.where(chosen == width, self.at(width)(x), out)
+        return out  # type: ignore[no-any-return]
+
+    def _mixture(self, x: Tensor, widths: int | tuple[int, ...] | Tensor, shares: Tensor) -> Tensor:
         """The quantizers that were chosen, exactly, with the gradient of the mixture."""
         block = block_size(x, len(shares))
         column = (-1, *[1] * (x.ndim - 1))
@@ -222,13 +248,13 @@ def block_size(x: Tensor, samples: int) -> int:
     InputError
         No whole number.
     """
-    if not x.ndim or len(x) % samples:
+    if not x.ndim or x.shape[0] % samples:
         raise InputError(
             f"an operand of shape {tuple(x.shape)} in a pass over {samples} samples: they cannot be told "
             "apart, because its first axis is no multiple of them; run samples of different bits in passes "
             "of their own, or leave this call site out (skip=)"
         )
-    return len(x) // samples
+    return x.shape[0] // samples
 
 
 def _shown(found: Any) -> str:

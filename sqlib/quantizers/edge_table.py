@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sqlib._checks import check_flag, check_integer, check_number
 from sqlib.errors import InputError
+from sqlib.quantizers._readable import readable
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers.edges import edge_scores, picture
@@ -91,7 +92,7 @@ class EdgeTable:
         return len(self.scores)
 
 
-def look_up(scores: Tensor, means: Tensor, asked: Tensor, limit: float) -> Tensor:
+def look_up(scores: Tensor, means: Tensor, asked: Tensor, limit: float | Tensor) -> Tensor:
     """Row of each score that is asked for, in a table with one row for each of its sorted scores.
 
     Raises
@@ -99,15 +100,18 @@ def look_up(scores: Tensor, means: Tensor, asked: Tensor, limit: float) -> Tenso
     InputError
         No row has a mean below the limit.
     """
-    (rows,) = torch.where(means < limit)
-    if not len(rows):
+    allowed = means < limit
+    if readable(allowed) and not bool(allowed.any()):
         raise InputError(
-            f"no configuration of the table has a mean below limit={limit:g} bits, the cheapest has "
+            f"no configuration of the table has a mean below limit={float(limit):g} bits, the cheapest has "
             f"{float(means.min()):.2f}; give a higher limit (100: none), or train CADyQ longer, or with a "
             "larger bit_weight"
         )
-    below = torch.searchsorted(scores[rows], asked, right=True) - 1
-    return rows[below.clamp(min=0)]
+    rows = torch.arange(len(scores), device=scores.device)
+    last = rows.masked_fill(~allowed, -1).cummax(0).values  # of the allowed rows up to each
+    last = torch.cat([torch.full_like(last[:1], -1), last])
+    below = last[torch.searchsorted(scores, asked, right=True)]
+    return torch.where(below < 0, rows.masked_fill(~allowed, len(rows)).amin(), below)
 
 
 @saved_as("table-bits")
@@ -182,7 +186,7 @@ class TableBits(QuantizerState):
         key = f"edge scores, white {self.data_range}, saturated {self.saturated}"
         if key not in context.data:
             context.data[key] = edge_scores(image, data_range=self.data_range, saturated=self.saturated)
-        return self.bits[look_up(self.scores, self.means, context.data[key], float(self.limit))]
+        return self.bits[look_up(self.scores, self.means, context.data[key], self.limit)]
 
     def extra_repr(self) -> str:
         return f"{len(self.scores)} scores, limit={float(self.limit):g}"

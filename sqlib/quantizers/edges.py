@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from sqlib.errors import InputError
+from sqlib.quantizers._readable import readable
 
 LUMA = (0.299, 0.587, 0.114)
 LUMA_15 = (9798, 19235, 3735)
@@ -89,9 +90,9 @@ def edge_scores(x: Tensor, *, data_range: float = 1.0, saturated: bool = False) 
     Raises
     ------
     InputError
-        Values that are not finite.
+        Values that are not finite. (Not looked for on other devices than the CPU.)
     """
-    if not bool(torch.isfinite(x).all()):
+    if readable(x) and not bool(torch.isfinite(x).all()):
         raise InputError("the images have values that are not finite, so that they have no edge score")
     unit = x.double() / data_range
     levels = torch.round(255 * (255 * unit if saturated else unit).clamp(0, 1)).long()
@@ -109,7 +110,7 @@ def _gray(x: Tensor) -> Tensor:
 def _gray_levels(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x[:, 0]
-    return ((x * torch.tensor(LUMA_15, device=x.device).view(3, 1, 1)).sum(1) + (1 << 14)) >> 15
+    return (sum(w * x[:, i] for i, w in enumerate(LUMA_15)) + (1 << 14)) >> 15  # type: ignore[return-value]
 
 
 def _padded(y: Tensor, *, replicate: bool) -> Tensor:
@@ -117,6 +118,5 @@ def _padded(y: Tensor, *, replicate: bool) -> Tensor:
     for axis in (-2, -1):
         n = y.shape[axis]
         inner = 0 if replicate or n == 1 else 1
-        index = torch.tensor([inner, *range(n), n - 1 - inner], device=y.device)
-        y = y.index_select(axis, index)
+        y = torch.cat([y.narrow(axis, inner, 1), y, y.narrow(axis, n - 1 - inner, 1)], axis)
     return y

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from sqlib._checks import check_bits, check_number
-from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
+from sqlib.quantizers._computed import ComputedAlpha, ComputedBounds
+from sqlib.quantizers._readable import readable
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
-from sqlib.quantizers.symmetric import SymmetricQuantizer
-from sqlib.quantizers.uniform import UniformQuantizer
+from sqlib.quantizers.uniform import UniformQuantizer, exact_dtype
 
 TINY = 1e-8
 """Added to the largest magnitude, so that a weight of zeros has a range."""
@@ -71,27 +71,25 @@ class FollowingQuantizer(QuantizerState):
         Raises
         ------
         InputError
-            The weight has values that are not finite.
+            The weight has values that are not finite. (Not looked for on other devices than the CPU.)
         """
         values = weight.detach()
-        if not bool(torch.isfinite(values).all()):
+        if readable(values) and not bool(torch.isfinite(values).all()):
             raise InputError("the weight has values that are NaN or infinite")
+        values = values.to(exact_dtype(values))
         if self.thousandths == 100_000:
-            return SymmetricQuantizer(float(values.abs().max()) + TINY, self.bits)
-        ordered = values.double().flatten().sort().values
+            return ComputedAlpha(values.abs().max() + TINY, self.bits)
+        ordered = values.flatten().sort().values
         lower, upper = (self._percentile(ordered, p) for p in (100 - self.percentile, self.percentile))
-        nan = float("nan")
-        return UniformQuantizer(
-            Bounds(lower, upper, self.bits, nan, "percentile", None, True, False)  # type: ignore[arg-type]
-        )
+        return ComputedBounds(lower, upper, self.bits)
 
     @staticmethod
-    def _percentile(ordered: Tensor, p: float) -> float:
+    def _percentile(ordered: Tensor, p: float) -> Tensor:
         """Interpolated between the neighbours, as ``numpy.percentile`` does."""
         position = p / 100 * (len(ordered) - 1)
         below = int(position)
         above = min(below + 1, len(ordered) - 1)
-        return float(torch.lerp(ordered[below], ordered[above], position - below))
+        return torch.lerp(ordered[below], ordered[above], position - below)
 
     def forward(self, weight: Tensor) -> Tensor:
         return self.at(weight)(weight)  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -22,7 +22,7 @@ class Selector(Protocol):
     input, belongs into ``context.data``.
     """
 
-    def __call__(self, x: Tensor, site: Any, context: Any) -> Tensor | int:
+    def __call__(self, x: Tensor, site: Any, context: Any) -> Tensor | Sequence[int] | int:
         """Choose.
 
         Parameters
@@ -37,7 +37,7 @@ class Selector(Protocol):
 
         Returns
         -------
-        int or Tensor
+        int, Tensor or a sequence of int
             Bit-widths among those of the bank, as integers: one for all samples, or (samples,).
 
             Or shares, floating, (samples, widths) with the widths in ascending order: a sample gets the width
@@ -117,17 +117,18 @@ class ByRole(QuantizerState):
         """From `options`."""
         return cls(options["bits"], default=options["default"])
 
-    def forward(self, x: Tensor, site: Any, context: Any) -> Tensor | int:
+    def forward(self, x: Tensor, site: Any, context: Any) -> tuple[int, ...]:
         """One width for each sample."""
         roles = (None,) if context is None else context.roles
-        found = [self.default if role is None else self.bits.get(role, self.default) for role in roles]
-        if None in found:
-            role = roles[found.index(None)]
+        chosen = [self.default if role is None else self.bits.get(role, self.default) for role in roles]
+        found = tuple(width for width in chosen if width is not None)
+        if len(found) < len(chosen):
+            role = roles[chosen.index(None)]
             raise InputError(
                 f"{'samples without a role' if role is None else f'the role {role!r}'}: bits are known for "
                 f"{', '.join(map(repr, self.bits))}; run in quantized.context(roles=...), or give a default"
             )
-        return x.new_tensor(found, dtype=torch.int64)
+        return found
 
     def extra_repr(self) -> str:
         return f"{self.bits}, default={self.default}"
@@ -179,7 +180,7 @@ class ByPath(QuantizerState):
         """From `options` and the other selector."""
         return cls(options["role"], options["bits"], parts["otherwise"], tuple(options["widths"].values()))
 
-    def forward(self, x: Tensor, site: Any, context: Any) -> Tensor | int:
+    def forward(self, x: Tensor, site: Any, context: Any) -> Tensor | Sequence[int] | int:
         """The width, or what the other selector says."""
         roles = set() if context is None else set(context.roles)
         if roles == {self.role}:
@@ -192,10 +193,9 @@ class ByPath(QuantizerState):
         candidates = getattr(self.otherwise, "candidates", None)
         if not (isinstance(found, Tensor) and found.is_floating_point()) or candidates in (None, self.widths):
             return found  # type: ignore[no-any-return]
-        columns = [self.widths.index(width) for width in candidates]
-        return found.new_zeros(len(found), len(self.widths)).index_copy(
-            1, torch.tensor(columns, device=found.device), found
-        )
+        own = dict(zip(candidates, found.unbind(1), strict=True))
+        none = torch.zeros_like(found[:, 0])
+        return torch.stack([own.get(width, none) for width in self.widths], 1)
 
     def extra_repr(self) -> str:
         return f"{self.role!r}: {self.bits}"

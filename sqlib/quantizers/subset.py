@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sqlib._checks import check_flag, check_integer
 from sqlib.codebook import Codebook
@@ -27,6 +27,8 @@ from sqlib.codebook.nearest import nearest_table
 from sqlib.errors import InputError
 from sqlib.kernels.nearest import NearestTable
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
+from sqlib.quantizers import _normalized
+from sqlib.quantizers._readable import readable, recorded
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers._workspace import empty_like
@@ -79,7 +81,8 @@ class SubsetQuantizer(QuantizerState):
 
     Notes
     -----
-    NaN or infinity raise `InputError` (except while torch traces or compiles, which cannot look at values).
+    NaN or infinity raise `InputError` on the CPU. Elsewhere, and in graphs, nobody looks at values: they make
+    their plane NaN, and with a fixed scale themselves.
     A constant plane has M = 0 and is restored from its mean, at most 1e-8 off. Memory layout is kept.
 
     A plane of one value (squeeze-and-excite, rows of a linear layer), or of two if their mean is removed, has
@@ -165,18 +168,20 @@ class SubsetQuantizer(QuantizerState):
         return Codebook(points, np.array(np.nan), np.array(np.nan), self.method, numerators, denominator)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
+        if torch.is_grad_enabled() and x.requires_grad and not recorded():
             out: Tensor = _StraightThrough.apply(x, self)  # type: ignore[no-untyped-call]
             return out
         return self.fake(x)
 
     def fake(self, x: Tensor) -> Tensor:
         """The forward pass without gradient: fused kernel where possible, torch otherwise."""
-        return self._run(x, self._fused if _in_numpys_reach(x) else self._plain)
+        if readable(x) and x.layout == torch.strided:
+            return self._run(x, self._fused, self._fused_tiles)
+        return self.fake_torch(x)
 
     def fake_torch(self, x: Tensor) -> Tensor:
         """The same in plain torch operations, on any device; several temporaries of x's size."""
-        return self._run(x, self._plain)
+        return self._run(x, self._plain, self._plain_tiles)
 
     def encode(self, x: Tensor) -> Encoded:
         """Codes and statistics of a tensor; ``decode(encode(x))`` equals ``fake(x)`` bit for bit on the CPU.
@@ -241,23 +246,18 @@ class SubsetQuantizer(QuantizerState):
         """Whether planes of so many values have statistics of their own."""
         return self.channelwise and own_statistics(values, self.centre, edge=edge)
 
-    def _run(self, x: Tensor, run: Callable[[Tensor, bool], Tensor]) -> Tensor:
+    def _run(
+        self, x: Tensor, planes: Callable[[Tensor, bool], Tensor], tiles: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         wide = x.detach().to(_wide(x))
-        planes = self._checked(wide)
+        seen = self._checked(wide)
         if x.numel() == 0:
             return x.detach().clone()
         if self.patch is None:
-            done = run(planes, self._channelwise(planes.shape[2]))
-            out = from_planes(done, wide, self.axis, self.sample_axis)
+            done = planes(seen, self._channelwise(seen.shape[2]))
+            out = from_planes(done, wide, self.axis, self.sample_axis).to(x.dtype)
         else:
-            out = torch.empty_like(wide, memory_format=torch.contiguous_format)
-            for rows, columns, height, width in tile_slices(wide.shape[-2], wide.shape[-1], self.patch):
-                region = wide[..., rows, columns]
-                tiles = to_tiles(region, height, width)
-                own = self._channelwise(height * width, edge=is_edge(height, width, wide, self.patch))
-                done = run(to_planes(tiles, -3), own).reshape(tiles.shape)
-                out[..., rows, columns] = from_tiles(done, region)
-        out = out.to(x.dtype)
+            out = tiles(wide).to(x.dtype)
         return (
             out.contiguous() if x.is_contiguous() else torch.empty_like(x).copy_(out)
         )  # empty_like keeps the layout
@@ -277,30 +277,36 @@ class SubsetQuantizer(QuantizerState):
         )
         return out
 
+    def _fused_tiles(self, images: Tensor) -> Tensor:
+        out = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for rows, columns, height, width in tile_slices(images.shape[-2], images.shape[-1], self.patch or 1):
+            region = images[..., rows, columns]
+            tiles = to_tiles(region, height, width)
+            own = self._channelwise(height * width, edge=is_edge(height, width, images, self.patch or 1))
+            done = self._fused(to_planes(tiles, -3), own).reshape(tiles.shape)
+            out[..., rows, columns] = from_tiles(done, region)
+        return out
+
     def _plain(self, x: Tensor, channelwise: bool) -> Tensor:
-        """`sqlib.kernels.normalized`, operation by operation."""
         if self.scale is not None:
-            mean, maximum = torch.zeros_like(x[:, :1, :1]), self.scale.to(x).reshape(1, -1, 1)
-            finite = torch.isfinite(x)
-        else:
-            dims = (-1,) if channelwise else (-2, -1)
-            mean = x.new_zeros(())
-            if self.centre:
-                exact = x if x.device.type == "mps" else x.double()  # mps has no float64
-                mean = exact.mean(dims, keepdim=True).to(x.dtype)
-            maximum = torch.maximum(x.amax(dims, keepdim=True) - mean, mean - x.amin(dims, keepdim=True))
-            finite = torch.isfinite(maximum)
-        if not (torch._C._get_tracing_state() or torch.compiler.is_compiling()) and not bool(finite.all()):
+            return self._at(x, torch.zeros_like(x[:, :1, :1]), self.scale.to(x).reshape(1, -1, 1))
+        return self._at(x, *_normalized.plane_statistics(x, centre=self.centre, channelwise=channelwise))
+
+    def _plain_tiles(self, images: Tensor) -> Tensor:
+        x = images.reshape(-1, *images.shape[-3:])
+        statistics = _normalized.tile_statistics(
+            x, self.patch or 1, centre=self.centre, channelwise=self.channelwise
+        )
+        return self._at(x.flatten(2), *(s.flatten(2) for s in statistics)).reshape(images.shape)
+
+    def _at(self, x: Tensor, mean: Tensor, maximum: Tensor) -> Tensor:
+        """`sqlib.quantizers._normalized.fake_quantize`, and what is not finite."""
+        finite = torch.isfinite(maximum if self.scale is None else x)
+        if readable(x) and not bool(finite.all()):
             raise InputError(f"{int((~torch.isfinite(x)).sum())} of {x.numel()} values are NaN or infinite")
-        table = self._table(x.dtype)
-        thresholds, values = (torch.from_numpy(v).to(x.device) for v in (table.thresholds, table.values))
-        spread = maximum + self._epsilon
-        t = torch.clamp((x - mean) * (table.half / spread), -table.half, table.half)
-        rows = t.transpose(0, 1).reshape(len(values) if len(values) > 1 else 1, -1).contiguous()
-        codes = torch.searchsorted(thresholds, rows)
-        samples, channels, size = x.shape
-        found = values.gather(1, codes).reshape(channels, samples, size).transpose(0, 1)
-        return found * (spread / table.unit) + mean
+        table = _normalized.Table.of(self.points, self.denominator, x)
+        out = _normalized.fake_quantize(x, mean, maximum, table, self._epsilon)
+        return out if readable(x) else out.masked_fill(~finite, torch.nan)
 
     def _fixed(self, kind: np.dtype[Any]) -> Statistics | None:
         if self.scale is None:
@@ -336,16 +342,6 @@ def _wide(x: Tensor) -> torch.dtype:
 
 def _array(x: Tensor) -> NDArray[Any]:
     return np.ascontiguousarray(x.numpy())
-
-
-def _in_numpys_reach(x: Tensor) -> bool:
-    return (
-        type(x) in (Tensor, nn.Parameter)
-        and x.device.type == "cpu"
-        and x.layout == torch.strided
-        and not torch._C._get_tracing_state()
-        and not torch.compiler.is_compiling()
-    )
 
 
 class _StraightThrough(torch.autograd.Function):

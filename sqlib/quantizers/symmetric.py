@@ -28,6 +28,7 @@ from torch import Tensor
 from sqlib._checks import check_bits
 from sqlib.codebook.bounds import Bounds, Grid
 from sqlib.errors import InputError
+from sqlib.quantizers._readable import readable
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers.uniform import UniformQuantizer
@@ -98,7 +99,7 @@ class SymmetricQuantizer(UniformQuantizer):
 
     def grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(lower, scale, top) in the computing dtype on x's device."""
-        if x.device.type == "cpu":  # elsewhere a look at the value would wait for the device
+        if readable(self.alpha):
             _positive(float(self.alpha))
         return super().grid(x)
 

@@ -22,6 +22,7 @@ from sqlib._checks import check_bits
 from sqlib.codebook.bounds import Bounds
 from sqlib.errors import InputError
 from sqlib.kernels import fake_quantize
+from sqlib.quantizers._readable import recorded
 from sqlib.quantizers._saved import saved_as
 from sqlib.quantizers._state import QuantizerState
 from sqlib.quantizers._straight_through import StraightThrough, kernel_takes, wide_dtype
@@ -124,9 +125,8 @@ class UniformQuantizer(QuantizerState):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        if torch.is_grad_enabled() and (
-            x.requires_grad or self.lower.requires_grad or self.upper.requires_grad
-        ):
+        trained = x.requires_grad or self.lower.requires_grad or self.upper.requires_grad
+        if trained and torch.is_grad_enabled() and not recorded():
             out: Tensor = StraightThrough.apply(x, self.lower, self.upper, self)  # type: ignore[no-untyped-call]
             return out
         return self.fake(x)
@@ -156,8 +156,7 @@ class UniformQuantizer(QuantizerState):
         The arithmetic is that of `sqlib.codebook.bounds.grid_constants`, operation by operation.
         """
         kind = wide_dtype(x.dtype)
-        exact_kind = torch.float32 if x.device.type == "mps" else torch.float64
-        lower, upper = (v.detach().to(x.device, exact_kind) for v in (self.lower, self.upper))
+        lower, upper = (v.detach().to(x.device, exact_dtype(x)) for v in (self.lower, self.upper))
         last = self.top
         exact = (upper - lower) / last
         scale = exact.to(kind)
@@ -214,6 +213,11 @@ class UniformQuantizer(QuantizerState):
     def extra_repr(self) -> str:
         channels = "per tensor" if self.axis is None else f"per channel of axis {self.axis}"
         return f"bits={self.bits}, {channels}, method={self.method!r}"
+
+
+def exact_dtype(x: Tensor) -> torch.dtype:
+    """The widest dtype on x's device: float64, which MPS does not have."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _saved_bounds(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bounds:

@@ -1,4 +1,4 @@
-"""What quantization-aware training moves: parameters of the network and of its quantizers, by group."""
+"""What training moves: parameters of a quantized network and of its quantizers, by group."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sqlib._checks import check_number
 from sqlib.errors import InputError
 from sqlib.fit.variables import Variables, bias_and_norm_parameters, uniform_pairs
+from sqlib.quantizers import UniformQuantizer
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
@@ -112,6 +113,66 @@ class Trainable:
             for p in self._plain:
                 p.requires_grad_(False)
                 p.grad = None
+
+
+def learnable(model: QuantizedModel, *groups: str) -> dict[str, nn.Parameter]:
+    """Make parts of a quantized network learnable, for a training loop of one's own.
+
+    Parameters
+    ----------
+    model
+        Changed in place: bounds become parameters, and of all parameters only those of the groups collect
+        gradients.
+    groups
+        One or more of "bounds" (or "weight_bounds", "activation_bounds") of quantizers, "biases" of layers,
+        "norms" (scales and shifts of normalizations), "weights" (all other parameters of the network) and
+        "selectors" (which choose bits, or move bounds with the input).
+
+    Returns
+    -------
+    dict
+        Parameters by their names in ``model.named_parameters()``, for an optimizer.
+
+    Raises
+    ------
+    InputError
+        No group, an unknown one, or nothing of them in the model.
+
+    Notes
+    -----
+    Nothing keeps bounds apart here: `sqlib.fit.distill` and `sqlib.fit.train_quantized` do.
+
+    Examples
+    --------
+    >>> found = sqlib.fit.learnable(quantized, "bounds", "biases")            # doctest: +SKIP
+    >>> optimizer = torch.optim.Adam(found.values(), lr=1e-4)                 # doctest: +SKIP
+    """
+    from sqlib.engine.model import QuantizedModel
+
+    if not isinstance(model, QuantizedModel):
+        raise InputError(f"model is {type(model).__name__}, expected what sqlib.quantize_model gives")
+    if not groups or not set(groups) <= set(GROUPS):
+        raise InputError(f"groups {groups!r}: expected one or more of {', '.join(GROUPS)}")
+    found: dict[str, nn.Parameter] = {}
+    deciding = _selector_parameters(model)
+    for group in groups:
+        if group == "selectors":
+            found |= deciding
+        elif group not in _HOMES:
+            found |= _network_parameters(model.network, group)
+        for home in _HOMES.get(group, ()):
+            for quantizer in getattr(model, home).modules():
+                if isinstance(quantizer, UniformQuantizer):
+                    quantizer.learnable()
+            named = getattr(model, home).named_parameters(home)
+            found |= {name: p for name, p in named if name not in deciding}
+    if not found:
+        raise InputError(f"the model has nothing to learn in {', '.join(groups)}")
+    for p in model.parameters():
+        p.requires_grad_(False)
+    for p in found.values():
+        p.requires_grad_(True)
+    return found
 
 
 def _network_parameters(network: nn.Module, group: str) -> dict[str, nn.Parameter]:
