@@ -1,4 +1,4 @@
-"""Sphinx extension: the book's name beside its logo, and what a search engine or a link says of a page.
+"""Sphinx extension: the book's name beside its logo, and what a search engine or a shared link says.
 
 The description of a page is its first sentence.
 """

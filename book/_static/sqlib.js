@@ -137,7 +137,9 @@
           var order = typeof a === "number" ? a - b : String(a).localeCompare(String(b));
           return up ? order : -order;
         });
+        body.remove(); // out of the page while its rows move: one change of the layout, not one for each row
         rows.forEach(function (row) { body.appendChild(row); });
+        table.appendChild(body);
       });
       cell.textContent = "";
       cell.appendChild(button);
