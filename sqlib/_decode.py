@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,33 @@ _EXTRA_SAMPLES = 338  # the TIFF tag
 _GAMMA = 1 / 2.2
 
 
-def decode(data: bytes) -> tuple[NDArray[np.uint8], list[str]]:
-    """The image, uint8 (H, W, 3), and notes: one phrase for each thing in the file that it does not show.
+class Decoded(NamedTuple):
+    """What a file holds.
+
+    Attributes
+    ----------
+    rgb
+        uint8 (H, W, 3).
+    lost
+        One phrase for each thing in the file that is nowhere here.
+    alpha, profile
+        uint8 (H, W) unless all of it is opaque, and an ICC profile of RGB colours; else None.
+    beside
+        Phrases as in `lost`, for those who take the colours alone.
+    deep
+        Whether 16 bits a sample were rounded to 8.
+    """
+
+    rgb: NDArray[np.uint8]
+    lost: list[str]
+    alpha: NDArray[np.uint8] | None = None
+    profile: bytes | None = None
+    beside: Sequence[str] = ()
+    deep: bool = False
+
+
+def decode(data: bytes) -> Decoded:
+    """The image and what else a file holds.
 
     Raises
     ------
@@ -39,7 +66,7 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], list[str]]:
         deep = read_deep(data)
         if deep is not None:
             notes = [*_frames(deep.frames), *(["transparency dropped"] if deep.transparent else [])]
-            return deep.rgb, [*notes, *_profile(deep.profile), *_dark(deep.largest)]
+            return Decoded(deep.rgb, [*notes, *_profile(deep.profile), *_dark(deep.largest)], deep=True)
     with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as opened:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit itself is an error
         notes = _frames(getattr(opened, "n_frames", 1))
@@ -47,8 +74,12 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], list[str]]:
         _refuse_other_deep_colour(opened, data)
         opened.load()
         image: Image.Image = ImageOps.exif_transpose(opened)
-        notes += [*_transparency(image), *_profile(image.info.get("icc_profile")), *_gamma(image)]
-        notes += _extra_channels(opened)
+        icc = image.info.get("icc_profile")
+        alpha, profile = _alpha(image), icc if image.mode.startswith("RGB") and _of_rgb(icc) else None
+        beside: list[str] = []
+        (notes if alpha is None else beside).extend(_transparency(image))
+        (notes if profile is None else beside).extend(_profile(icc))
+        notes += [*_gamma(image), *_extra_channels(opened)]
         if _is_deep_gray_alpha_png(data):
             samples = _deep_gray_alpha(data)
         elif image.mode in _DEEP_GRAY_MODES:
@@ -57,14 +88,14 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], list[str]]:
             # RGBA -> RGB in Pillow drops alpha and leaves the colours alone, except for premultiplied modes.
             rgb = np.array(image.convert("RGB"), dtype=np.uint8)
             if low_byte is None:
-                return rgb, notes
+                return Decoded(rgb, notes, alpha, profile, beside)
             samples = rgb.astype(np.int64) * 256 + low_byte
         else:
             raise InputError(f"samples of mode {image.mode!r}, expected 1, 8 or 16 bits of gray or colour")
     rgb = from_16_bits(samples)
     if rgb.ndim == 2:
         rgb = np.repeat(rgb[:, :, None], 3, axis=2)
-    return rgb, [*notes, *_dark(int(samples.max()))]
+    return Decoded(rgb, [*notes, *_dark(int(samples.max()))], alpha, profile, beside, deep=True)
 
 
 def _frames(count: int) -> list[str]:
@@ -80,6 +111,27 @@ def _transparency(image: Image.Image) -> list[str]:
         image = image.convert("LA")
     least = image.convert("RGBA").getchannel("A").getextrema()[0]
     return ["transparency dropped"] if least < 255 else []  # type: ignore[operator]  # one band: two numbers
+
+
+def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
+    """Opacity, if any pixel is not opaque."""
+    if image.mode in _DEEP_GRAY_MODES or (
+        image.mode not in _ALPHA_MODES and "transparency" not in image.info
+    ):
+        return None
+    image = image.convert("LA") if image.mode == "La" else image
+    found = np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8)
+    return found if found.size and found.min() < 255 else None
+
+
+def _of_rgb(icc: bytes | None) -> bool:
+    """Whether a profile describes RGB colours."""
+    if not icc:
+        return False
+    try:
+        return ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space.strip() == "RGB"
+    except (OSError, ImageCms.PyCMSError, ImportError):
+        return False
 
 
 def _extra_channels(image: Image.Image) -> list[str]:

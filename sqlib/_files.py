@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
@@ -47,8 +47,10 @@ def check_output(
         raise InputError(f"the folder {str(folder)!r} cannot be written: its permissions forbid it")
 
 
-def write_atomically(path: str | PathLike[str], data: bytes | memoryview) -> None:
+def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Iterator[bytes]) -> None:
     """Write a file beside its place, then rename it: complete or not there, whatever interrupts.
+
+    The content comes at once, or in pieces.
 
     A link is followed, so that the file it points to gets the content; an existing file keeps its
     permissions.
@@ -68,7 +70,7 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview) -> Non
         # A name of its own: nobody's file is overwritten, and two writers do not meet.
         partial = place.with_name(f".{secrets.token_hex(8)}.partial")
         with open(partial, "xb") as file:
-            file.write(data)
+            file.writelines(data if isinstance(data, Iterator) else [data])
         if place.exists():
             shutil.copymode(place, partial)
         partial.replace(place)

@@ -218,15 +218,14 @@ def _run(
     rounded: bool = False,
     progress: bool = False,
 ) -> NDArray[Any]:
-    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
-    x = x.to(device, _dtype(model))
+    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1)))[None]
     finish = to_uint8 if rounded else np.ascontiguousarray
     if tiling is None:
-        out = _forward(model, x)
+        out = _forward(model, _as_input(x, model, device))
         image, largest = finish(_gray(out)), float(out.max())
     else:
         grid = Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap)
-        made = _patches(model, split(x, grid))
+        made = _patches(model, split(x, grid), device)
         canvas, largest = None, -math.inf
         for number, out in _progress(made, len(grid.boxes), "upscaling", "patch", progress):
             canvas = canvas or Canvas(grid, out.shape[2] // grid.boxes[0].height)
@@ -248,12 +247,17 @@ def _gray(out: Tensor) -> NDArray[np.float32]:
     return image
 
 
-def _patches(model: nn.Module, patches: list[Tensor]) -> Iterator[tuple[int, Tensor]]:
+def _as_input(x: Tensor, model: nn.Module, device: torch.device) -> Tensor:
+    """Bytes as the network takes them: of a large image only those of a batch, to save memory."""
+    return (x.float() / 255).to(device, _dtype(model))
+
+
+def _patches(model: nn.Module, patches: list[Tensor], device: torch.device) -> Iterator[tuple[int, Tensor]]:
     """What ``model`` makes of the patches of one image, each with its number; the first one comes first."""
     together = getattr(model, "together", None)
     if together is not None:
         with torch.inference_mode():
-            made = together(patches)
+            made = together([_as_input(patch, model, device) for patch in patches])
         for number, (out, patch) in enumerate(zip(made, patches, strict=True)):
             yield number, _checked(out, patch, model)
         return
@@ -264,7 +268,8 @@ def _patches(model: nn.Module, patches: list[Tensor]) -> Iterator[tuple[int, Ten
         step = max(1, _PIXELS_AT_ONCE // (height * width))
         for start in range(0, len(numbers), step):
             batch = numbers[start : start + step]
-            out = _forward(model, torch.cat([patches[number] for number in batch]))
+            x = torch.cat([patches[number] for number in batch])
+            out = _forward(model, _as_input(x, model, device))
             yield from zip(batch, out.split(1))
 
 

@@ -11,22 +11,61 @@ import stat
 import warnings
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sqlib._decode import decode
+from sqlib._decode import Decoded, decode
 from sqlib._files import write_atomically
 from sqlib._pixels import as_rgb, to_uint8
+from sqlib._png import chunks
 from sqlib.errors import DataError, InputError, SqlibError
 
-__all__ = ["EXTENSIONS", "as_rgb", "check_format", "read_image", "to_uint8", "write_image"]
+__all__ = [
+    "EXTENSIONS",
+    "Photo",
+    "as_rgb",
+    "check_format",
+    "read_image",
+    "read_photo",
+    "to_uint8",
+    "write_image",
+]
 
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 
 _FORMATS = {".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_WITH_ALPHA, _WITH_PROFILE = ("PNG", "WEBP"), ("PNG", "JPEG", "WEBP")
 _LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # of libjpeg and libwebp
+
+
+class Photo(NamedTuple):
+    """An image file as a photographer sees it.
+
+    Attributes
+    ----------
+    rgb : uint8 (H, W, 3), as `read_image` gives it
+    alpha : uint8 (H, W), 255 where opaque; None if all of it is
+    profile : the ICC profile of its colours, or None
+    """
+
+    rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None
+    profile: bytes | None
+
+
+def read_photo(path: str | PathLike[str]) -> Photo:
+    """Read an image file with its opacity and colour profile, for `write_image`.
+
+    As `read_image`, and a warning, too, where 16 bits a sample are rounded to 8.
+    """
+    found = _decoded(Path(path))
+    lost = [*found.lost, *(["16 bits a sample rounded to 8"] if found.deep else [])]
+    if lost:
+        warnings.warn(f"{path}: {'; '.join(lost)}", stacklevel=2)
+    return Photo(found.rgb, found.alpha, found.profile)
 
 
 def read_image(path: str | PathLike[str], *, warn: bool = True) -> NDArray[np.uint8]:
@@ -64,7 +103,15 @@ def read_image(path: str | PathLike[str], *, warn: bool = True) -> NDArray[np.ui
     - EXIF orientation is applied: a phone photo comes out upright. Benchmark files have none.
     - Several frames or pages: the first one, with a warning.
     """
-    path = Path(path)
+    found = _decoded(Path(path))
+    notes = [*found.lost, *found.beside]
+    if notes and warn:
+        warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=2)
+    return found.rgb
+
+
+def _decoded(path: Path) -> Decoded:
+    """What a file holds; the errors of `read_image`."""
     try:
         data = _bytes(path)
     except SqlibError:
@@ -72,7 +119,7 @@ def read_image(path: str | PathLike[str], *, warn: bool = True) -> NDArray[np.ui
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        image, notes = decode(data)
+        return decode(data)
     except InputError as error:
         raise InputError(f"cannot read the image {path}: {error}") from error
     except Image.DecompressionBombError as error:
@@ -89,9 +136,6 @@ def read_image(path: str | PathLike[str], *, warn: bool = True) -> NDArray[np.ui
         raise InputError(
             f"cannot read the image {path}: {reason}; the file is damaged, cut off or of an unknown format"
         ) from error
-    if notes and warn:
-        warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=2)
-    return image
 
 
 def _bytes(path: Path) -> bytes:
@@ -136,12 +180,31 @@ def check_format(path: str | PathLike[str], size: tuple[int, int] | None = None)
     return kind
 
 
-def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
+def write_image(
+    path: str | PathLike[str],
+    image: NDArray[np.uint8],
+    *,
+    alpha: NDArray[np.uint8] | None = None,
+    profile: bytes | None = None,
+) -> None:
     """Write a uint8 RGB array (H, W, 3); the extension decides the format.
+
+    Parameters
+    ----------
+    path : file to write
+    image : colours
+    alpha : opacity, uint8 (H, W)
+    profile : ICC profile of the colours
 
     PNG, BMP and WebP are written without loss, JPEG with quality 95 and full colour resolution. The file
     appears at once or not at all (written beside its place, then renamed). A file that is already there is
-    replaced, unless it is write-protected; a link is followed.
+    replaced, unless it is write-protected; a link is followed. PNG is written row by row, so that a large
+    image is in memory once.
+
+    Warns
+    -----
+    UserWarning
+        A format without room for opacity (JPEG, BMP) or for a profile (BMP), which is left out.
 
     Raises
     ------
@@ -154,12 +217,25 @@ def write_image(path: str | PathLike[str], image: NDArray[np.uint8]) -> None:
     path = Path(path)
     image = as_rgb(image, "write_image")
     kind = check_format(path, image.shape[:2])
+    if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != image.shape[:2]):
+        raise InputError(f"alpha is {alpha.dtype} of shape {alpha.shape}, the image {image.shape}")
+    dropped = [] if alpha is None or kind in _WITH_ALPHA else ["transparency"]
+    dropped += [] if profile is None or kind in _WITH_PROFILE else ["colour profile"]
+    if dropped:
+        warnings.warn(f"{path}: {', '.join(dropped)} dropped, {path.suffix} has none", stacklevel=2)
+    if kind == "PNG":
+        write_atomically(path, chunks(image, alpha=alpha, profile=profile))
+        return
     options: dict[str, dict[str, object]] = {
         "JPEG": {"quality": 95, "subsampling": 0},
-        "WEBP": {"lossless": True},
+        "WEBP": {"lossless": True, "exact": True},  # the colours of transparent pixels, too
     }
     buffer = io.BytesIO()
     try:
+        if alpha is not None and kind in _WITH_ALPHA:
+            image = np.dstack([image, alpha])
+        if profile is not None and kind in _WITH_PROFILE:
+            options[kind]["icc_profile"] = profile
         Image.fromarray(image).save(buffer, format=kind, **options.get(kind, {}))
     except (OSError, ValueError) as error:
         raise InputError(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sqlib._pixels import from_16_bits
 from sqlib.errors import DataError, InputError
-from sqlib.images import EXTENSIONS, as_rgb, read_image, to_uint8, write_image
+from sqlib.images import EXTENSIONS, as_rgb, read_image, read_photo, to_uint8, write_image
 
 
 def random_rgb(height: int = 9, width: int = 7, seed: int = 0) -> np.ndarray:
@@ -219,3 +219,42 @@ def test_sixteen_to_eight_bits_is_the_nearest(value: int) -> None:
 def test_as_rgb_refuses_other_shapes(array: np.ndarray) -> None:
     with pytest.raises(InputError, match="expected a non-empty uint8 array"):
         as_rgb(array, "test")
+
+
+@pytest.mark.parametrize("width", [1, 2, 37])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_png_of_many_blocks_of_rows(tmp_path: Path, photo: np.ndarray, width: int, with_alpha: bool) -> None:
+    """A smooth image and noise: every kind of row filter is used; Pillow checks every chunk."""
+    rng = np.random.default_rng(0)
+    image = np.concatenate([photo[:80, :width], rng.integers(0, 256, (61, width, 3), dtype=np.uint8)])
+    alpha = rng.integers(0, 256, image.shape[:2], dtype=np.uint8) if with_alpha else None
+    write_image(tmp_path / "a.png", image, alpha=alpha, profile=b"a profile")
+    with Image.open(tmp_path / "a.png") as read:
+        read.load()
+        assert read.mode == ("RGBA" if with_alpha else "RGB") and read.info["icc_profile"] == b"a profile"
+        np.testing.assert_array_equal(np.asarray(read)[:, :, :3], image)
+        if with_alpha:
+            np.testing.assert_array_equal(np.asarray(read)[:, :, 3], alpha)
+
+
+def test_png_is_about_as_small_as_pillows(tmp_path: Path, photo: np.ndarray) -> None:
+    write_image(tmp_path / "a.png", photo)
+    Image.fromarray(photo).save(tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size < 1.1 * (tmp_path / "b.png").stat().st_size
+
+
+def test_alpha_of_another_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"alpha is uint8 of shape \(2, 2\)"):
+        write_image(tmp_path / "a.png", random_rgb(), alpha=np.zeros((2, 2), np.uint8))
+
+
+def test_a_photo_keeps_opacity_and_an_rgb_profile(tmp_path: Path) -> None:
+    rgba = np.dstack([random_rgb(), random_rgb(seed=1)[:, :, :1]])
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for name, profile in (("rgb", icc), ("lab", lab)):
+        Image.fromarray(rgba).save(tmp_path / f"{name}.png", icc_profile=profile)
+    found = read_photo(tmp_path / "rgb.png")
+    assert found.profile == icc and np.array_equal(np.dstack([found.rgb, found.alpha]), rgba)
+    with pytest.warns(UserWarning, match="colour profile .* ignored"):
+        assert read_photo(tmp_path / "lab.png").profile is None

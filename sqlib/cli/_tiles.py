@@ -16,7 +16,7 @@ WHOLE = 2**18
 """Low-resolution pixels of the largest image that is not cut by itself: 512 x 512, 2 to 3 GB."""
 
 _SIDE = 257  # smallest tile of an automatic cut: `sqlib.evaluate` takes such one at a time
-_LARGEST = 96_000  # pixels of its largest tile: 1 GB with EDSR-baseline, x4
+_LARGEST = 80_000  # pixels of its largest tile: 0.8 GB with EDSR-baseline, x4
 
 
 def exact_overlap(model: nn.Module) -> int | None:
@@ -63,14 +63,30 @@ def asked(side: int | None, overlap: int | None, option: str) -> Tiling | None:
         raise UsageError(str(error)) from None
 
 
-def with_overlap(tile: int, overlap: int | None) -> Tiling:
+def why_not(model: nn.Module) -> str:
+    """What of a network without an `exact_overlap` sees all of an image."""
+    from sqlib import QuantizedModel
+
+    if isinstance(model, QuantizedModel):
+        if model.together is not None:
+            return f"{type(model.recipe).__name__} treats the patches of an image together"
+        seen = [key.replace("/", ".") for key, q in model.activations.items() if not _fixed(q)]
+        if seen:
+            return (
+                f"{type(model.recipe).__name__} measures every image anew (statistics or bits of "
+                f"{len(seen)} activations, {seen[0]!r} first), and a patch measures itself"
+            )
+    return "the network has windows, pooling or statistics of the image"
+
+
+def with_overlap(tile: int, overlap: int | None, model: nn.Module) -> Tiling:
     """``--tile`` without ``--overlap``: with the overlap that changes no pixel."""
     from sqlib.patches import Tiling
 
     if overlap is None:
         raise UsageError(
-            "with this network no overlap gives the pixels of the whole image (it has windows, pooling or "
-            "statistics of the image): say with --overlap how many pixels tiles share"
+            f"no overlap gives the pixels of the whole image, because {why_not(model)}: say with --overlap "
+            "how many pixels tiles share"
         )
     if overlap >= tile:
         raise UsageError(

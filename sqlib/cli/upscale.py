@@ -4,15 +4,24 @@ An image of more than 512 x 512 pixels is cut into tiles by itself if no pixel c
 of convolutions alone whose activations, if quantized, have fixed levels. How far a pixel of the input spreads
 is tried out, and tiles share twice that. Other networks (with windows, pooling, channel attention or
 statistics of the image) take the whole image, unless --tile and --overlap say otherwise.
+
+Transparency is enlarged as well (bicubic) and a colour profile goes along, where the format of OUT has room
+for them; what is lost is said in one line.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlib.cli import _common, _tiles
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def add(commands: _common.Subparsers) -> None:
@@ -69,7 +78,13 @@ def run(args: argparse.Namespace) -> None:
     if args.overlap is None and (args.tile is not None or max(h * w for h, w in sizes) > _tiles.WHOLE):
         exact = _tiles.exact_overlap(model)
         if args.tile is not None:
-            tiling = _tiles.with_overlap(args.tile, exact)
+            tiling = _tiles.with_overlap(args.tile, exact, model)
+        elif exact is None:
+            warnings.warn(
+                f"no cut gives the pixels of the whole image, because {_tiles.why_not(model)}: it is "
+                "enlarged in one piece, which may need much memory; --tile and --overlap cut it all the same",
+                stacklevel=2,
+            )
     progress = sys.stderr.isatty()
     jobs = list(zip(args.inputs, targets, sizes, strict=True))
     for source, target, (height, width) in tqdm(
@@ -78,15 +93,26 @@ def run(args: argparse.Namespace) -> None:
         cut = tiling
         if cut is None and exact is not None and height * width > _tiles.WHOLE:
             cut = _tiles.automatic(height, width, exact)
+        photo = images.read_photo(source)
         result = super_resolve(
-            model, images.read_image(source), tiling=cut, device=args.device, rounded=True, progress=progress
+            model, photo.rgb, tiling=cut, device=args.device, rounded=True, progress=progress
         )
-        images.write_image(target, result)
+        alpha = None if photo.alpha is None else _enlarged(photo.alpha, args.scale)
+        images.write_image(target, result, alpha=alpha, profile=photo.profile)
         tiles = "" if cut is None else f", tiles of {cut.patch} sharing {cut.overlap}"
         tqdm.write(
             f"{target}: {result.shape[1]} x {result.shape[0]} from {width} x {height} by {name}{tiles}",
             file=sys.stdout,
         )
+
+
+def _enlarged(alpha: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Bicubic, in memory of its own size."""
+    import numpy as np
+    from PIL import Image
+
+    size = alpha.shape[1] * scale, alpha.shape[0] * scale
+    return np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC))
 
 
 def _targets(args: argparse.Namespace) -> list[str]:

@@ -57,7 +57,7 @@ class QuantizedModel(nn.Module):
 
     `torch.export` takes it, of any height and width where it takes the network: a graph of torch's own
     operations, for inference, that gives the same bits. Quantizers of all widths are in it where bits depend
-    on the image. What treats the patches of an image `together` is not; RefQSR's is its network of references.
+    on the image. What treats patches of an image `together` is not; RefQSR's is its network of references.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageCms
 
 from sqlib import evaluate, models, quantize_model, recipes
 from sqlib.cli import _tiles, main
@@ -132,8 +133,40 @@ def test_what_an_image_loses_is_said_in_one_line(tmp_path: Path, capsys) -> None
     Image.fromarray(rgba).save(tmp_path / "in.png")
     assert main(["upscale", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--scale", "4"]) == 0
     error = capsys.readouterr().err
-    assert error == f"sqlib: warning: {tmp_path / 'in.png'}: transparency dropped\n"
-    assert read_image(tmp_path / "out.png").shape == (96, 128, 3)
+    assert error == ""
+    assert Image.open(tmp_path / "out.png").mode == "RGBA"
+    assert main(["upscale", str(tmp_path / "in.png"), str(tmp_path / "out.jpg"), "--scale", "4"]) == 0
+    error = capsys.readouterr().err
+    assert error == f"sqlib: warning: {tmp_path / 'out.jpg'}: transparency dropped, .jpg has none\n"
+    assert read_image(tmp_path / "out.jpg").shape == (96, 128, 3)
+
+
+def test_transparency_and_colour_profile_go_along(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 255, (24, 32, 4), dtype=np.uint8)
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(rgba).save(tmp_path / "in.png", icc_profile=icc)
+    assert main(["upscale", str(tmp_path / "in.png"), str(tmp_path / "out.webp"), *SMALL]) == 0
+    assert main(["upscale", str(tmp_path / "in.png"), str(tmp_path / "out.png"), *SMALL]) == 0
+    assert capsys.readouterr().err == ""
+    network = models.pretrained("edsr-small", scale=4)
+    colours = to_uint8(evaluate.super_resolve(network, rgba[:, :, :3].copy()))
+    alpha = Image.fromarray(rgba[:, :, 3]).resize((128, 96), Image.Resampling.BICUBIC)
+    for name in ("out.png", "out.webp"):
+        with Image.open(tmp_path / name) as out:
+            assert out.info["icc_profile"] == icc
+            np.testing.assert_array_equal(np.asarray(out)[:, :, :3], colours)
+            np.testing.assert_array_equal(np.asarray(out)[:, :, 3], np.asarray(alpha))
+    assert main(["upscale", str(tmp_path / "in.png"), str(tmp_path / "out.bmp"), *SMALL]) == 0
+    assert "out.bmp: transparency, colour profile dropped, .bmp has none" in capsys.readouterr().err
+
+
+def test_sixteen_bits_are_said_to_be_rounded(tmp_path: Path, capsys) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (24, 32, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", deep, photometric="rgb")
+    assert main(["upscale", str(tmp_path / "in.tif"), str(tmp_path / "out.png"), *SMALL]) == 0
+    error = capsys.readouterr().err
+    assert error == f"sqlib: warning: {tmp_path / 'in.tif'}: 16 bits a sample rounded to 8\n"
 
 
 @pytest.mark.parametrize("device", ["meta", "cuda:99", "hip", "warp", "mkldnn", "cpu:x"])
@@ -222,7 +255,18 @@ def test_tiles_that_cannot_give_the_pixels_of_the_whole_image(picture: Path, fai
     args = ("upscale", picture, picture.with_name("out.png"))
     assert "--tile 40 is not larger than the overlap of 40" in fails(2, *args, *SMALL, "--tile", 40)
     windows = fails(2, *args, "--scale", 4, "--model", "swinir-small", "--tile", 40)
-    assert "say with --overlap" in windows and sorted(contents(picture.parent)) == ["in.png"]
+    assert "the network has windows, pooling" in windows and "say with --overlap" in windows
+    measured = fails(2, *args, *SMALL, "--tile", 50, "--recipe", "dfsq", "--bits", 4)
+    assert "DFSQ measures every image anew (statistics or bits of" in measured
+    assert "'blocks.0.conv1:input' first" in measured and sorted(contents(picture.parent)) == ["in.png"]
+
+
+def test_a_large_image_that_cannot_be_cut_is_announced(picture: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(_tiles, "WHOLE", 10)
+    args = ["upscale", str(picture), str(picture.with_name("out.png")), "--scale", "4"]
+    assert main([*args, "--model", "swinir-small"]) == 0
+    error = capsys.readouterr().err
+    assert "enlarged in one piece, which may need much memory; --tile and --overlap" in error
 
 
 def test_which_quantized_networks_can_be_cut(photo: np.ndarray) -> None:

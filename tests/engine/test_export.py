@@ -60,7 +60,7 @@ def test_bits_of_the_graph_depend_on_the_image():
         with torch.no_grad():
             bank.selector.weight.zero_()[:, 0] = torch.tensor([-1.0, 0.0, 1.0])
             bank.selector.bias.copy_(torch.tensor([1.0, 0.0, -3.0]))
-            bank.selector.gradient_scale.fill_(30.0)
+            bank.selector.gradient_scale.fill_(90.0)
     exported, chosen = graph(model), []
     for factor in (0.02, 0.3, 1.0):
         x = factor * image(24, 18)
