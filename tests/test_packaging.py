@@ -46,7 +46,8 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     data = project()
     extras = data["optional-dependencies"]
     pins = listed(ROOT / "constraints.txt")
-    for name, requirement in declared(data["dependencies"], extras["book"], extras["dev"]).items():
+    groups = (data["dependencies"], *(extras[name] for name in ("book", "dev", "cluster")))
+    for name, requirement in declared(*groups).items():
         assert name in pins, f"{name} has no line in constraints.txt"
         (pin,) = pins[name].specifier
         assert pin.operator == "=="
@@ -139,7 +140,7 @@ def test_wheel_holds_code_data_and_licences(wheel: zipfile.ZipFile) -> None:
 def test_wheel_declares_extras_and_command(wheel: zipfile.ZipFile) -> None:
     (metadata,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     text = wheel.read(metadata).decode()
-    assert set(re.findall(r"^Provides-Extra: (\w+)", text, re.M)) == {"book", "dev", "export"}
+    assert set(re.findall(r"^Provides-Extra: (\w+)", text, re.M)) == {"book", "cluster", "dev", "export"}
     assert re.search(r"^Requires-Python: >=3.11$", text, re.M)
     import sqlib
 

@@ -7,10 +7,27 @@ import sys
 
 from sqlib.cli import _common
 
+_WHERE = """\
+where it runs:
+  laptop     sqlib reproduce dfsq-table2 --jobs 2
+  cluster    sqlib reproduce dfsq-table2 --profile full --dask tcp://10.0.0.1:8786
+             (the address that 'dask scheduler' prints; 'dask worker ADDRESS --nthreads 1' on each machine,
+             or dask-jobqueue under SLURM; workers need sqlib and the data, but no shared folder)
+  CI matrix  sqlib reproduce dfsq-table2 --shard 3/8 --store part-3
+             (8 jobs, each with a store of its own; copied into one folder the stores are one)
+A record that exists is never computed again, wherever it was computed.
+"""
+
 
 def add(commands: _common.Subparsers) -> None:
     """Register the command."""
-    parser = commands.add_parser("reproduce", help="compute a table", description=__doc__)
+    parser = commands.add_parser(
+        "reproduce",
+        help="compute a table",
+        description=__doc__,
+        epilog=_WHERE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("table", metavar="TABLE", help="table, such as dfsq-table2")
     parser.add_argument("--profile", default="laptop", help="smoke, laptop or full (default: %(default)s)")
     parser.add_argument(
@@ -18,7 +35,10 @@ def add(commands: _common.Subparsers) -> None:
         metavar="DIR",
         help="folder of records (default: $SQLIB_STORE, else the user's data folder)",
     )
-    parser.add_argument("--jobs", type=_common.positive, default=1, metavar="N", help="worker processes")
+    parser.add_argument("--jobs", type=_common.positive, metavar="N", help="worker processes (default: 1)")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786"
+    )
     parser.add_argument("--shard", metavar="i/n", help="only the i-th of n parts, for n machines")
     parser.add_argument(
         "--seed", type=_common.seed, default=0, help="of the calibration (default: %(default)s)"
@@ -45,7 +65,12 @@ def run(args: argparse.Namespace) -> None:
             parse_shard(args.shard)
         except InputError as error:
             raise _common.UsageError(str(error)) from None
-    _common.check_device(args.device)
+    if args.dask is None:  # else it is a device of the workers
+        _common.check_device(args.device)
+    elif args.jobs is not None or args.shard is not None:
+        raise _common.UsageError(
+            "--dask with --jobs or --shard: the scheduler divides the work; give one of the three"
+        )
     with _common.quiet_stdout(args.json):
         result = reproduce(
             args.table,
@@ -54,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
             device=args.device,
             data_dir=args.data_dir,
             seed=args.seed,
-            jobs=args.jobs,
+            jobs=args.jobs or 1,
+            dask=args.dask,
             shard=args.shard,
             progress=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ def cells(n: int = 4, **changed: Any) -> list[Cell]:
     return [Cell(dataset=f"set{i}", **options) for i in range(n)]
 
 
+_COMPUTING = threading.Lock()
+
+
 class FakeBench:
     """Computes a cell by sleeping; writes one line per start to ``log``, so that tests can count."""
 
@@ -36,8 +40,10 @@ class FakeBench:
         absent: tuple[str, ...] = (),
         broken: tuple[str, ...] = (),
         slow: tuple[str, ...] | None = None,
+        recipes: bool = False,
     ) -> None:
         self.log, self.seconds, self.absent, self.broken, self.slow = log, seconds, absent, broken, slow
+        self.recipes = recipes
 
     def resolve(self, cell: Cell) -> ResolvedCell:
         if cell.dataset in self.absent:
@@ -46,11 +52,18 @@ class FakeBench:
 
     def compute(self, resolved: ResolvedCell) -> dict[str, Any]:
         with self.log.open("a") as stream:  # one short write to an append-mode file is atomic
-            stream.write(f"{os.getpid()} {resolved.planned.dataset}\n")
+            stream.write(f"{os.getpid()} {resolved.planned.dataset} {resolved.planned.bits}\n")
+        if self.recipes:
+            resolved.planned.make_recipe()
         if resolved.planned.dataset in self.broken:
             raise ValueError("this one cannot be computed")
-        if self.slow is None or resolved.planned.dataset in self.slow:
-            time.sleep(self.seconds)
+        if not _COMPUTING.acquire(blocking=False):
+            raise RuntimeError("a process computes two cells at a time")
+        try:
+            if self.slow is None or resolved.planned.dataset in self.slow:
+                time.sleep(self.seconds)
+        finally:
+            _COMPUTING.release()
         return content(resolved)
 
     def computed(self) -> list[str]:

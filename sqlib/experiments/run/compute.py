@@ -15,7 +15,7 @@ from sqlib.errors import DataError, InputError
 from sqlib.experiments.run.artifacts import Artifacts
 from sqlib.experiments.run.plan import network_of
 from sqlib.experiments.run.scoring import scored
-from sqlib.experiments.store import provenance
+from sqlib.experiments.store import layers, provenance
 from sqlib.experiments.store.cells import (
     CalibrationSpec,
     Cell,
@@ -24,6 +24,7 @@ from sqlib.experiments.store.cells import (
     bits_text,
     distinct,
 )
+from sqlib.experiments.store.working import Store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,8 +102,10 @@ class Workbench:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A worker process that receives this bench many times builds it once and keeps what it has loaded.
-        folder = None if self.artifacts is None else self.artifacts.path
-        return _process_workbench, (self.device, self.data_dir, folder)
+        # It may have another working folder.
+        data_dir = None if self.data_dir is None else os.path.abspath(self.data_dir)
+        folder = None if self.artifacts is None else self.artifacts.path.absolute()
+        return _process_workbench, (self.device, data_dir, folder)
 
     def resolve(self, cell: Cell) -> ResolvedCell:
         """Find the cell's weights and data.
@@ -267,6 +270,8 @@ class Workbench:
 
 @cache
 def _process_workbench(device: str, data_dir: str | None, artifacts: Path | None) -> Workbench:
+    if artifacts is not None and not artifacts.parent.is_dir():  # a machine without the store's folder
+        artifacts = Store(layers.default_store()).artifacts
     return Workbench(device=device, data_dir=data_dir, artifacts=artifacts)
 
 

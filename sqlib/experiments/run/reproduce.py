@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from sqlib.errors import InputError
 from sqlib.experiments.run import plan as planning
 from sqlib.experiments.run import profiles
+from sqlib.experiments.run.cluster import joined
 from sqlib.experiments.run.compute import Workbench
 from sqlib.experiments.run.runner import Summary, run
 from sqlib.experiments.store import layers
@@ -36,6 +38,7 @@ def reproduce(
     data_dir: str | None = None,
     seed: int = 0,
     jobs: int = 1,
+    dask: str | None = None,
     shard: str | None = None,
     progress: bool = False,
 ) -> Reproduction:
@@ -54,6 +57,9 @@ def reproduce(
         Folder of the datasets; default as in :func:`sqlib.datasets.load`.
     jobs
         Worker processes.
+    dask
+        Address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``: its workers compute instead. Their
+        data and weights are looked for on their machines; ``device`` and ``data_dir`` are theirs.
     shard
         ``"i/n"``: only every n-th cell from the i-th on, for n machines without a scheduler.
 
@@ -61,8 +67,12 @@ def reproduce(
     ------
     InputError
         Unknown table or profile, bad shard, a store that cannot be written, that is the packaged one, or
-        whose records have the form of an older sqlib.
+        whose records have the form of an older sqlib; ``dask`` together with ``jobs`` or ``shard``.
+    sqlib.experiments.run.cluster.ClusterError
+        No scheduler answers, no worker comes, or the cluster is lost on the way.
     """
+    if dask is not None and (jobs != 1 or shard is not None):
+        raise InputError("dask with jobs or shard: the scheduler divides the work; give one of the three")
     cells = planning.plan(table, profile, seed=seed)
     if shard is not None:
         cells = planning.shard(cells, *planning.parse_shard(shard))
@@ -81,5 +91,6 @@ def reproduce(
         )
     target.check_current()
     bench = Workbench(device=device, data_dir=data_dir, artifacts=target.artifacts)
-    summary = run(cells, target, bench, profile=profile, jobs=jobs, progress=progress)
+    with nullcontext() if dask is None else joined(dask, target) as cluster:
+        summary = run(cells, target, bench, profile=profile, jobs=jobs, cluster=cluster, progress=progress)
     return Reproduction(table, profile, summary, target, scratch)

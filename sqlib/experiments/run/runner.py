@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sqlib.errors import InputError, StoreError
 from sqlib.experiments.run.compute import NotAvailable
+from sqlib.experiments.run.modules import imported, modules_of
 from sqlib.experiments.run.plan import groups
 from sqlib.experiments.run.progress import Progress
 from sqlib.experiments.store.cells import Cell, ResolvedCell
 from sqlib.experiments.store.metrics import METRICS
 from sqlib.experiments.store.records import Record, mean
 from sqlib.experiments.store.working import Store
+
+if TYPE_CHECKING:
+    from sqlib.experiments.run.cluster import Cluster
 
 State = Literal["computed", "present", "busy", "skipped", "failed"]
 
@@ -25,6 +30,29 @@ class Bench(Protocol):
     def resolve(self, cell: Cell) -> ResolvedCell: ...
 
     def compute(self, resolved: ResolvedCell) -> dict[str, Any]: ...
+
+
+class Records(Protocol):
+    """Where records go; :class:`sqlib.experiments.store.working.Store` is the usual one."""
+
+    def usable(self, key: str) -> Record | None: ...
+
+    def claim(self, key: str, *, wait: bool = False) -> AbstractContextManager[bool]: ...
+
+    def write(self, key: str, content: Mapping[str, Any]) -> Record: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells of one network, for one worker process.
+
+    ``modules`` are those that the worker has to import first, ``wait`` as for `run_cell`.
+    """
+
+    cells: Sequence[Cell]
+    profile: str
+    modules: Mapping[str, str]
+    wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +67,7 @@ class Outcome:
 
 @dataclass
 class Summary:
-    """Outcomes of a run, one per cell."""
+    """Outcomes of a run, one per cell, in the planner's order."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -66,6 +94,7 @@ def run(
     *,
     profile: str,
     jobs: int = 1,
+    cluster: Cluster | None = None,
     progress: bool = False,
 ) -> Summary:
     """Compute the cells that ``store`` does not hold.
@@ -80,11 +109,13 @@ def run(
     cells
         In the planner's order.
     bench
-        Computes cells. With ``jobs > 1`` it is pickled to the workers.
+        Computes cells. With ``jobs > 1`` or a cluster it is pickled to the workers.
     profile
         Name written into the records.
     jobs
         Worker processes (joblib's loky). Cells of one quantized network stay together.
+    cluster
+        Of `sqlib.experiments.run.cluster.joined`: its workers compute, whatever ``jobs`` is.
 
     Raises
     ------
@@ -106,37 +137,56 @@ def run(
             note = f": {outcome.note}" if outcome.note else ""
             shown.advance(f"{outcome.cell.label} {outcome.state}{note}", worked=outcome.state == "computed")
 
-        for outcome in _first_pass(cells, store, bench, profile, jobs):
+        for outcome in _outcomes(cells, store, bench, profile, jobs, cluster):
             if outcome.state == "busy":
                 waiting.append(outcome.cell)
             else:
                 settle(outcome)
-        for cell in waiting:
-            settle(run_cell(cell, store, bench, profile, wait=True))
+        for outcome in _outcomes(waiting, store, bench, profile, jobs, cluster, wait=True):
+            settle(outcome)
+    position = {cell: number for number, cell in enumerate(cells)}
+    summary.outcomes.sort(key=lambda outcome: position[outcome.cell])
     return summary
 
 
-def _first_pass(
-    cells: Sequence[Cell], store: Store, bench: Bench, profile: str, jobs: int
+def _outcomes(
+    cells: Sequence[Cell],
+    store: Store,
+    bench: Bench,
+    profile: str,
+    jobs: int,
+    cluster: Cluster | None,
+    *,
+    wait: bool = False,
 ) -> Iterator[Outcome]:
-    if jobs == 1:
+    if cluster is None and jobs == 1:
         for cell in cells:
-            yield run_cell(cell, store, bench, profile)
+            yield run_cell(cell, store, bench, profile, wait=wait)
         return
     from joblib import Parallel, delayed
 
-    tasks = (delayed(_run_group)(group, store, bench, profile) for group in groups(cells))
-    # One group a worker and none waiting in line: where a record cannot be written, no other group is begun.
-    parallel = Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="n_jobs", return_as="generator")
-    for outcomes in parallel(tasks):
-        yield from outcomes
+    tasks = [Task(group, profile, modules_of(group), wait) for group in groups(cells)]
+    if cluster is None:
+        # One group a worker and none waiting in line: where a record cannot be written, no other is begun.
+        options: Mapping[str, Any] = {"n_jobs": jobs, "pre_dispatch": "n_jobs", "return_as": "generator"}
+        calls = [delayed(run_group)(task, store, bench) for task in tasks]
+    else:
+        options = cluster.options
+        calls = [delayed(cluster.compute)(cluster.sent(task), bench) for task in tasks]
+    for results in Parallel(batch_size=1, **options)(calls):
+        yield from results if cluster is None else cluster.received(results)
 
 
-def _run_group(cells: Iterable[Cell], store: Store, bench: Bench, profile: str) -> list[Outcome]:
-    return [run_cell(cell, store, bench, profile) for cell in cells]
+def run_group(task: Task, store: Records, bench: Bench) -> list[Outcome]:
+    """What a worker process does: one task."""
+    try:
+        imported(task.modules)
+    except InputError as error:
+        return [Outcome(cell, "failed", str(error)) for cell in task.cells]
+    return [run_cell(cell, store, bench, task.profile, wait=task.wait) for cell in task.cells]
 
 
-def run_cell(cell: Cell, store: Store, bench: Bench, profile: str, *, wait: bool = False) -> Outcome:
+def run_cell(cell: Cell, store: Records, bench: Bench, profile: str, *, wait: bool = False) -> Outcome:
     """Compute one cell unless its record is there, its inputs are missing or another runner holds it."""
     try:
         resolved = bench.resolve(cell)
