@@ -113,8 +113,8 @@ class Program(nn.Module):
     def weight(self, key: str, like: Tensor) -> Tensor:
         """The values of a weight, from its integers."""
         name, found = self.weights[key]
-        parts = (self.get_buffer(f"{name}_{part}") for part in ("codes", "scale", "zero"))
-        return _restored(*parts, found, like)
+        codes, scale, zero = (self.get_buffer(f"{name}_{part}") for part in ("codes", "scale", "zero"))
+        return _restored(codes, scale, zero, found, like)
 
     def activation(self, found: Grid, value: Tensor) -> Tensor:
         """The levels nearest to the values of an activation."""

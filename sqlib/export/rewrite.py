@@ -24,7 +24,8 @@ def constant(graph: Any, name: str, array: Any) -> Any:
     import onnx_ir as ir
 
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    shape = ir.Shape(np.shape(array))
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
     graph.register_initializer(value)
     return value
 
@@ -59,14 +60,16 @@ def pack(graph: Any) -> None:
     import onnx_ir as ir
 
     for node in [n for n in graph if n.op_type == "DequantizeLinear"]:
-        codes, _, zero = node.inputs
-        arrays = [None if v.const_value is None else v.const_value.numpy() for v in (codes, zero)]
-        if arrays[0] is None or any(a.dtype != np.int8 or a.min() < -8 or a.max() > 7 for a in arrays):
+        kept = {position: node.inputs[position].const_value for position in (0, 2)}
+        if kept[0] is None:
             continue
-        for position, (value, array) in zip((0, 2), zip((codes, zero), arrays)):
-            packed = ir.Tensor(array, dtype=ir.DataType.INT4, name=f"{value.name}_4")
-            new = ir.Value(
-                name=packed.name, type=ir.TensorType(packed.dtype), shape=packed.shape, const_value=packed
-            )
+        arrays = {position: tensor.numpy() for position, tensor in kept.items()}
+        if any(a.dtype != np.int8 or a.min() < -8 or a.max() > 7 for a in arrays.values()):
+            continue
+        for position, array in arrays.items():
+            name = f"{node.inputs[position].name}_4"
+            packed = ir.Tensor(array, dtype=ir.DataType.INT4, name=name)
+            kind, shape = ir.TensorType(packed.dtype), ir.Shape(array.shape)
+            new = ir.Value(name=name, type=kind, shape=shape, const_value=packed)
             graph.register_initializer(new)
             node.replace_input_with(position, new)
