@@ -27,7 +27,7 @@ from sqlib.evaluate import evaluate
 
 NAME, SCALE, THREADS = "edsr-baseline", 4, 2
 SIZES = ((120, 160), (180, 320))
-AIM, LOSS = 3.5, 0.05
+AIM = 3.5
 
 
 class HalfPrecision(nn.Module):

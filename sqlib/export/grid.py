@@ -55,23 +55,14 @@ class Grid:
     integer: bool
 
 
-def grid(quantizer: UniformQuantizer, *, round_zero: bool = False) -> Grid:
-    """The grid of a quantizer with fixed bounds.
-
-    Parameters
-    ----------
-    quantizer
-        Of 8 bits or fewer.
-    round_zero
-        Move a lower end that is no multiple of the scale to the nearest one, by up to half a step, as
-        ``integer_zero`` does.
-    """
+def grid(quantizer: UniformQuantizer) -> Grid:
+    """The grid of a quantizer with fixed bounds, of 8 bits or fewer."""
     lower, scale = (v.detach().double().cpu() for v in (quantizer.lower, quantizer.scale))
     flat = scale.float() == 0
     # so large a step leaves code 0 to every value, which stands for the lower end
     scale = torch.where(flat, float(torch.finfo(torch.float32).max), scale)
     steps = torch.where(flat, 0.0, torch.round(lower / scale))
-    snapped = ~flat & (quantizer.integer_zero or round_zero or lower / scale == steps)
+    snapped = ~flat & (quantizer.integer_zero or lower / scale == steps)
     integer = snapped & (steps <= 0) & (steps >= -quantizer.top) | (lower == 0)
     low = torch.where(snapped, steps.float() * scale.float(), lower.float())
     zero = torch.where(integer, -steps, 0.0).to(torch.int32)

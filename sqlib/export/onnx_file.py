@@ -19,6 +19,7 @@ from sqlib.engine import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.export import rewrite, shuffle
 from sqlib.export.program import Program, output_grids
+from sqlib.quantizers import UniformQuantizer
 
 OPSET = 21
 """The first whose `DequantizeLinear` takes integers of 4 bits."""
@@ -86,10 +87,13 @@ def export_onnx(
     _check(model)
     check_output(path, overwrite=True)
     twin = copy.deepcopy(model).cpu().eval()
+    for quantizer in twin.modules() if round_zero else ():
+        if isinstance(quantizer, UniformQuantizer):
+            quantizer.integer_zero = True
     batch = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
     batch = batch if example is None else example.detach().cpu()
     grids = {} if outputs is None else output_grids(twin, outputs)
-    program = Program(twin, batch, round_zero=round_zero, outputs=grids, four_bits=int4).eval()
+    program = Program(twin, batch, outputs=grids, four_bits=int4).eval()
     made = _traced(program, batch)
     graph = made.graph
     rewrite.quantize_outputs(graph, grids)

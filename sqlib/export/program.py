@@ -29,8 +29,6 @@ class Program(nn.Module):
         Quantized.
     example
         An input of the network.
-    round_zero
-        As in `sqlib.export.export_onnx`.
     outputs
         Grids of what layers return, by call site; these layers are followed by an operator ``sqlib::Output``
         with the name of their call site.
@@ -55,7 +53,6 @@ class Program(nn.Module):
         model: QuantizedModel,
         example: Tensor,
         *,
-        round_zero: bool = False,
         outputs: Iterable[str] = (),
         four_bits: bool = False,
     ) -> None:
@@ -69,18 +66,18 @@ class Program(nn.Module):
                 quantizer = model.activation_quantizer(site, role)
                 if quantizer is not None and not isinstance(quantizer, nn.Identity):
                     found = fixed(quantizer, None, f"call site {site.name!r} ({site.op}, {role})")
-                    self.activations[site.name, role] = grid(found, round_zero=round_zero)
+                    self.activations[site.name, role] = grid(found)
         raw = _raw_weights(model, example)
         for site in active:
             if site.weight_key in raw and site.weight_key not in self.weights:
-                self._add_weight(site, raw[site.weight_key], round_zero)
+                self._add_weight(site, raw[site.weight_key])
 
-    def _add_weight(self, site: Site, raw: Tensor, round_zero: bool) -> None:
+    def _add_weight(self, site: Site, raw: Tensor) -> None:
         quantizer = self.model.weight_quantizer(site.weight_key or "")
         if quantizer is None:
             return
         fitting = fixed(quantizer, raw, f"call site {site.name!r} ({site.op}, {site.weight_role})")
-        found = grid(fitting, round_zero=round_zero)
+        found = grid(fitting)
         zero = found.zero_point
         half = 8 if self.four_bits and found.top < 16 else 128
         # where they fit, integers whose zero is 0: what runtimes like best

@@ -67,12 +67,6 @@ def test_which_grids_are_those_of_integers() -> None:
     assert integer == {"integer zero", "from zero", "zero alone", "symmetric", "unsigned"}
 
 
-def test_rounding_the_zero_point_is_what_an_integer_zero_does() -> None:
-    found = grid(QUANTIZERS["real zero"], round_zero=True)
-    assert found.integer
-    assert (restored(found, X) - made(-1.03, 2.17, 4)(X)).abs().max() < 1e-5
-
-
 @pytest.mark.parametrize("name", [n for n, q in QUANTIZERS.items() if q.integer_zero and n != "no extent"])
 def test_scale_and_zero_point_give_the_levels(name: str) -> None:
     quantizer = QUANTIZERS[name]
