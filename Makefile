@@ -24,7 +24,7 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@sh book/_tools/check_python.sh "$(PYTHON)"
 	@test -x $(PY) || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the pinned packages (a few minutes the first time)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -e ".[book,dev,cluster]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -e ".[book,dev,cluster,export]"
 	@touch $(STAMP)
 
 book: $(STAMP) ## execute every chapter and render _build/html, then check the site

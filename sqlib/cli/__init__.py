@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "upscale",
     "quantize",
+    "export",
     "cost",
     "plan",
     "reproduce",

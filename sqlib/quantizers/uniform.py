@@ -86,6 +86,31 @@ class UniformQuantizer(QuantizerState):
         """The largest code; codes begin at 0."""
         return (1 << self.bits) - 1
 
+    @property
+    def scale(self) -> Tensor:
+        """Distance between levels, float64, of the bounds' shape; 0 for a range without extent."""
+        return (self.upper.detach().double() - self.lower.detach().double()) / self.top
+
+    @property
+    def zero_point(self) -> Tensor:
+        """The code of zero, int64, of the bounds' shape: level c is ``(c - zero_point) * scale``.
+
+        Outside of 0 to `top` where the range leaves zero out; 0 for a range without extent.
+
+        Raises
+        ------
+        InputError
+            Without `integer_zero`: levels lie where the bounds are, and zero need not be one.
+        """
+        if not self.integer_zero:
+            raise InputError(
+                "zero_point: these bounds are real numbers and zero need not be a level; give the recipe "
+                "integer_zero=True, or work with lower and scale"
+            )
+        scale = self.scale
+        steps = torch.round(self.lower.detach().double() / torch.where(scale == 0, 1.0, scale))
+        return torch.where(scale == 0, 0, -steps).to(torch.int64)
+
     def learnable(self) -> Self:
         """Turn the bounds into parameters, in place, for training them; returns self."""
         for name in self.variables:

@@ -35,6 +35,7 @@ def minimal(command: str) -> list[str]:
         "evaluate": ["MODEL", "--scale", "4", "--dataset", "builtin"],
         "upscale": ["IN", "OUT", "--scale", "4"],
         "quantize": ["MODEL", "OUT", "--scale", "4", "--recipe", "minmax"],
+        "export": ["MODEL", "OUT", "--scale", "4", "--recipe", "minmax"],
         "cost": ["MODEL", "--scale", "4", "--image", "64x64"],
         "reproduce": ["TABLE"],
         "verify": ["--sample", "1"],
