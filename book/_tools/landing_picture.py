@@ -6,7 +6,7 @@ from repository import ROOT
 
 OUT = ROOT / "book" / "_static" / "landing.html"
 #: photograph of the builtin set, and the corner and size of the crop shown, in high-resolution pixels
-PHOTO, TOP, LEFT, HEIGHT, WIDTH = "astronaut", 20, 140, 120, 160
+PHOTO, TOP, LEFT, HEIGHT, WIDTH = "astronaut", 40, 180, 84, 112
 BITS = (32, 8, 4, 3, 2)
 METHODS = {"Min-Max": "minmax", "ours": "dfsq-compensated"}
 
