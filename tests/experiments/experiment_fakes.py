@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -40,10 +41,11 @@ class FakeBench:
         absent: tuple[str, ...] = (),
         broken: tuple[str, ...] = (),
         slow: tuple[str, ...] | None = None,
+        kills: tuple[str, ...] = (),
         recipes: bool = False,
     ) -> None:
         self.log, self.seconds, self.absent, self.broken, self.slow = log, seconds, absent, broken, slow
-        self.recipes = recipes
+        self.kills, self.recipes = kills, recipes
 
     def resolve(self, cell: Cell) -> ResolvedCell:
         if cell.dataset in self.absent:
@@ -53,6 +55,8 @@ class FakeBench:
     def compute(self, resolved: ResolvedCell) -> dict[str, Any]:
         with self.log.open("a") as stream:  # one short write to an append-mode file is atomic
             stream.write(f"{os.getpid()} {resolved.planned.dataset} {resolved.planned.bits}\n")
+        if resolved.planned.dataset in self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.recipes:
             resolved.planned.make_recipe()
         if resolved.planned.dataset in self.broken:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -107,36 +108,23 @@ def joined(address: str, store: Store) -> Iterator[Cluster]:
         Dask is not installed, no scheduler answers, no worker comes, or the cluster is lost on the way.
     """
     try:
-        from distributed import KilledWorker
         from distributed.client import FutureCancelledError
         from joblib import parallel_config
     except ImportError as error:
         raise ClusterError("Dask is not installed: pip install 'sqlib[cluster]'") from error
     store.prepare()
-    kept = "; what was finished is kept, run the same again, with or without --dask"
     with _marked(store) as mark, ThreadPoolExecutor(1) as writer, _connected(address, writer) as client:
         cluster = Cluster(store, mark)
         # Not in the client's thread, which must not wait. What fails here fails again in `received`.
         client.subscribe_topic(mark.name, lambda event: writer.submit(cluster.keep, event[1]))
+        _greet_workers(client, address)
         try:
             with parallel_config(_backend(client)):
                 yield cluster
-        except TimeoutError as error:
-            raise ClusterError(
-                f"no worker has come to the Dask scheduler at {address} within {ARRIVE} s; start one on each "
-                f"machine: dask worker {address} --nthreads 1"
-            ) from error
-        except KilledWorker as error:
-            raise ClusterError(
-                f"a worker died each time it computed the same cells, for want of memory perhaps: its log "
-                f"and that of {address} say which{kept}"
-            ) from error
         except FutureCancelledError as error:
-            raise ClusterError(f"the Dask scheduler at {address} is lost{kept}") from error
-        except (ImportError, AttributeError) as error:
             raise ClusterError(
-                f"a worker cannot read what it was sent ({error}): install the same sqlib, Python and Dask "
-                f"there as here{kept}"
+                f"the Dask scheduler at {address} is lost; what was finished is kept: run the same again, "
+                "with or without --dask"
             ) from error
 
 
@@ -144,12 +132,37 @@ def _backend(client: Client) -> Any:
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
-        """Lets joblib see two jobs at least: it runs one in this process, which need not have the data."""
+        """joblib's, which runs a single job in this process, and waits for ever for one that Dask gave up."""
 
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))
+            return 2
 
-    return Backend(client=client, wait_for_workers_timeout=ARRIVE)
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            ((_, (sent, _), _),) = func.items
+            return super().submit(func, lambda result: callback(_settled(result, sent.task)))
+
+        async def _collect(self) -> None:
+            while self._continue:
+                async for future, result in self.waiting_futures:
+                    self._results.pop(future).set_result(result)
+                    self._callbacks.pop(future)(result)
+                await asyncio.sleep(0.01)
+
+    return Backend(client=client)
+
+
+def _settled(result: Any, task: Task) -> Any:
+    """The result of a task; where Dask gave the task up (kind, error, trace), its cells failed."""
+    from distributed import KilledWorker
+
+    if not isinstance(result, tuple):
+        return result
+    error = result[1]
+    note = f"Dask gave it up: {type(error).__name__}: {error}"
+    if isinstance(error, KilledWorker):
+        n = error.allowed_failures + 1
+        note = f"workers died of it or beside it, {n} in all, for want of memory perhaps: their logs say why"
+    return [[(Outcome(cell, "failed", note), None) for cell in task.cells]]
 
 
 @contextlib.contextmanager
@@ -167,7 +180,7 @@ def _connected(address: str, helper: ThreadPoolExecutor) -> Iterator[Client]:
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0] or "something takes the connection and is silent"
             raise ClusterError(
-                f"no Dask scheduler answers at {address!r} within {CONNECT} s ({reason}); "
+                f"no Dask scheduler answers at {address!r} ({reason}); "
                 "give the address that 'dask scheduler' prints, such as tcp://10.0.0.1:8786"
             ) from error
         with client:
@@ -177,13 +190,34 @@ def _connected(address: str, helper: ThreadPoolExecutor) -> Iterator[Client]:
 
 
 async def _greet(address: str) -> None:
-    """Shake hands with a scheduler: `Client` would wait for ever where something else listens."""
+    """Ask for the scheduler: `Client` would wait for ever where something else listens."""
     from distributed import Security
     from distributed.comm.core import connect
 
     options = Security().get_connection_args("client")
-    comm = await asyncio.wait_for(connect(address, timeout=CONNECT, **options), CONNECT)
-    await comm.close()
+    async with asyncio.timeout(CONNECT + 1):  # `connect` gives a reason within its own
+        comm = await connect(address, timeout=CONNECT, **options)
+        await comm.write({"op": "identity", "reply": True})
+        kind = (await comm.read()).get("type")
+        await comm.close()
+    if kind != "Scheduler":
+        raise ValueError(f"a Dask {str(kind).casefold()} does")
+
+
+def _greet_workers(client: Client, address: str) -> None:
+    """Wait for the first, and see that those that are there can read a task: one that cannot ends."""
+    try:
+        client.wait_for_workers(1, timeout=ARRIVE)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"no worker has come to the Dask scheduler at {address} within {ARRIVE} s; start one on each "
+            f"machine: dask worker {address} --nthreads 1"
+        ) from error
+    for worker, found in client.run(import_module, __name__, on_error="return").items():
+        if isinstance(found, ImportError):
+            raise ClusterError(
+                f"worker {worker} cannot import {__name__} ({found}); install the same sqlib there as here"
+            )
 
 
 @contextlib.contextmanager

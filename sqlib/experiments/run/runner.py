@@ -142,8 +142,9 @@ def run(
                 waiting.append(outcome.cell)
             else:
                 settle(outcome)
-        for outcome in _outcomes(waiting, store, bench, profile, jobs, cluster, wait=True):
-            settle(outcome)
+        if waiting:
+            for outcome in _outcomes(waiting, store, bench, profile, jobs, cluster, wait=True):
+                settle(outcome)
     position = {cell: number for number, cell in enumerate(cells)}
     summary.outcomes.sort(key=lambda outcome: position[outcome.cell])
     return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -191,3 +192,13 @@ def test_cells_of_one_network_share_it_and_score_alike_without(cells, tmp_path, 
 def test_recipes_that_learn_say_so(name):
     kind = type(recipes.create(name))
     assert kind.learns == (kind.paired or name in ("brecq", "qdrop", "twodquant", "dbdc-pac"))
+
+
+def test_a_bench_on_a_machine_without_the_store_keeps_networks_in_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("SQLIB_STORE", str(tmp_path / "own"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").mkdir()
+    for store, expected in (("store", tmp_path / "store"), ("absent", tmp_path / "own")):
+        bench = pickle.loads(pickle.dumps(Workbench(data_dir="data", artifacts=Path(store) / "artifacts")))
+        assert bench.artifacts.path == expected / "artifacts"
+        assert bench.data_dir == str(tmp_path / "data")

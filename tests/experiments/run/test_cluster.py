@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 from experiment_fakes import FakeBench, cells
 
 from sqlib.cli import main
@@ -48,14 +48,15 @@ def wait_until(condition, seconds=120.0):
 class Dask:
     """A scheduler and its workers, as subprocesses in ``folder``; the workers have no data."""
 
-    def __init__(self, folder: Path, processes: contextlib.ExitStack) -> None:
-        self.folder, self.processes = folder, processes
+    def __init__(self, folder: Path, processes: contextlib.ExitStack, allowed_failures: int = 3) -> None:
+        self.folder, self.processes, self.allowed_failures = folder, processes, allowed_failures
         self.scheduler = self.start("scheduler", "--port", "0", "--scheduler-file", str(folder / "scheduler"))
         wait_until(lambda: (folder / "scheduler").is_file() and (folder / "scheduler").read_text())
         self.address = json.loads((folder / "scheduler").read_text())["address"]
 
-    def start(self, kind: str, *args: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **THREADS, "PYTHONPATH": f"{ROOT}{os.pathsep}{FAKES}"}
+    def start(self, kind: str, *args: str, path: Path = ROOT) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **THREADS, "PYTHONPATH": f"{path}{os.pathsep}{FAKES}"}
+        environment["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = str(self.allowed_failures)
         for variable in ("SQLIB_DATA", "SQLIB_WEIGHTS", "SQLIB_CACHE"):
             environment[variable] = str(self.folder / "none")
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1"]
@@ -71,10 +72,10 @@ class Dask:
         self.processes.callback(process.kill)
         return process
 
-    def add_worker(self, name: str) -> None:
+    def add_worker(self, name: str, path: Path = ROOT) -> subprocess.Popen[bytes]:
         """One process with one thread; what kills it kills it for good."""
         options = ["--nthreads", "1", "--name", name, "--no-nanny", "--local-directory", str(self.folder)]
-        self.start("worker", self.address, *options)
+        return self.start("worker", self.address, *options, path=path)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,9 @@ def dask(tmp_path_factory):
 
 @pytest.fixture
 def scheduler(tmp_path):
-    """One without workers, to be killed."""
+    """One without workers, which gives up a task of which one has died."""
     with contextlib.ExitStack() as processes:
-        yield Dask(tmp_path, processes)
+        yield Dask(tmp_path, processes, allowed_failures=0)
 
 
 @pytest.fixture(params=[True, False], ids=["shared", "apart"])
@@ -162,11 +163,7 @@ def test_after_a_killed_scheduler_a_plain_run_computes_what_is_missing(
 ):
     hide_store(monkeypatch)
     bench, made = FakeBench(tmp_path / "log", seconds=0.3), settings(5, "8", "4")
-    monkeypatch.setattr(cluster, "ARRIVE", 0.3)
-    with pytest.raises(ClusterError, match=f"no worker has come .* {scheduler.address} .* start one on each"):
-        run_on(scheduler.address, made, store, bench)
     scheduler.add_worker("only")
-    monkeypatch.setattr(cluster, "ARRIVE", 30)
 
     def kill_scheduler():
         wait_until(lambda: len(store.keys()) >= 2)
@@ -182,6 +179,27 @@ def test_after_a_killed_scheduler_a_plain_run_computes_what_is_missing(
     summary = run(made, store, plain, profile="laptop")
     assert 2 <= kept < 10 and summary.done == len(store.records()) == 10
     assert len(plain.computed()) == 10 - kept
+
+
+def test_no_worker_one_without_sqlib_and_one_that_dies(scheduler, store, tmp_path, monkeypatch):
+    bench = FakeBench(tmp_path / "log", kills=("set0",))
+    monkeypatch.setattr(cluster, "ARRIVE", 0.3)
+    with pytest.raises(ClusterError, match=f"no worker has come .* {scheduler.address} .* start one on each"):
+        run_on(scheduler.address, cells(1), store, bench)
+    monkeypatch.setattr(cluster, "ARRIVE", 120)
+    (tmp_path / "other" / "sqlib").mkdir(parents=True)
+    (tmp_path / "other" / "sqlib" / "__init__.py").write_text("raise ImportError('it is another')")
+    other = scheduler.add_worker("other", tmp_path / "other")
+    with pytest.raises(
+        ClusterError, match=r"worker tcp://\S+ cannot import sqlib\S+ \(it is another\); install"
+    ):
+        run_on(scheduler.address, cells(1), store, bench)
+    other.kill()
+    with Client(scheduler.address, set_as_default=False) as client:
+        wait_until(lambda: not client.ncores())
+    scheduler.add_worker("mortal")
+    (outcome,) = run_on(scheduler.address, cells(1), store, bench).outcomes
+    assert outcome.state == "failed" and "1 in all, for want of memory perhaps" in outcome.note
 
 
 def test_absent_inputs_and_failures_name_the_worker(dask, store, tmp_path):

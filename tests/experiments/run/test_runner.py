@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from experiment_fakes import FakeBench, cells
 
 from sqlib.errors import InputError
+from sqlib.experiments.run.plan import shard
 from sqlib.experiments.run.runner import run
 from sqlib.experiments.store.working import Store
 
@@ -130,6 +132,16 @@ def test_workers_compute_each_cell_once(store, bench):
     assert [o.state for o in summary.outcomes] == ["computed"] * 6
     assert [o.cell for o in summary.outcomes] == made
     assert len(bench.computed()) == 6 and len(list(store.records())) == 6
+
+
+def test_stores_of_shards_copied_into_one_folder_are_one(store, bench, tmp_path):
+    for index in (1, 2, 3):
+        part = Store(tmp_path / f"part-{index}")
+        run(shard(cells(7), index, 3), part, bench, profile="laptop")
+        shutil.copytree(part.path, store.path, dirs_exist_ok=True)
+    merged = run(cells(7), store, bench, profile="laptop")
+    assert [o.state for o in merged.outcomes] == ["present"] * 7
+    assert len(bench.computed()) == len(store.records()) == 7
 
 
 def test_jobs_must_be_positive(store, bench):
