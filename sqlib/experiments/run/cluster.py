@@ -132,7 +132,7 @@ def _backend(client: Client) -> Any:
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
-        """joblib's, which runs a single job in this process, and waits for ever for one that Dask gave up."""
+        """joblib's own runs a single job in this process, and waits for ever for one that Dask gave up."""
 
         def effective_n_jobs(self, n_jobs: int) -> int:
             return 2
