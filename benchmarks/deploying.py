@@ -7,10 +7,10 @@ with each of its calibration methods. With ``--write`` the figures become those 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +119,9 @@ def timed(network: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 
 def main() -> None:
     """Measure, report and print the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help="make these the figures of the chapter")
+    args = parser.parse_args()
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as folder:
         networks = contenders(Path(folder))
@@ -146,7 +149,7 @@ def main() -> None:
         record["bytes"] = {p.stem: p.stat().st_size for p in Path(folder).glob("*.onnx") if "." not in p.stem}
     text = json.dumps(record, indent=1) + "\n"
     print(text)
-    if "--write" in sys.argv:
+    if args.write:
         Path(export.__file__).with_name("measured.json").write_text(text, encoding="utf-8")
 
 

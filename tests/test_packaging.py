@@ -46,7 +46,7 @@ def test_every_requirement_is_pinned_within_its_range() -> None:
     data = project()
     extras = data["optional-dependencies"]
     pins = listed(ROOT / "constraints.txt")
-    groups = (data["dependencies"], *(extras[name] for name in ("book", "dev", "cluster")))
+    groups = (data["dependencies"], *(extras[name] for name in ("book", "dev", "cluster", "export")))
     for name, requirement in declared(*groups).items():
         assert name in pins, f"{name} has no line in constraints.txt"
         (pin,) = pins[name].specifier

@@ -50,7 +50,7 @@ def test_another_score_or_picture_is_a_difference() -> None:
 
 
 def test_seconds_and_memory_of_a_small_picture() -> None:
-    found = refqsr_latency.make((48, 48), repeats=1)
+    found = refqsr_latency.make((20, 18), repeats=1)
     assert set(found) == {"DDTB 8", "DDTB 4", refqsr_latency.REFINED}
     for row in found.values():
         assert len(row["seconds"]) == 1 and row["seconds"][0] > 0

@@ -107,8 +107,8 @@ def test_workbench_shares_model_data_and_quantized_network():
     bench = compute.Workbench()
     cells = [cell for cell in plan("dfsq-table2", "smoke") if cell.place.method in ("FP", "MinMax")]
     full, quantized = (bench.resolve(cell) for cell in cells)
-    first = bench._quantized(quantized)
-    assert bench._quantized(quantized) is first and bench._quantized(full) is not first
+    first = bench.network(quantized)
+    assert bench.network(quantized) is first and bench.network(full) is not first
     dataset = bench._dataset(cells[0].dataset)
     assert dataset.pair(0, 4) is dataset.pair(0, 4)
 
