@@ -456,7 +456,8 @@ TABLES = (
         datasets=("urban100",),
     ),
     replace(
-        _table(7, "RefQSR Table 7: sizes of patches", (replace(_EDSR_SMALL, datasets=None),)),
+        _table(7, "Sizes of patches, as in RefQSR Table 7", (replace(_EDSR_SMALL, datasets=None),)),
+        name="refqsr-sizes",
         methods=_patch_sizes(),
         datasets=("urban100[:25]",),
         tiling=None,

@@ -121,10 +121,13 @@ def setting(bits: str) -> int | str:
     return int(bits) if bits.isdecimal() else bits
 
 
-def _widest_first(bits: int | str) -> tuple[int, str]:
-    """Order of settings: by the first number in them, largest first; a plain number before ``"8-4"``."""
-    first = re.match(r"\d+", str(bits))
-    return (-int(first[0]) if first else 0, "" if isinstance(bits, int) else bits)
+def _widest_first(bits: int | str) -> tuple[int, bool, int, str]:
+    """Order of settings: by the numbers in them, largest first; a plain number before ``"8-4"``."""
+    text = str(bits)
+    first = re.match(r"\d+", text)
+    second = re.search(r"-(\d+)$", text)
+    own = -int(first[0]) if first else 0
+    return own, not isinstance(bits, int), -int(second[1]) if second else 0, text
 
 
 def _own_rows(
