@@ -32,7 +32,7 @@ book: $(STAMP) ## execute every chapter and render _build/html, then check the s
 	@$(MAKE) --no-print-directory check-site
 
 check-site: $(STAMP) ## check the rendered site: pages, links, alt texts; in a browser: contrast, controls, a phone's width
-	$(TEST_ENV) SQLIB_REQUIRE_SITE=1 $(PY) -m pytest -q tests/book/test_site.py tests/book/test_browser.py
+	$(TEST_ENV) SQLIB_REQUIRE_SITE=1 $(PY) -m pytest -q tests/book/test_site.py tests/book/test_browser.py $(PYTEST_ARGS)
 
 serve: $(STAMP) ## show _build/html at http://localhost:PORT (default 8000)
 	@test -f _build/html/index.html || { echo "There is no _build/html yet: run 'make book' first"; exit 1; }

@@ -45,7 +45,7 @@ def test_every_recipe_gives_the_bits_of_eager(name):
     assert equal(model, graph(model), [(16, 20), *SIZES]) == [True, True, True]
 
 
-@pytest.mark.parametrize("name", ["twodquant", "dfsq", "cadyq"])
+@pytest.mark.parametrize("name", ["twodquant", "dfsq"])
 def test_windows(name):
     """Whole windows: how much padding a side needs is nothing that torch.export can leave open."""
     network = SwinIR("tiny", 2, features=8, depths=(2,), heads=2, window=4).eval()

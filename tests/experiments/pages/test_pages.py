@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sqlib import models
 from sqlib.__main__ import main
 from sqlib.errors import InputError
 from sqlib.experiments import pages
 from sqlib.experiments.pages import refqsr_crops, refqsr_latency
+from sqlib.models.edsr import EDSR
 
 
 @pytest.mark.parametrize("name", pages.PAGES)
@@ -49,7 +51,9 @@ def test_another_score_or_picture_is_a_difference() -> None:
     assert "another crop" in refqsr_crops.difference(old, new)
 
 
-def test_seconds_and_memory_of_a_small_picture() -> None:
+def test_seconds_and_memory_of_a_small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = EDSR("edsr-small", 4, blocks=4, features=8)
+    monkeypatch.setattr(models, "create", lambda name, scale: small)
     found = refqsr_latency.make((20, 18), repeats=1)
     assert set(found) == {"DDTB 8", "DDTB 4", refqsr_latency.REFINED}
     for row in found.values():
