@@ -7,7 +7,8 @@ import contextlib
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -166,6 +167,19 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """``--device`` and ``--data-dir``."""
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the datasets (default: $SQLIB_DATA)")
+
+
+def check_output_file(path: str, suffix: str, kind: str, *, inputs: Sequence[str], overwrite: bool) -> None:
+    """Raise `UsageError` for a file to write of another kind, one that exists, or an input."""
+    from sqlib._files import check_output
+    from sqlib.errors import InputError
+
+    if Path(path).suffix != suffix:
+        raise UsageError(f"{path!r} is to be {kind}: end it in {suffix}")
+    try:
+        check_output(path, inputs=inputs, overwrite=overwrite)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def quantization(args: argparse.Namespace) -> Recipe | None:

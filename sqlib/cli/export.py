@@ -8,7 +8,6 @@ Quantizes as ``sqlib quantize`` does, or takes its file (``--quantized``). What 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sqlib.cli import _common
@@ -44,20 +43,13 @@ def add(commands: _common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     """Quantize and write; whatever is wrong with the output is found before anything is computed."""
     from sqlib import models
-    from sqlib._files import check_output
-    from sqlib.errors import InputError
     from sqlib.export import export_onnx
 
     _common.known("network", args.model, models.names())
-    if Path(args.output).suffix != ".onnx":
-        raise _common.UsageError(f"{args.output!r} is to be an ONNX file: end it in .onnx")
     if args.recipe is None and args.quantized is None:
         raise _common.UsageError("give --recipe, or --quantized with a file of 'sqlib quantize'")
     inputs = [path for path in (args.weights, args.quantized) if path is not None]
-    try:
-        check_output(args.output, inputs=inputs, overwrite=args.force)
-    except InputError as error:
-        raise _common.UsageError(str(error)) from None
+    _common.check_output_file(args.output, ".onnx", "an ONNX file", inputs=inputs, overwrite=args.force)
     recipe = _common.quantization(args)
     with _common.quiet_stdout(args.json):
         model = cast("QuantizedModel", _common.network(args, args.model, recipe))

@@ -32,17 +32,12 @@ def add(commands: _common.Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     """Quantize and save; whatever is wrong with the output is found before anything is computed."""
     from sqlib import models
-    from sqlib._files import check_output
-    from sqlib.errors import InputError
 
     _common.known("network", args.model, models.names())
-    if Path(args.output).suffix != ".safetensors":
-        raise _common.UsageError(f"{args.output!r} is to be a safetensors file: end it in .safetensors")
     inputs = [] if args.weights is None else [args.weights]
-    try:
-        check_output(args.output, inputs=inputs, overwrite=args.force)
-    except InputError as error:
-        raise _common.UsageError(str(error)) from None
+    _common.check_output_file(
+        args.output, ".safetensors", "a safetensors file", inputs=inputs, overwrite=args.force
+    )
     recipe = _common.quantization(args)
     with _common.quiet_stdout(args.json):
         model = cast("QuantizedModel", _common.network(args, args.model, recipe))
