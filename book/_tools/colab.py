@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +178,10 @@ def _short(entry: Entry) -> str:
     return f"{who}, {entry.fields['year']}"
 
 
-_ACCENT: Callable[[re.Match[str]], str] = lambda m: {  # noqa: E731
+_ACCENTS = {
     "'": "\u0301", '"': "\u0308", "`": "\u0300", "^": "\u0302", "~": "\u0303", "c": "\u0327", "v": "\u030c",
     "=": "\u0304",
-}.get(m[1], "")  # fmt: skip
+}  # fmt: skip
 
 
 def _plain(text: str) -> str:
@@ -191,7 +190,7 @@ def _plain(text: str) -> str:
 
     text = re.sub(
         r"\{?\\(['\"`^~=cv])\s*\{?(\\?[a-zA-Z])\}?\}?",
-        lambda m: unicodedata.normalize("NFC", m[2].lstrip("\\") + _ACCENT(m)),
+        lambda m: unicodedata.normalize("NFC", m[2].lstrip("\\") + _ACCENTS[m[1]]),
         text,
     )
     return text.replace("{", "").replace("}", "").replace("\\&", "&").replace("--", "–")
