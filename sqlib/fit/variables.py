@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sqlib.errors import InputError
 from sqlib.fit.loop import NotFinite, Task
-from sqlib.quantizers import GatedQuantizer, UniformQuantizer
+from sqlib.quantizers import GatedQuantizer, QuantizerBank, UniformQuantizer
 
 if TYPE_CHECKING:
     from sqlib.engine.model import QuantizedModel
@@ -38,7 +38,8 @@ class Variables:
     Parameters
     ----------
     model
-        A quantized model; only quantizers of exactly the types in `PAIRED` have bounds to train.
+        A quantized model; only quantizers of exactly the types in `PAIRED` have bounds to train, alone or in
+        a bank.
     groups, relative, scale_gradients
         As in `sqlib.fit.distillation.Options`.
 
@@ -181,16 +182,21 @@ class BoundsTask(Task):
 
 
 def uniform_pairs(model: QuantizedModel, groups: Iterable[str]) -> list[UniformQuantizer]:
-    """The quantizers whose pairs of bounds can be trained: uniform ones whose range has an extent."""
+    """The quantizers whose pairs of bounds can be trained: uniform ones whose range has an extent, each once.
+
+    Those of a bank are among them.
+    """
     groups = set(groups)
     homes = {"weight_bounds": model.weights, "activation_bounds": model.activations}
-    return [
+    found = [
         q
         for group, home in homes.items()
         if group in groups or "bounds" in groups
-        for q in home.values()
+        for held in home.values()
+        for q in (held.quantizers.values() if isinstance(held, QuantizerBank) else (held,))
         if isinstance(q, UniformQuantizer) and type(q) in PAIRED and bool((q.upper > q.lower).any())
     ]
+    return list({id(q): q for q in found}.values())
 
 
 def bias_and_norm_parameters(network: nn.Module, groups: set[str]) -> tuple[list[str], list[nn.Parameter]]:

@@ -89,7 +89,7 @@ def download_weights(known: WeightsFile, check: Callable[[Path], object]) -> Pat
 
 def by_hand(known: WeightsFile) -> str:
     """How a user gets the file without this program."""
-    source = f"save {known.url}" if known.url else f"the file converted from {known.source}, saved"
+    source = f"save {known.url}" if known.url else f"the file from {known.source}, saved"
     return (
         f"{source} as {weights_cache() / known.file}, or under that name in a folder that "
         f"SQLIB_WEIGHTS names (licence {known.licence})"

@@ -186,6 +186,15 @@ SPEC = Spec(
             f"{_SOURCE}, converted from https://github.com/WolframRhodium/Super-Resolution-Zoo",
             sha256="721022257b1ad9f8d846f8ffb9f90c73005af0198c53f5b4a5d2b5644e7e1726",
         ),
+        # `sqlib train carn-single-x4` makes such a file: the trunk is the release's, so ours has no address.
+        WeightsFile(
+            "carn-single",
+            (4,),
+            "carn_x4_prototype.safetensors",
+            "MIT",
+            f"this project's training from the x2 trunk of {_SOURCE}",
+            sha256="cf62281a500102ed3b6eaadf7ee9d9186ec85f68d463e2c49ab0440457618278",
+        ),
         # The release's README offers its folder checkpoint; scripts of others name the file beside CARN-M's.
         WeightsFile(
             "carn", (2, 3, 4), "carn.pth", "MIT", _SOURCE, f"{_SOURCE}/raw/master/checkpoint/carn.pth"

@@ -57,7 +57,8 @@ class Trained(Recipe):
         Pairs in each.
     learning_rate, bound_learning_rate
         Of Adam for weights, biases and norms; for bounds, in units of the features: no bound moves by more in
-        one iteration.
+        one iteration. Those of the schedules are for networks that compute in 0..255; where features are in
+        0..1 (CARN, SwinIR), give about a two-hundredth.
     transfer
         Weight of the attention transfer.
     features

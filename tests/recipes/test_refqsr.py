@@ -16,7 +16,7 @@ from sqlib.cost import cost
 from sqlib.errors import DataError, InputError
 from sqlib.models.edsr import EDSR
 from sqlib.patches import Grid, split
-from sqlib.quantizers import QuantizerBank
+from sqlib.quantizers import GatedQuantizer, QuantizerBank, UniformQuantizer
 from sqlib.recipes import CABM, DDTB, PAMS, CADyQ, MinMax, RefQSR
 from sqlib.recipes.refqsr import BASES
 from sqlib.reference.twins import Twins
@@ -135,6 +135,14 @@ def test_gradients_reach_what_learns_and_nothing_else() -> None:
     (two_path(model, low) - high).abs().mean().backward()
     untouched = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert untouched == set()
+
+
+def test_two_bounds_never_cross_on_either_path() -> None:
+    """Steps larger than the features: those of banks are kept apart as all others are."""
+    model = made(recipe(DDTB, 4, low=3, steps=3, bound_learning_rate=1e4))
+    pairs = [q for q in model.modules() if type(q) in (UniformQuantizer, GatedQuantizer)]
+    assert any(isinstance(q, QuantizerBank) for q in model.activations.values())
+    assert pairs and all(bool(q.lower < q.upper) for q in pairs)
 
 
 def test_training_lowers_the_loss() -> None:
