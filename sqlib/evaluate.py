@@ -23,6 +23,7 @@ from sqlib.errors import InputError
 from sqlib.images import as_rgb, to_uint8
 from sqlib.metrics import DEFAULT, Protocol
 from sqlib.patches import Grid, Tiling, split
+from sqlib.patches.image_statistics import image_statistics, measuring
 from sqlib.patches.pieces import Canvas
 from sqlib.patches.tiling import check_tiling
 
@@ -80,6 +81,7 @@ def super_resolve(
     tiling: Tiling | None = None,
     device: str | torch.device = "cpu",
     rounded: bool = False,
+    one_image: bool = False,
     progress: bool = False,
 ) -> NDArray[Any]:
     """Upscale one image, whole or patch by patch.
@@ -95,6 +97,9 @@ def super_resolve(
     device : "cpu", "cuda", ...
     rounded : give uint8 by :func:`sqlib.images.to_uint8`, patch by patch: of a large image there is then
         never more than its bytes and one batch
+    one_image : with a tiling, quantizers that measure what they are given (DFSQ's) have the statistics of the
+        whole image, gathered in a first pass (:mod:`sqlib.patches.image_statistics`): no seams, twice the
+        time. False: every patch is measured by itself, as in a protocol with a tiling
     progress : with a tiling, show a bar on standard error
 
     Returns
@@ -111,10 +116,20 @@ def super_resolve(
     A network of convolutions gives the pixels of the whole image, up to float rounding, if the overlap is at
     least twice the radius of its receptive field. One that looks at statistics of its whole input does not
     (SubsetQuantizer, channel attention, a bit selector), whatever the overlap: patches are another protocol.
+    With ``one_image`` SubsetQuantizer comes close.
     """
     check_tiling(tiling)
     with _ready(model, device) as where:
-        return _run(model, as_rgb(lr, "super_resolve"), where, tiling, rounded, progress)
+        image = as_rgb(lr, "super_resolve")
+        if tiling is None or not one_image or not measuring(model):
+            return _run(model, image, where, tiling, rounded, progress)
+        with image_statistics(model) as complete:
+            x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+            patches = split(x, Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap))
+            for _ in _progress(_patches(model, patches, where), len(patches), "measuring", "patch", progress):
+                pass
+            complete()
+            return _run(model, image, where, tiling, rounded, progress)
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""How commands cut an image, and how ``sqlib upscale`` cuts one so that no pixel changes."""
+"""How commands cut an image, and how ``sqlib upscale`` cuts one so that no seam shows."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ _SIDE = 257  # smallest tile of an automatic cut: `sqlib.evaluate` takes such on
 _LARGEST = 80_000  # pixels of its largest tile: 0.8 GB with EDSR-baseline, x4
 
 
-def exact_overlap(model: nn.Module) -> int | None:
-    """Overlap with which patches give the pixels of the whole image; None where none does.
+def seamless_overlap(model: nn.Module) -> int | None:
+    """Overlap with which patches meet without a seam; None where no overlap does it.
 
-    Of a quantized network, every activation must besides be quantized by fixed levels: not by statistics
-    of the image, nor in bits that depend on it.
+    They give the pixels of the whole image if every activation of a quantized network has fixed levels. Where
+    some are quantized by statistics of the image, these come from a first pass, and the pixels come close
+    (`sqlib.patches.image_statistics`). Bits that depend on the image, or levels a gate moves, are those of
+    a patch.
     """
     from sqlib import QuantizedModel, models
+    from sqlib.patches.image_statistics import measuring
 
     network: Any = model
     if isinstance(model, QuantizedModel):
-        if model.together is not None or not all(map(_fixed, model.activations.values())):
+        gathered = measuring(model)
+        if model.together is not None or not all(
+            _fixed(q) or q in gathered for q in model.activations.values()
+        ):
             return None
         network = model.network
     radius = models.receptive_radius(network)
@@ -64,34 +70,40 @@ def asked(side: int | None, overlap: int | None, option: str) -> Tiling | None:
 
 
 def why_not(model: nn.Module) -> str:
-    """What of a network without an `exact_overlap` sees all of an image."""
+    """What of a network without a `seamless_overlap` sees all of an image."""
     from sqlib import QuantizedModel
+    from sqlib.patches.image_statistics import measuring
 
     if isinstance(model, QuantizedModel):
         if model.together is not None:
             return f"{type(model.recipe).__name__} treats the patches of an image together"
-        seen = [key.replace("/", ".") for key, q in model.activations.items() if not _fixed(q)]
+        gathered = measuring(model)
+        seen = [
+            key.replace("/", ".")
+            for key, q in model.activations.items()
+            if not _fixed(q) and q not in gathered
+        ]
         if seen:
             return (
-                f"{type(model.recipe).__name__} measures every image anew (statistics or bits of "
-                f"{len(seen)} activations, {seen[0]!r} first), and a patch measures itself"
+                f"{type(model.recipe).__name__} looks at every image anew (for levels or bits of {len(seen)} "
+                f"activations, {seen[0]!r} first), and a patch looks at itself"
             )
     return "the network has windows, pooling or statistics of the image"
 
 
 def with_overlap(tile: int, overlap: int | None, model: nn.Module) -> Tiling:
-    """``--tile`` without ``--overlap``: with the overlap that changes no pixel."""
+    """``--tile`` without ``--overlap``: with the overlap that leaves no seam."""
     from sqlib.patches import Tiling
 
     if overlap is None:
         raise UsageError(
-            f"no overlap gives the pixels of the whole image, because {why_not(model)}: say with --overlap "
-            "how many pixels tiles share"
+            f"no overlap avoids seams, because {why_not(model)}: say with --overlap how many pixels tiles "
+            "share"
         )
     if overlap >= tile:
         raise UsageError(
-            f"--tile {tile} is not larger than the overlap of {overlap} pixels that gives the pixels of the "
-            "whole image: give a larger one, or a smaller --overlap, with which seams may show"
+            f"--tile {tile} is not larger than the overlap of {overlap} pixels that leaves no seam: give a "
+            "larger one, or a smaller --overlap, with which seams may show"
         )
     return Tiling(tile, overlap)
 

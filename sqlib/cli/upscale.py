@@ -1,9 +1,11 @@
 """``sqlib upscale``: enlarge images.
 
-An image of more than 512 x 512 pixels is cut into tiles by itself if no pixel changes by it: with a network
-of convolutions alone whose activations, if quantized, have fixed levels. How far a pixel of the input spreads
-is tried out, and tiles share twice that. Other networks (with windows, pooling, channel attention or
-statistics of the image) take the whole image, unless --tile and --overlap say otherwise.
+An image of more than 512 x 512 pixels is cut into tiles by itself where that leaves no seam: with a network
+of convolutions alone. How far a pixel of the input spreads is tried out, and tiles share twice that. No pixel
+changes by it if the activations of a quantized network have fixed levels; where they are quantized by
+statistics of the image, these are gathered in a first pass over the tiles, which comes close. Other networks
+(with windows, pooling, channel attention, or bits chosen by the image) take the whole image, unless --tile
+and --overlap say otherwise.
 
 Transparency is enlarged as well (bicubic) and a colour profile goes along, where the format of OUT has room
 for them; what is lost is said in one line.
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
     from sqlib import images, models
     from sqlib.evaluate import super_resolve
+    from sqlib.patches.image_statistics import measuring
 
     targets = _targets(args)
     tiling = _tiles.asked(args.tile, args.overlap, "--tile")
@@ -74,14 +77,14 @@ def run(args: argparse.Namespace) -> None:
         images.check_format(target, (height * args.scale, width * args.scale))
         sizes.append((height, width))
     model = _common.network(args, name, recipe)
-    exact = None
+    seamless = None
     if args.overlap is None and (args.tile is not None or max(h * w for h, w in sizes) > _tiles.WHOLE):
-        exact = _tiles.exact_overlap(model)
+        seamless = _tiles.seamless_overlap(model)
         if args.tile is not None:
-            tiling = _tiles.with_overlap(args.tile, exact, model)
-        elif exact is None:
+            tiling = _tiles.with_overlap(args.tile, seamless, model)
+        elif seamless is None:
             warnings.warn(
-                f"no cut gives the pixels of the whole image, because {_tiles.why_not(model)}: it is "
+                f"no cut avoids seams, because {_tiles.why_not(model)}: it is "
                 "enlarged in one piece, which may need much memory; --tile and --overlap cut it all the same",
                 stacklevel=2,
             )
@@ -91,15 +94,17 @@ def run(args: argparse.Namespace) -> None:
         jobs, unit="image", disable=not progress or len(jobs) == 1, leave=False
     ):
         cut = tiling
-        if cut is None and exact is not None and height * width > _tiles.WHOLE:
-            cut = _tiles.automatic(height, width, exact)
+        if cut is None and seamless is not None and height * width > _tiles.WHOLE:
+            cut = _tiles.automatic(height, width, seamless)
         photo = images.read_photo(source)
         result = super_resolve(
-            model, photo.rgb, tiling=cut, device=args.device, rounded=True, progress=progress
+            model, photo.rgb, tiling=cut, device=args.device, rounded=True, one_image=True, progress=progress
         )
         alpha = None if photo.alpha is None else _enlarged(photo.alpha, args.scale)
         images.write_image(target, result, alpha=alpha, profile=photo.profile)
         tiles = "" if cut is None else f", tiles of {cut.patch} sharing {cut.overlap}"
+        if cut is not None and measuring(model):
+            tiles += ", its statistics gathered from them in a first pass"
         tqdm.write(
             f"{target}: {result.shape[1]} x {result.shape[0]} from {width} x {height} by {name}{tiles}",
             file=sys.stdout,

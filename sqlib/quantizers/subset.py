@@ -27,6 +27,7 @@ from sqlib.codebook.nearest import nearest_table
 from sqlib.errors import InputError
 from sqlib.kernels.nearest import NearestTable
 from sqlib.kernels.normalized import EPSILON, Statistics, fake_quantize_normalized, plane_statistics
+from sqlib.patches.image_statistics import Gathered
 from sqlib.quantizers import _normalized
 from sqlib.quantizers._readable import readable, recorded
 from sqlib.quantizers._saved import saved_as
@@ -78,6 +79,9 @@ class SubsetQuantizer(QuantizerState):
         float64 buffers. They stay float64 under ``.half()`` and friends: a rounded point is another point.
     bits
         Smallest bit-width that holds all codes.
+    image
+        Statistics of an image that comes in patches (`sqlib.patches.image_statistics`); None (the start)
+        where everything given is measured by itself. Never saved.
 
     Notes
     -----
@@ -95,6 +99,7 @@ class SubsetQuantizer(QuantizerState):
 
     points: Tensor
     scale: Tensor | None
+    image: Gathered | None = None
 
     def __init__(
         self,
@@ -157,6 +162,11 @@ class SubsetQuantizer(QuantizerState):
     def fixed_scale(self) -> bool:
         """Whether a fixed scale takes the place of statistics."""
         return self.scale is not None
+
+    @property
+    def measures_planes(self) -> bool:
+        """Whether statistics are of whole planes, so that `image` may give them."""
+        return not self.fixed_scale and self.patch is None
 
     def _codebook(self, points: NDArray[np.float64]) -> Codebook:
         numerators = None
@@ -254,7 +264,10 @@ class SubsetQuantizer(QuantizerState):
         if x.numel() == 0:
             return x.detach().clone()
         if self.patch is None:
-            done = planes(seen, self._channelwise(seen.shape[2]))
+            channelwise = self._channelwise(seen.shape[2])
+            if self.image is not None and not self.image.complete:
+                self.image.add(seen, channelwise=channelwise)
+            done = planes(seen, channelwise)
             out = from_planes(done, wide, self.axis, self.sample_axis).to(x.dtype)
         else:
             out = tiles(wide).to(x.dtype)
@@ -290,6 +303,8 @@ class SubsetQuantizer(QuantizerState):
     def _plain(self, x: Tensor, channelwise: bool) -> Tensor:
         if self.scale is not None:
             return self._at(x, torch.zeros_like(x[:, :1, :1]), self.scale.to(x).reshape(1, -1, 1))
+        if self.image is not None and self.image.complete:
+            return self._at(x, *(v.to(x) for v in self.image.statistics(centre=self.centre)))
         return self._at(x, *_normalized.plane_statistics(x, centre=self.centre, channelwise=channelwise))
 
     def _plain_tiles(self, images: Tensor) -> Tensor:
@@ -310,7 +325,10 @@ class SubsetQuantizer(QuantizerState):
 
     def _fixed(self, kind: np.dtype[Any]) -> Statistics | None:
         if self.scale is None:
-            return None
+            if self.image is None or not self.image.complete:
+                return None
+            given = self.image.statistics(centre=self.centre)
+            return Statistics(*(v.cpu().numpy().astype(kind).reshape(1, -1) for v in given))
         maximum = self.scale.detach().cpu().double().numpy().astype(kind).reshape(1, -1)
         return Statistics(np.zeros_like(maximum), maximum)
 

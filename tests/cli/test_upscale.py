@@ -256,9 +256,9 @@ def test_tiles_that_cannot_give_the_pixels_of_the_whole_image(picture: Path, fai
     assert "--tile 40 is not larger than the overlap of 40" in fails(2, *args, *SMALL, "--tile", 40)
     windows = fails(2, *args, "--scale", 4, "--model", "swinir-small", "--tile", 40)
     assert "the network has windows, pooling" in windows and "say with --overlap" in windows
-    measured = fails(2, *args, *SMALL, "--tile", 50, "--recipe", "dfsq", "--bits", 4)
-    assert "DFSQ measures every image anew (statistics or bits of" in measured
-    assert "'blocks.0.conv1:input' first" in measured and sorted(contents(picture.parent)) == ["in.png"]
+    measured = fails(2, *args, *SMALL, "--tile", 50, "--recipe", "cadyq", "--recipe-option", "steps=0")
+    assert "CADyQ looks at every image anew" in measured
+    assert sorted(contents(picture.parent)) == ["in.png"]
 
 
 def test_a_large_image_that_cannot_be_cut_is_announced(picture: Path, capsys, monkeypatch) -> None:
@@ -278,10 +278,14 @@ def test_which_quantized_networks_can_be_cut(photo: np.ndarray) -> None:
     radius = models.receptive_radius(network)
     assert radius == 1 + 2 + 1 + 1 + 1  # head, block, end of body, upsampler, tail
     overlaps = {
-        name: _tiles.exact_overlap(quantize_model(network, recipes.create(name, bits=4), x))
-        for name in ("minmax", "mse", "dfsq")
+        name: _tiles.seamless_overlap(quantize_model(network, recipes.create(name, bits=4, **options), x))
+        for name, options in (
+            ("minmax", {}),
+            ("mse", {}),
+            ("dfsq", {}),
+        )
     }
-    assert overlaps == {"minmax": 2 * radius, "mse": 2 * radius, "dfsq": None}
+    assert overlaps == {"minmax": 2 * radius, "mse": 2 * radius, "dfsq": 2 * radius}
 
 
 @pytest.mark.parametrize(("height", "width"), [(3000, 4000), (512, 513), (4000, 70)])

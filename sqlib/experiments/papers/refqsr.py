@@ -200,9 +200,9 @@ _SHORTER = {"schedule": "custom", "steps": 1_000, "halve_every": 333, "batch": 8
 _SMALL, _PRINTED_NETWORKS = ("edsr-small",), ("srresnet", "carn-single", "elan-light")
 # Networks of Table 4, on what two cores do in minutes: an iteration of ELAN takes ten times that of CARN. In
 # one of them bounds move by at most 0.5 % of the median bound that calibration finds.
-_BRIEF = {"schedule": "custom", "steps": 300, "halve_every": 100, "batch": 8}
-_BRIEFER = {"schedule": "custom", "steps": 100, "halve_every": 33, "batch": 4}
-_IN_MINUTES = {
+_BRIEF: dict[str, Any] = {"schedule": "custom", "steps": 300, "halve_every": 100, "batch": 8}
+_BRIEFER: dict[str, Any] = {"schedule": "custom", "steps": 100, "halve_every": 33, "batch": 4}
+_IN_MINUTES: dict[str, dict[str, Any]] = {
     "carn-single": {**_BRIEF, "bound_learning_rate": 0.005},
     "elan-light": {**_BRIEFER, "bound_learning_rate": 0.03},
 }
