@@ -243,9 +243,10 @@ def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     for dim in (2, 3):
         size = x.shape[dim]
         missing = -size % multiple
-        if missing:
+        if torch.compiler.is_compiling() or missing:  # a graph is of images of any size
             # 0 1 2 3 2 1 0 1 ...: a triangle wave that turns at the first and the last pixel.
-            position = torch.arange(size + missing, device=x.device) % max(1, 2 * (size - 1))
+            position = torch.arange(size + missing, device=x.device)
+            position = torch.remainder(position, torch.full_like(position, max(1, 2 * (size - 1))))
             x = x.index_select(dim, torch.minimum(position, 2 * (size - 1) - position))
     return x
 

@@ -56,6 +56,8 @@ RECIPES = {
     "percentile": recipes.Percentile(bits=(3, 6)),
     "weights alone": recipes.MinMax(bits=(4, 32)),
     "pams": Untrained(bits=4),
+    "twodquant": recipes.TwoDQuant(bits=4, iterations=2),
+    "brecq": recipes.BRECQ(bits=4, iterations=2),
 }
 
 

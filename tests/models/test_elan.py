@@ -73,6 +73,18 @@ def test_padding_reflects_as_often_as_needed(height: int, width: int, multiple: 
     np.testing.assert_array_equal(padded, expected)
 
 
+def test_a_graph_pads_images_of_any_size() -> None:
+    class Padding(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return reflect_to_multiple(x, 4)
+
+    free = torch.export.Dim.DYNAMIC
+    graph = torch.export.export(Padding(), (torch.rand(2, 1, 8, 12),), dynamic_shapes=({2: free, 3: free},))
+    for size in ((8, 12), (7, 13), (3, 30)):
+        x = torch.rand(2, 1, *size)
+        assert torch.equal(graph.module()(x), reflect_to_multiple(x, 4))
+
+
 def test_padding_is_cut_off_again() -> None:
     model, x = small(3), torch.rand(1, 3, 6, 7)
     with torch.inference_mode():
