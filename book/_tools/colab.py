@@ -20,7 +20,7 @@ BRANCH = "colab"
 _EQUATION = re.compile(r"\$\$\n(?P<plain>.*?)\n\$\$ \((?P<label>[\w-]+)\)", re.DOTALL)
 _MATH = re.compile(r"```\{math\}\n:label: (?P<label>[\w-]+)\n(?P<plain>.*?)\n```", re.DOTALL)
 _EITHER = re.compile(f"{_EQUATION.pattern}|{_MATH.pattern.replace('P<', 'P<m_')}", re.DOTALL)
-_ADMONITION = re.compile(r"```\{admonition\} (?P<title>[^\n]*)\n(?P<body>.*?)\n```", re.DOTALL)
+_ADMONITION = re.compile(r"```\{(?:admonition|dropdown)\} (?P<title>[^\n]*)\n(?P<body>.*?)\n```", re.DOTALL)
 _BIBLIOGRAPHY = re.compile(r"```\{bibliography\}.*?```", re.DOTALL)
 _ROLE = re.compile(r"\{(cite|doc|eq|ref)\}`([^`]*)`")
 _LABEL = re.compile(r"^\(([\w-]+)\)=\n", re.MULTILINE)

@@ -48,11 +48,13 @@ def test_roles_are_written_out() -> None:
     cited: list[str] = []
     text = COPIES._written(
         "(x)=\n# T\n{cite}`zhong2023dfsq` {doc}`09-bounds` {doc}`notes <notation>` {eq}`eq-schedule`\n"
-        "```{admonition} Aside: a\nbody\nmore\n```\n```{bibliography}\n:filter: x\n```",
+        "```{admonition} Aside: a\nbody\nmore\n```\n```{dropdown} Behind\nb\n```\n"
+        "```{bibliography}\n:filter: x\n```",
         cited,
     )
     assert text.startswith("# T\n[Zhong et al., 2023] [chapter 9, DOBI")
     assert "/blob/colab/09-bounds.ipynb)" in text and "[notes](https://github.com/" in text
+    assert "> **Behind**\n> b" in text
     assert "> **Aside: a**\n> body\n> more" in text and re.search(r"\(\d+(\.\d+)?\)\n>", text)
     assert text.endswith("arXiv:2305.05888, 2023.") and cited == ["zhong2023dfsq"]
 
