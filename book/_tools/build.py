@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cards
 import colab
 from captions import number_captions
 
@@ -72,6 +73,7 @@ def stage() -> None:
     shutil.copytree(ROOT / "book" / "_static", STAGE / "_static")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
+    cards.write(ROOT / "_toc.yml", EXECUTED, STAGE / "_static")
     (STAGE / "notebooks").mkdir()
     for path in sorted(EXECUTED.glob("*.ipynb")):
         notebook = page_notebook(json.loads(path.read_text(encoding="utf8")))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import re
 from pathlib import Path
 
+import cards
 import pytest
 import yaml
+from PIL import Image
 
 from sqlib import codebook, experiments
 
@@ -73,3 +78,46 @@ def test_five_findings_each_with_a_number_and_a_link() -> None:
     findings = re.findall(r"^- \*\*.+", section, re.M)
     assert len(findings) == 5
     assert all(re.search(r"\d", text) and "{doc}`../notebooks/" in text for text in findings)
+
+
+def test_cards_of_the_chapters(tmp_path: Path) -> None:
+    """Every numbered chapter that was executed, with its first picture in one size."""
+    figure = io.BytesIO()
+    Image.new("RGB", (300, 900), "red").save(figure, "webp")
+    data = base64.b64encode(figure.getvalue()).decode()
+    shown = {"data": {"text/html": [f'<img src="data:image/webp;base64,{data}">']}}
+    cells = [
+        {
+            "cell_type": "markdown",
+            "source": ["# A < B\n", "\n", "**It takes $2^b$ *levels*.\nNo more.** Then."],
+        },
+        {"cell_type": "code", "source": [], "outputs": [shown]},
+    ]
+    plain = [{"cell_type": "markdown", "source": ["# Plain\n\nText.\n\n## Part\n\n**bold**"]}]
+    for name, content in (("01-a", cells), ("02-b", plain), ("22-c", cells)):
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": content}))
+    toc = {
+        "parts": [
+            {
+                "caption": "One",
+                "numbered": 1,
+                "chapters": [{"file": f"notebooks/{n}"} for n in ("01-a", "02-b")],
+            },
+            {"caption": "Rest", "chapters": [{"file": "x/22-c"}, {"file": "book/api"}]},
+        ]
+    }
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
+    cards.write(tmp_path / "_toc.yml", tmp_path, tmp_path)
+    page = (tmp_path / "cards.html").read_text(encoding="utf8")
+    assert page.count("<a ") == 2 and page.count("<img ") == 1 and "Rest" not in page
+    assert "1 A &lt; B" in page and "<span>It takes 2^b levels. No more.</span>" in page
+    assert "2 Plain" in page and "<span></span>" in page
+    with Image.open(tmp_path / "cards" / "01-a.webp") as picture:
+        assert picture.size == (2 * cards.SIZE[0], 2 * cards.SIZE[1])
+        assert picture.getpixel((5, 5))[0] > 200 and picture.getpixel((5, 5))[1] < 60
+
+
+def test_every_chapter_has_a_title_for_its_card() -> None:
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        title, finding = cards.opening(json.loads(path.read_text(encoding="utf8")))
+        assert title and not set(finding) & set("$`*\\"), path.name
