@@ -79,7 +79,8 @@ def measured() -> str:
             "Protocol: 8-bit rounding, border of the scale cropped, BT.601 luma, mean over the images. "
             "Min-Max is the plainest recipe: weights per output channel, activations per tensor, the "
             "convolutions in the residual blocks. *Ours* is the recipe of chapter 7: the best points for "
-            "every channel, and weights rounded so that the outputs of a layer stay where they were; no training."
+            "every channel, and weights rounded so that the outputs of a layer stay where they were; no "
+            "training."
         )
     return "\n\n".join(parts)
 
