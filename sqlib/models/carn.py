@@ -192,7 +192,7 @@ SPEC = Spec(
             (4,),
             "carn_x4_prototype.safetensors",
             "MIT",
-            f"this project's training from the x2 trunk of {_SOURCE}",
+            f"{_SOURCE}, its x2 trunk converted from there and trained on by this project",
             sha256="cf62281a500102ed3b6eaadf7ee9d9186ec85f68d463e2c49ab0440457618278",
         ),
         # The release's README offers its folder checkpoint; scripts of others name the file beside CARN-M's.
