@@ -86,17 +86,18 @@ def test_options_at_their_default_are_no_part_of_a_cell():
 def test_every_planned_recipe_can_be_made_again_from_its_cell(table):
     chosen = papers.table(table)
     wanted = {
-        (method.label, str(bits)): recipes.create(
+        (network.name, method.label, str(bits)): recipes.create(
             method.recipe, **{**method.options, "bits": method.recipe_bits(bits)}
         )
         for method in chosen.methods
+        for network in chosen.networks
         for bits in method.bits
-        if method.recipe
+        if method.recipe and network.name in (method.networks or (network.name,))
     }
     found = [cell for cell in plan(table, "full") if cell.recipe]
     assert len(found) > 0
     for cell in found:
-        assert cell.make_recipe() == wanted[cell.place.method, cell.place.bits]
+        assert cell.make_recipe() == wanted[cell.model, cell.place.method, cell.place.bits]
 
 
 @pytest.mark.parametrize(
