@@ -44,14 +44,14 @@ def write(toc: Path, notebooks: Path, static: Path) -> None:
 
 def _card(stem: str, notebook: dict[str, Any], static: Path) -> str:
     picture = _first_figure(notebook)
+    number, (title, finding) = int(stem.partition("-")[0]), opening(notebook)
     image = ""
     if picture is not None:
         _thumbnail(picture).save(static / "cards" / f"{stem}.webp", quality=80, method=6)
         image = (
-            f'<img src="../_static/cards/{stem}.webp" alt="" loading="lazy" '
+            f'<img src="../_static/cards/{stem}.webp" alt="The first figure of chapter {number}" loading="lazy" '
             f'width="{SIZE[0]}" height="{SIZE[1]}">'
         )
-    number, (title, finding) = int(stem.partition("-")[0]), opening(notebook)
     return (
         f'<a href="../notebooks/{stem}.html">{image}<strong>{number} {html.escape(title)}</strong>'
         f"<span>{html.escape(finding)}</span></a>"

@@ -249,7 +249,10 @@ def test_download_is_what_is_shown(board: Any, tmp_path: Path) -> None:
     with open(tmp_path / "scoreboard.csv", encoding="utf8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == count(board) > 100
-    assert {row["paper"] for row in rows} == {"RefQSR"} and all(float(row["printed"]) > 0 for row in rows)
+    assert {row["paper"] for row in rows} == {"RefQSR"}
+    # rows of ours alone, such as those on a short schedule, have no printed value
+    assert all(float(row["printed"] or row["ours"]) > 0 for row in rows)
+    assert sum(row["printed"] != "" for row in rows) > 100
 
 
 @pytest.mark.parametrize("view", ["list", "table"])
