@@ -49,8 +49,8 @@ def _card(stem: str, notebook: dict[str, Any], static: Path) -> str:
     if picture is not None:
         _thumbnail(picture).save(static / "cards" / f"{stem}.webp", quality=80, method=6)
         image = (
-            f'<img src="../_static/cards/{stem}.webp" alt="The first figure of chapter {number}" loading="lazy" '
-            f'width="{SIZE[0]}" height="{SIZE[1]}">'
+            f'<img src="../_static/cards/{stem}.webp" alt="The first figure of chapter {number}" '
+            f'loading="lazy" width="{SIZE[0]}" height="{SIZE[1]}">'
         )
     return (
         f'<a href="../notebooks/{stem}.html">{image}<strong>{number} {html.escape(title)}</strong>'
