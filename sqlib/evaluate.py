@@ -124,8 +124,7 @@ def super_resolve(
         if tiling is None or not one_image or not measuring(model):
             return _run(model, image, where, tiling, rounded, progress)
         with image_statistics(model) as complete:
-            x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-            patches = split(x, Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap))
+            _, patches = _cut(image, tiling)
             for _ in _progress(_patches(model, patches, where), len(patches), "measuring", "patch", progress):
                 pass
             complete()
@@ -233,14 +232,13 @@ def _run(
     rounded: bool = False,
     progress: bool = False,
 ) -> NDArray[Any]:
-    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1)))[None]
     finish = to_uint8 if rounded else np.ascontiguousarray
     if tiling is None:
-        out = _forward(model, _as_input(x, model, device))
+        out = _forward(model, _as_input(_bytes(lr), model, device))
         image, largest = finish(_gray(out)), float(out.max())
     else:
-        grid = Grid(x.shape[2], x.shape[3], tiling.patch, tiling.overlap)
-        made = _patches(model, split(x, grid), device)
+        grid, patches = _cut(lr, tiling)
+        made = _patches(model, patches, device)
         canvas, largest = None, -math.inf
         for number, out in _progress(made, len(grid.boxes), "upscaling", "patch", progress):
             canvas = canvas or Canvas(grid, out.shape[2] // grid.boxes[0].height)
@@ -254,6 +252,17 @@ def _run(
             stacklevel=3,
         )
     return image
+
+
+def _bytes(lr: NDArray[np.uint8]) -> Tensor:
+    """The image as (1, 3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1)))[None]
+
+
+def _cut(lr: NDArray[np.uint8], tiling: Tiling) -> tuple[Grid, list[Tensor]]:
+    """The patches of an image, and where they lie."""
+    grid = Grid(lr.shape[0], lr.shape[1], tiling.patch, tiling.overlap)
+    return grid, split(_bytes(lr), grid)
 
 
 def _gray(out: Tensor) -> NDArray[np.float32]:

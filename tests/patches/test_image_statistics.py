@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,8 @@ from sqlib.recipes import DFSQ
 NAN = np.array(np.nan)
 
 
-def quantizer(**options: object) -> SubsetQuantizer:
-    return SubsetQuantizer(Codebook(np.linspace(-1, 1, 16), NAN, NAN, ""), **options)  # type: ignore[arg-type]
+def quantizer(**options: Any) -> SubsetQuantizer:
+    return SubsetQuantizer(Codebook(np.linspace(-1, 1, 16), NAN, NAN, ""), **options)
 
 
 @pytest.mark.parametrize("centre", [True, False])
