@@ -20,9 +20,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
-CONTRAST, FILTER, PHONE, SHOWN = (
+CONTRAST, FILTER, PAPER, PHONE, SHOWN = (
     (Path(__file__).parent / "scripts" / f"{name}.js").read_text(encoding="utf8")
-    for name in ("contrast", "filter", "phone", "shown")
+    for name in ("contrast", "filter", "paper", "phone", "shown")
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -164,6 +164,19 @@ def test_every_text_can_be_read(opened: Opened, theme: str) -> None:
     opened.page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
     found = opened.page.evaluate(CONTRAST)
     assert found["texts"] > 5 and found["poor"] == []
+
+
+def test_page_fits_a_sheet(opened: Opened) -> None:
+    """A4 between its margins, with every folded part closed as a reader finds it."""
+    fold = "(open) => document.querySelectorAll('details').forEach((node) => { node.open = open; })"
+    opened.page.evaluate(fold, False)
+    opened.page.emulate_media(media="print")
+    opened.page.set_viewport_size({"width": 718, "height": 1047})
+    try:
+        assert opened.page.evaluate(PAPER) == []
+    finally:
+        opened.page.evaluate(fold, True)
+        opened.page.emulate_media(media="screen")
 
 
 def test_page_fits_a_phone(opened: Opened) -> None:
