@@ -31,6 +31,7 @@
   function signed(text) { return (Number(text) > 0 ? "+" : "") + minus(text); }
 
   // A fall of 0.41 dB is shown as a change of -0.41, as in the tables of the chapters.
+  function sure(margin) { return margin === "" ? "" : " ± " + margin; }
   function change(drop) { return drop === "" ? "" : signed(String((-Number(drop)).toFixed(drop.split(".")[1].length)).replace(/^-(0\.0+)$/, "$1")); }
 
   function unpack(data) {
@@ -43,8 +44,8 @@
         table: name.replace(/^table(\d)/, "Table $1").replace(/^[a-z]/, function (c) { return c.toUpperCase(); }).replace(/-/g, " "),
         network: texts.network[row[1]], method: texts.method[row[2]], bits: texts.bits[row[3]],
         dataset: texts.dataset[row[4]], metric: texts.metric[row[5]],
-        printed: row[6], printedDrop: row[7], ours: row[8], ourDrop: row[9], difference: row[10],
-        verdict: data.states[row[11]], reason: texts.reason[row[12]], others: row[13]
+        printed: row[6], printedDrop: row[7], ours: row[8], ourDrop: row[9], ourMargin: row[10], difference: row[11],
+        verdict: data.states[row[12]], reason: texts.reason[row[13]], others: row[14]
       };
       found.row = found.network + ", " + (found.method === "FP" ? "" : found.method + ", ") + found.bits;
       found.set = (found.dataset ? found.dataset + ", " : "") + found.metric;
@@ -159,16 +160,19 @@
     }
 
     function details(row, columns) {
-      var lines = [];
+      var lines = [], notes = "";
       if (row.printedDrop !== "" || row.ourDrop !== "") {
         lines.push("From full precision: " + [["printed", row.printedDrop], ["ours", row.ourDrop]]
           .filter(function (part) { return part[1] !== ""; })
-          .map(function (part) { return part[0] + " " + change(part[1]); }).join(", ") + ".");
+          .map(function (part) { return part[0] + " " + change(part[1]); }).join(", ") + sure(row.ourDrop === "" ? "" : row.ourMargin) + ".");
       }
+      if (row.ours !== "" && row.ourDrop === "" && row.ourMargin !== "") { lines.push("Ours " + row.ours + sure(row.ourMargin) + "."); }
+      if (row.ourMargin !== "" || row.others.some(function (other) { return other[3] !== ""; })) { notes = "± is half the 95 % bootstrap interval over the images."; }
       if (row.reason) { lines.push((row.verdict === "stand-in" || row.verdict === "not run" ? "Needs: " : "") + row.reason + (/[.!?]$/.test(row.reason) ? "" : ".")); }
       row.others.forEach(function (other) {
-        lines.push("On " + other[0] + ": " + minus(other[1]) + (other[2] === "" ? "" : " (" + change(other[2]) + ")") + ".");
+        lines.push("On " + other[0] + ": " + minus(other[1]) + (other[2] === "" ? sure(other[3]) : " (" + change(other[2]) + sure(other[3]) + ")") + ".");
       });
+      if (notes) { lines.push(notes); }
       if (!lines.length) { lines.push(TITLES[row.verdict].replace(/^./, function (c) { return c.toUpperCase(); }) + "."); }
       var cell = el("td", { colspan: columns, role: "cell" }, [el("b", { text: row.row + ", " + row.set + ": " + row.verdict })]
         .concat(lines.map(function (line) { return el("p", { text: line }); })));
@@ -264,7 +268,7 @@
 
     // --- what is shown, as a file ---
     function save() {
-      var names = ["paper", "table", "network", "method", "bits", "dataset", "metric", "printed", "printedDrop", "ours", "ourDrop", "difference", "verdict", "reason"];
+      var names = ["paper", "table", "network", "method", "bits", "dataset", "metric", "printed", "printedDrop", "ours", "ourDrop", "ourMargin", "difference", "verdict", "reason"];
       var quoted = function (text) { return /[",\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text; };
       var text = [names.join(",")].concat(sorted().map(function (row) { return names.map(function (name) { return quoted(row[name]); }).join(","); })).join("\n") + "\n";
       var link = el("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "scoreboard.csv" });

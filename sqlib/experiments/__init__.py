@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sqlib.experiments.papers.published import context_frame, published_frame
     from sqlib.experiments.report.board import show_scoreboard
     from sqlib.experiments.report.gaps import gaps_frame
-    from sqlib.experiments.report.intervals import intervals_frame
     from sqlib.experiments.report.scoreboard import scoreboard_counts, scoreboard_frame
     from sqlib.experiments.report.sources import drops_frame, provenance_frame, seconds_frame, shown_cells
     from sqlib.experiments.report.stand_ins import stand_ins_frame
@@ -44,7 +43,6 @@ _HOME = {
     "drops_frame": "report.sources",
     "format_table": "report.tables",
     "gaps_frame": "report.gaps",
-    "intervals_frame": "report.intervals",
     "judge": "report.verdicts",
     "mean": "store.records",
     "packaged_store": "store.layers",
@@ -77,7 +75,6 @@ __all__ = [
     "drops_frame",
     "format_table",
     "gaps_frame",
-    "intervals_frame",
     "judge",
     "mean",
     "packaged_store",

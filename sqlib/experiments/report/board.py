@@ -52,9 +52,10 @@ def board_rows(board: pd.DataFrame, own: pd.DataFrame) -> list[dict[str, Any]]:
     -------
     list of dict
         ``table``, ``network``, ``method``, ``bits``, ``dataset``, ``metric`` (as texts for a reader),
-        ``printed``, ``printed_drop``, ``ours``, ``our_drop``, ``difference`` (texts with the digits that
-        print gives, empty where there is none), ``state`` (one of `STATES`), ``reason`` and ``others``: the
-        scores of stand-ins beside it, as ``(network, ours, our drop)``.
+        ``printed``, ``printed_drop``, ``ours``, ``our_drop``, ``our_margin`` (of the drop, else of the
+        score), ``difference`` (texts with the digits that print gives, empty where there is none),
+        ``state`` (one of `STATES`), ``reason`` and ``others``: the scores of stand-ins beside it, as
+        ``(network, ours, our drop, our margin)``.
     """
     titles = {name.lower(): name for name in board["dataset"]}
     stand_ins: dict[str, list[dict[Any, Any]]] = {}
@@ -86,7 +87,10 @@ def board_data(rows: list[dict[str, Any]]) -> dict[str, Any]:
     short = [
         [
             *(position(name, row[name]) for name in _COLUMNS),
-            *(row[name] for name in ("printed", "printed_drop", "ours", "our_drop", "difference")),
+            *(
+                row[name]
+                for name in ("printed", "printed_drop", "ours", "our_drop", "our_margin", "difference")
+            ),
             STATES.index(row["state"]),
             position("reason", row["reason"]),
             row["others"],
@@ -146,6 +150,12 @@ def _number(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{decimals}f}" if value == value else ""
 
 
+def _margin(row: dict[Any, Any], decimals: int) -> str:
+    """How sure a score is: of PSNR and SSIM alone, since fixed bits and their costs do not vary."""
+    known = PRINTED.get(row["metric"])
+    return _number(row["own_margin"], decimals) if known is not None and known.drops else ""
+
+
 def _place(row: dict[Any, Any], network: str) -> dict[str, str]:
     bits = f"{row['bits']}-bit" if row["bits"].isdecimal() else f"{row['bits']} bits"
     return {
@@ -166,19 +176,22 @@ def _printed_row(row: dict[Any, Any], stand_ins: list[dict[Any, Any]]) -> dict[s
             + (f", {other['dataset']}" if "[" in other["dataset"] else ""),
             _number(other["own"], decimals),
             _number(other["own_drop"], decimals),
+            _margin(other, decimals),
         )
         for other in sorted(stand_ins, key=lambda other: "[" in other["dataset"])  # whole datasets first
     ]
     ours, our_drop = _number(row["own"], decimals), _number(row["own_drop"], decimals)
+    our_margin = _margin(row, decimals)
     if state == "not run" and others:
         state = STAND_IN
-        ours, our_drop = others[0][1:]
+        ours, our_drop, our_margin = others[0][1:]
     return {
         **_place(row, row["model"]),
         "printed": row["printed"],
         "printed_drop": _number(row["published_drop"], decimals),
         "ours": ours,
         "our_drop": our_drop,
+        "our_margin": our_margin,
         "difference": _number(row["difference"], decimals),
         "state": state,
         "reason": row["reason"],
@@ -194,6 +207,7 @@ def _own_row(row: dict[Any, Any]) -> dict[str, Any]:
         "printed_drop": "",
         "ours": _number(row["own"], decimals),
         "our_drop": _number(row["own_drop"], decimals),
+        "our_margin": _margin(row, decimals),
         "difference": "",
         "state": OURS,
         "reason": "",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlib.experiments.papers import Derived, papers, tables
 from sqlib.experiments.papers.published import published_frame
 from sqlib.experiments.report import gaps, verdicts
+from sqlib.experiments.report.intervals import difference, interval
 from sqlib.experiments.run.plan import plan
 from sqlib.experiments.store.layers import Layer, shown_records
 from sqlib.experiments.store.metrics import PRINTED
@@ -26,6 +27,8 @@ def scoreboard_frame(store: Layer | str | os.PathLike[str] | None = None) -> pd.
     pandas.DataFrame
         The columns of :func:`~sqlib.experiments.papers.published.published_frame` and ``own`` (our value or
         NaN), ``published_drop``, ``own_drop`` (drops from full precision, NaN where there is none),
+        ``own_margin`` (half the 95 % bootstrap interval over the images, of the drop, or of our value
+        where there is no drop; NaN of values that were counted),
         ``difference``, ``verdict``, ``reason`` (what a value that was not run needs, why it differs, or how
         it was counted) and ``origin`` (``"own"``, ``"packaged"``, ``"computed"`` for a value that needs no
         weights, or empty).
@@ -132,6 +135,7 @@ class _Board:
             "own": float("nan"),
             "published_drop": float("nan") if published_fp is None else published_fp - row["value"],
             "own_drop": float("nan"),
+            "own_margin": float("nan"),
             "origin": "",
         }
         if row["id"] in self.counts:
@@ -166,12 +170,13 @@ class _Board:
     ) -> verdicts.Verdict:
         record, metric = self.ours[_slot(row)], PRINTED[row["metric"]]
         own = mean(record, metric.name)
-        result.update(own=own, origin=record["origin"])
+        result.update(own=own, own_margin=interval(record, metric.printed).margin, origin=record["origin"])
         reference = self.ours.get(_slot(row, method="FP", bits="32"))
         own_fp = None
         if published_fp is not None and reference is not None and same_inputs(reference, record):
             own_fp = mean(reference, metric.name)
-            result["own_drop"] = own_fp - own
+            lost = difference(reference, record, metric.printed)
+            result.update(own_drop=own_fp - own, own_margin=lost.margin)
         partial = "[" in record["dataset"]
         words = [gaps.explanation(row["id"]), gaps.partial_set(record["dataset"]) if partial else ""]
         return verdicts.judge(

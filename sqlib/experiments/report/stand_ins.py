@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlib.experiments.papers import tables
 from sqlib.experiments.papers.published import published_frame
+from sqlib.experiments.report.intervals import difference, interval
 from sqlib.experiments.report.scoreboard import same_inputs
 from sqlib.experiments.report.sources import shown_cells
 from sqlib.experiments.store.cells import Cell
@@ -18,7 +19,19 @@ from sqlib.experiments.store.records import mean
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS = ("table", "network", "scale", "method", "bits", "dataset", "metric", "own", "own_drop", "answers")
+_COLUMNS = (
+    "table",
+    "network",
+    "scale",
+    "method",
+    "bits",
+    "dataset",
+    "metric",
+    "own",
+    "own_drop",
+    "own_margin",
+    "answers",
+)
 
 
 def stand_ins_frame(store: Layer | str | os.PathLike[str] | None = None) -> pd.DataFrame:
@@ -32,8 +45,9 @@ def stand_ins_frame(store: Layer | str | os.PathLike[str] | None = None) -> pd.D
     pandas.DataFrame
         Columns ``table``, ``network``, ``scale``, ``method``, ``bits``, ``dataset`` (its true name, such as
         ``"urban100[30]"``), ``metric`` (as in `scoreboard_frame`), ``own``, ``own_drop`` (from full
-        precision; NaN where there is none) and ``answers``: ids of the printed values at the same place of
-        the table, of another network. Networks stand in the order of the table's plan.
+        precision; NaN where there is none), ``own_margin`` (as in `scoreboard_frame`) and ``answers``: ids
+        of the printed values at the same place of the table, of another network. Networks stand in the
+        order of the table's plan.
     """
     import pandas as pd
 
@@ -55,13 +69,14 @@ def stand_ins_frame(store: Layer | str | os.PathLike[str] | None = None) -> pd.D
             printed = answered.get(slot, {})
             if published is not None and published.lower() in printed:
                 continue
-            drop = math.nan
+            drop, margin = math.nan, interval(record, metric.printed).margin
             reference = full.get(_network(cell)) if metric.drops and cell.recipe is not None else None
             if reference is not None and same_inputs(reference, record):
                 drop = mean(reference, metric.name) - mean(record, metric.name)
+                margin = difference(reference, record, metric.printed).margin
             answers = tuple(printed.values()) if published is None else ()
             row = (place.table, cell.model, cell.scale, place.method, place.bits, record["dataset"])
-            rows.append((*row, metric.printed, mean(record, metric.name), drop, answers))
+            rows.append((*row, metric.printed, mean(record, metric.name), drop, margin, answers))
     return pd.DataFrame(rows, columns=[*_COLUMNS])
 
 

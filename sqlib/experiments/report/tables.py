@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlib.errors import InputError
 from sqlib.experiments import papers
 from sqlib.experiments.papers.published import published_frame
+from sqlib.experiments.report.intervals import Interval, difference, interval
 from sqlib.experiments.report.scoreboard import judged, same_inputs
 from sqlib.experiments.run.plan import plan
 from sqlib.experiments.store.cells import spelled
@@ -20,6 +21,7 @@ from sqlib.experiments.store.records import Record, mean
 if TYPE_CHECKING:
     import pandas as pd
 
+_NUMBERS = ("value", "drop", "low", "high")
 # Datasets as papers write them.
 _TITLES = {"set5": "Set5", "set14": "Set14", "b100": "B100", "urban100": "Urban100"}
 
@@ -49,9 +51,11 @@ def table_frame(
     -------
     pandas.DataFrame
         Index levels ``scale``, ``bits``, ``method``, ``network``; column levels ``dataset`` and one of
-        ``value``, ``drop`` (from the same network's full precision), ``verdict`` (of the printed value,
-        empty in our own rows) and ``source``: ``"printed"``, ``"packaged"``, ``"own"`` or ``"not run"``;
-        the dataset's true name follows in brackets when only a part was scored. A row of ours exists
+        ``value``, ``drop`` (from the same network's full precision), ``low`` and ``high`` (95 % bootstrap
+        interval over the images, of the drop, and of the value where there is no drop; NaN in printed
+        rows), ``verdict`` (of the printed value, empty in our own rows) and ``source``: ``"printed"``,
+        ``"packaged"``, ``"own"`` or ``"not run"``; the dataset's true name follows in brackets when only a
+        part was scored. A row of ours exists
         where the table plans that network, scale, method and bits; of a network that stands for a printed
         one, where it was run (else the printed row's verdict says what it needs).
 
@@ -103,13 +107,11 @@ def table_frame(
         )
 
     places = sorted(rows, key=order)
-    columns = pd.MultiIndex.from_product(
-        [datasets, ["value", "drop", "verdict", "source"]], names=["dataset", ""]
-    )
+    columns = pd.MultiIndex.from_product([datasets, [*_NUMBERS, "verdict", "source"]], names=["dataset", ""])
     index = pd.MultiIndex.from_tuples(places, names=["scale", "bits", "method", "network"])
     result = pd.DataFrame([[rows[p].get(c) for c in columns] for p in places], index=index, columns=columns)
     for column in columns:
-        if column[1] in ("value", "drop"):
+        if column[1] in _NUMBERS:
             result[column] = pd.to_numeric(result[column]).astype("float64")
         else:
             result[column] = result[column].fillna("").astype(str)
@@ -144,20 +146,25 @@ def _own_rows(
         if dataset is None or (record is None and cell.model in stand_ins):
             continue
         value, drop, source = math.nan, math.nan, "not run"
+        sure = Interval(math.nan, math.nan, math.nan)
         if record is not None and field in record["images"][0]["metrics"]:
             value, source = mean(record, field), str(record["origin"])
+            sure = interval(record, metric)
             if record["dataset"] != cell.dataset:
                 source += f" ({record['dataset']})"
             reference = full.get((cell.model, cell.scale, cell.dataset))
             falls = PRINTED[metric].drops and cell.recipe is not None
             if falls and reference is not None and same_inputs(reference, record):
-                drop = mean(reference, field) - value
+                sure = difference(reference, record, metric)
+                drop = sure.mean
         assert cell.place is not None
         row = (cell.scale, setting(cell.place.bits), cell.place.method, cell.model)
         rows.setdefault(row, {}).update(
             {
                 (dataset, "value"): value,
                 (dataset, "drop"): drop,
+                (dataset, "low"): sure.low,
+                (dataset, "high"): sure.high,
                 (dataset, "verdict"): "",
                 (dataset, "source"): source,
             }
@@ -169,9 +176,11 @@ def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame
     """A :func:`table_frame` as text: one column per dataset, then the verdict on the printed row.
 
     An entry reads ``"31.471 (-0.412)"``; in brackets stands the change from the same network in full
-    precision. An entry of ours ends with ``own`` when it is the reader's own record and with the dataset's
-    true name when only a part was scored. The verdict of a row is one word when its datasets agree, else
-    one per dataset; rows of ours have none. Methods are spelled alike (`spelled`).
+    precision. Ours say how sure that is, ``"31.471 (-0.412 ± 0.051)"``, or, where there is no change, how
+    sure the mean is, ``"31.883 ± 2.140"``: half the 95 % bootstrap interval over the images. They end with
+    ``own`` when it is the reader's own record and with the dataset's true name when only a part was scored.
+    The verdict of a row is one word when its datasets agree, else one per dataset; rows of ours have none.
+    Methods are spelled alike (`spelled`).
     """
     import pandas as pd
 
@@ -183,10 +192,14 @@ def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame
         source = row[dataset, "source"]
         if not math.isfinite(value):
             return source or "–"
+        sure = Interval(value, row[dataset, "low"], row[dataset, "high"])
+        margin = f" ± {sure.margin:.{decimals}f}" if math.isfinite(sure.margin) else ""
         words = [f"{value:.{decimals}f}"]
         if math.isfinite(drop):
             # Adding zero turns -0.0 into 0.0: a change that rounds to nothing has no sign.
-            words.append(f"({round(-drop, decimals) + 0.0:+.{decimals}f})")
+            words.append(f"({round(-drop, decimals) + 0.0:+.{decimals}f}{margin})")
+        else:
+            words[0] += margin
         words += [source.removeprefix("packaged").strip()] if source != "printed" else []
         return " ".join(filter(None, words))
 

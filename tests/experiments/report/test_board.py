@@ -72,7 +72,7 @@ def test_value_run_on_a_stand_in_has_a_state_of_its_own_and_no_difference(rows):
     row = at(rows, **place, dataset="Set5")
     assert row["state"] == "stand-in" and row["difference"] == ""
     assert (row["ours"], row["our_drop"]) == ("29.500", "2.500")
-    assert row["others"] == [("edsr-small x4", "29.500", "2.500")]
+    assert row["others"] == [("edsr-small x4", "29.500", "2.500", "0.000")]
     assert at(rows, **place, dataset="Urban100")["others"][0][0] == "edsr-small x4, Urban100[3]"
     assert at(rows, **{**place, "network": "EDSR x2"}, dataset="Set5")["state"] == "not run"
 
@@ -90,7 +90,7 @@ def test_page_holds_every_row_in_compact_form(frames, rows):
     first, texts = data["rows"][0], data["texts"]
     names = ("table", "network", "method", "bits", "dataset", "metric")
     assert [texts[name][i] for name, i in zip(names, first)] == [rows[0][name] for name in names]
-    assert data["states"][first[11]] == rows[0]["state"] and texts["reason"][first[12]] == rows[0]["reason"]
+    assert data["states"][first[12]] == rows[0]["state"] and texts["reason"][first[13]] == rows[0]["reason"]
     assert page.noscript is not None and len(page.decode()) < 500_000
 
 

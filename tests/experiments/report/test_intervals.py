@@ -51,19 +51,20 @@ def test_other_images_or_no_such_metric() -> None:
         difference(record([1, 2], metric="ssim"), record([1, 2]))
 
 
-def test_frame_of_packaged_records() -> None:
-    frame = experiments.intervals_frame(["dfsq-table2"])
-    assert (
-        len(frame) > 50 and (frame["low"] <= frame["mean"]).all() and (frame["mean"] <= frame["high"]).all()
-    )
-    lost = frame.dropna(subset=["drop"])
-    assert len(lost) and ((lost["drop low"] <= lost["drop"]) & (lost["drop"] <= lost["drop high"])).all()
-    long = experiments.drops_frame("dfsq-table2")
-    own = long[(long["network"] == "edsr-small") & (long["dataset"] == "Set5")]
-    one = own[own["drop"].notna()].iloc[0]
-    same = frame[
-        (frame["network"] == "edsr-small") & (frame["dataset"] == "set5") & (frame["scale"] == one["scale"])
-    ]
-    assert np.isclose(same["drop"], one["drop"]).any()
-    with pytest.raises(InputError, match="unknown metric"):
-        experiments.intervals_frame(["dfsq-table2"], metric="loudness")
+def test_every_score_of_ours_in_a_table_carries_its_interval() -> None:
+    frame = experiments.table_frame("dfsq-table2").xs("edsr-baseline", level="network")
+    for dataset in frame.columns.get_level_values("dataset").unique():
+        found = frame[dataset].dropna(subset=["value"])
+        middle = found["drop"].fillna(found["value"])
+        assert (found["low"] <= middle).all() and (middle <= found["high"]).all()
+    spread = frame["Set5", "high"] - frame["Set5", "low"]
+    of_images, of_drops = spread.xs("FP", level="method"), spread.drop("FP", level="method")
+    assert of_drops.max() < of_images.min()  # image by image
+
+
+def test_every_score_of_ours_on_the_scoreboard_carries_its_interval() -> None:
+    for frame in (experiments.scoreboard_frame(), experiments.stand_ins_frame()):
+        measured = frame["metric"].isin(["psnr_y", "ssim_y"]) & frame["own"].notna()
+        if "origin" in frame:
+            measured &= frame["origin"] != "computed"
+        assert measured.any() and (frame.loc[measured, "own_margin"] >= 0).all()

@@ -168,7 +168,7 @@ def test_formatted_table_says_value_change_origin_and_verdict(packaged, tmp_path
     frame = tables.table_frame("dfsq-table2", scale=4, store=fill(Store(tmp_path / "own")))
     shown = tables.format_table(frame)
     assert list(shown.columns) == ["Set5", "Set14", "B100", "Urban100", "verdict"]
-    assert shown.loc[(4, 4, "Min-Max", "carn-m"), "Set5"] == "29.000 (-3.000) own"
+    assert shown.loc[(4, 4, "Min-Max", "carn-m"), "Set5"] == "29.000 (-3.000 ± 0.000) own"
     assert shown.loc[(4, 4, "Min-Max", "carn-m"), "verdict"] == ""
     assert shown.loc[(4, 4, "DFSQ", "EDSR (printed)"), "Set5"] == "31.755 (-0.340)"
     assert shown.loc[(4, 4, "DFSQ", "EDSR (printed)"), "verdict"] == "not run"
