@@ -196,8 +196,9 @@ def format_table(frame: pd.DataFrame, *, metric: str = "psnr_y") -> pd.DataFrame
         margin = f" ± {sure.margin:.{decimals}f}" if math.isfinite(sure.margin) else ""
         words = [f"{value:.{decimals}f}"]
         if math.isfinite(drop):
-            # Adding zero turns -0.0 into 0.0: a change that rounds to nothing has no sign.
-            words.append(f"({round(-drop, decimals) + 0.0:+.{decimals}f}{margin})")
+            change = round(-drop, decimals)
+            # A change that rounds to nothing has no sign.
+            words.append(f"({change:+.{decimals}f}{margin})" if change else f"({0:.{decimals}f}{margin})")
         else:
             words[0] += margin
         words += [source.removeprefix("packaged").strip()] if source != "printed" else []
