@@ -61,8 +61,7 @@ sync: $(STAMP) ## write the shared set-up cell into every notebook
 	$(PY) book/_tools/setup_cell.py
 
 readme: $(STAMP) ## write the measured figures and the pictures of README.md and the start page
-	$(PY) book/_tools/landing_picture.py
-	$(PY) book/_tools/readme_figure.py
+	$(PY) book/_tools/pictures.py
 	$(PY) book/_tools/readme.py
 
 shots: $(STAMP) ## screenshots of every page at 1280 and 390 pixels (needs chromium)
