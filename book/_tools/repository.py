@@ -45,13 +45,21 @@ def set_url(url: str, root: Path = ROOT) -> list[str]:
     # Colab's links spell the address without its host.
     short, new_short = (address.split("/", 3)[3] for address in (old, url))
     colab = re.compile(r"(colab\.research\.google\.com/github/)" + re.escape(short) + r"(?![A-Za-z0-9_-])")
+    site = re.compile(re.escape(_site(old)) + r"(?![A-Za-z0-9_-])")
     for path in paths:
         text = path.read_text(encoding="utf8")
         new = colab.sub(lambda match: match[1] + new_short, pattern.sub(lambda _: url, text))
+        new = site.sub(lambda _: _site(url), new)
         if new != text:
             path.write_text(new, encoding="utf8")
             changed.append(str(path.relative_to(root)))
     return changed
+
+
+def _site(url: str) -> str:
+    """Where GitHub Pages publishes the book."""
+    owner, name = url.rsplit("/", 2)[1:]
+    return f"https://{owner}.github.io/{name}"
 
 
 if __name__ == "__main__":

@@ -264,7 +264,9 @@ def test_set_repository_changes_every_copy(tmp_path: Path) -> None:
     assert set(set_url(new, tmp_path)) == {*names, "notebooks/a.ipynb"}
     assert repository_url(tmp_path) == new
     for path in tmp_path.rglob("*.*"):
-        assert old not in path.read_text(encoding="utf8")
+        source = path.read_text(encoding="utf8")
+        assert old not in source and "example.github.io" not in source
+    assert "https://someone.github.io/else/" in (tmp_path / "README.md").read_text(encoding="utf8")
     assert set_url(new, tmp_path) == []
 
 
