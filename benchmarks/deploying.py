@@ -144,7 +144,8 @@ def main() -> None:
             return
         pairs = pairs.subset(1) if QUICK else pairs
         record["psnr"] = {
-            name: round(evaluate(m, pairs, scale=SCALE).psnr, 4) for name, m in networks.items()
+            name: [round(image["psnr"], 4) for image in evaluate(m, pairs, scale=SCALE).images]
+            for name, m in networks.items()
         }
         record["bytes"] = {p.stem: p.stat().st_size for p in Path(folder).glob("*.onnx") if "." not in p.stem}
     text = json.dumps(record, indent=1) + "\n"

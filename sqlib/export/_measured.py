@@ -14,8 +14,8 @@ def measured() -> dict[str, Any]:
     -------
     dict
         ``machine`` and its ``load`` (average over a minute, at the start), ``milliseconds[size][contender]``
-        (median and minimum of a picture of that low-resolution size), ``psnr[contender]`` on Set5 in dB, and
-        ``bytes[file]``.
+        (median and minimum of a picture of that low-resolution size), ``psnr[contender]`` in dB,
+        one per image of Set5, and ``bytes[file]``.
     """
     text = (resources.files("sqlib.export") / "measured.json").read_text("utf-8")
     return json.loads(text)  # type: ignore[no-any-return]
