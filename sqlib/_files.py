@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -29,7 +30,8 @@ def check_output(
     ------
     InputError
         The place is an input, exists without ``overwrite``, is a folder, is no regular file, is
-        write-protected, or its folder does not exist or is write-protected.
+        write-protected, is a link that leads round in a circle, or its folder does not exist or is
+        write-protected.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -42,7 +44,10 @@ def check_output(
     if not overwrite and os.path.lexists(path):
         raise InputError(f"{str(path)!r} exists; write elsewhere, or overwrite it on purpose with --force")
     _check_replaceable(path)
-    folder = path.resolve().parent
+    try:
+        folder = _followed(path).parent
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"the folder {str(folder)!r} cannot be written: its permissions forbid it")
 
@@ -66,7 +71,7 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Itera
     _check_replaceable(path)
     partial = None
     try:
-        place = path.resolve()
+        place = _followed(path)
         # A name of its own: nobody's file is overwritten, and two writers do not meet.
         partial = place.with_name(f".{secrets.token_hex(8)}.partial")
         with open(partial, "xb") as file:
@@ -74,13 +79,23 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Itera
         if place.exists():
             shutil.copymode(place, partial)
         partial.replace(place)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"cannot write {path}: {reason or error}") from error
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if partial is not None:
             with contextlib.suppress(OSError):  # after the renaming there is none
                 partial.unlink()
+
+
+def _followed(path: Path) -> Path:
+    """Where a path leads; an OSError if its links lead round in a circle."""
+    try:
+        place = path.resolve()
+    except RuntimeError:  # a circle, before Python 3.13
+        place = path
+    if place.is_symlink():  # a circle, since Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
 
 
 def _same(one: Path, other: Path) -> bool:

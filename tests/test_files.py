@@ -73,6 +73,8 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write"):
         write_atomically(tmp_path / "locked.png" / "a.png", b"new")
     (tmp_path / "round").symlink_to("round")
+    with pytest.raises(InputError, match="symbolic links"):
+        check_output(tmp_path / "round", overwrite=True)
     with pytest.raises(DataError, match="cannot write"):
         write_atomically(tmp_path / "round", b"new")
     assert names(tmp_path) == ["folder", "locked.png", "pipe.png", "round"]
