@@ -5,16 +5,19 @@ Records in the reader's own store are not looked at: the README says what the pr
 
 from __future__ import annotations
 
-from typing import Any
-
 from repository import ROOT
+
+from sqlib import experiments
+from sqlib.experiments.report.intervals import difference
+from sqlib.experiments.store.layers import Layer
+from sqlib.experiments.store.records import Record
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-#: how a network is introduced to a reader who has not seen the book; others are stand-ins and not shown
+#: others are stand-ins and not shown
 NETWORKS = {
-    "edsr-baseline": "EDSR-baseline (trained by this project)",
-    "carn-m": "CARN-M (third-party weights)",
+    "edsr-baseline": "EDSR-baseline",
+    "carn-m": "CARN-M",
 }
 METHODS = {
     "MinMax": "Min-Max",
@@ -22,67 +25,68 @@ METHODS = {
     "Exact points, compensated weights (ours)": "ours",
 }
 BITS = (8, 6, 4, 3)
-SETS = {"set5": "Set5", "set14": "Set14", "b100": "B100"}
+FULL, DATASET = ("FP", 32), "set5"
+
+_Rows = dict[tuple[str, int], dict[tuple[str, int], Record]]
 
 
-def scores(store: Any) -> dict[tuple[str, int, str, int], dict[str, float]]:
-    """Mean PSNR by (network, scale, method, bits) and dataset.
+def found(store: Layer) -> _Rows:
+    """Records of Set5 by (network, scale), then (method, bits).
 
     Of DFSQ's Table 2 alone: Min-Max is another recipe in other tables.
     """
-    from sqlib import experiments
-
-    out: dict[tuple[str, int, str, int], dict[str, float]] = {}
+    rows: _Rows = {}
     for cell, record in experiments.shown_cells(["dfsq-table2"], store=store):
-        row = (cell.model, cell.scale, cell.place.method, int(cell.place.bits))
-        out.setdefault(row, {})[record["dataset"]] = experiments.mean(record, "psnr")
-    return out
+        if record["dataset"] == DATASET and cell.place is not None:
+            method = cell.place.method, int(cell.place.bits)
+            rows.setdefault((cell.model, cell.scale), {})[method] = record
+    return rows
 
 
-def network_table(rows: dict[tuple[str, int, str, int], dict[str, float]], network: str, scale: int) -> str:
-    """One network: full precision in dB, and below it what each method takes away at each number of bits."""
-    full = rows.get((network, scale, "FP", 32), {})
-    sets = [name for name in SETS if name in full]
+def table(rows: _Rows) -> str:
+    """A row per network and method: what it takes away at each number of bits, and how sure that is."""
     lines = [
-        "| " + " | ".join([f"{NETWORKS[network]}, x{scale}", *(SETS[name] for name in sets)]) + " |",
-        "| --- |" + " ---: |" * len(sets),
-        "| full precision, PSNR in dB | " + " | ".join(f"{full[name]:.2f}" for name in sets) + " |",
+        "| Set5: change of PSNR in dB | " + " | ".join(f"{bits} bits" for bits in BITS) + " |",
+        "| --- |" + " ---: |" * len(BITS),
     ]
-    for bits in BITS:
-        for method, label in METHODS.items():
-            found = rows.get((network, scale, method, bits), {})
-            drops = [_change(found[name] - full[name]) if name in found else "" for name in sets]
-            if any(drops):
-                lines.append(f"| {bits} bits, {label}: change | " + " | ".join(drops) + " |")
+    for network, shown in NETWORKS.items():
+        for scale in (4, 3, 2):
+            records = rows.get((network, scale), {})
+            for method, label in METHODS.items():
+                changes = [_change(records, method, bits) for bits in BITS]
+                if any(changes):
+                    full = experiments.mean(records[FULL], "psnr")
+                    name = f"{shown} x{scale} ({full:.2f} dB), {label}"
+                    lines.append(f"| {name} | " + " | ".join(changes) + " |")
     return "\n".join(lines)
 
 
-def _change(value: float) -> str:
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0 else text
+def _change(records: dict[tuple[str, int], Record], method: str, bits: int) -> str:
+    if FULL not in records or (method, bits) not in records:
+        return ""
+    change = difference(records[method, bits], records[FULL])
+    text = f"{change.mean:+.2f}"
+    return f"{'0.00' if float(text) == 0 else text} ± {change.margin:.2f}"
 
 
 def measured() -> str:
     """The text between the markers."""
-    from sqlib import experiments
-
     store = experiments.packaged_store()
-    rows = scores(store)
     counts = experiments.scoreboard_counts(experiments.scoreboard_frame(store=store)).loc["total"]
-    verdicts = ", ".join(f"{counts[name]} {name}" for name in counts.index if name != "values")
-    known = {row[:2] for row in rows if row[2] == "FP"}
-    networks = [(name, scale) for name in NETWORKS for scale in (4, 3, 2) if (name, scale) in known]
-    parts = [network_table(rows, *network) for network in networks]
-    parts.append(f"Of the {counts['values']:,} values that the three papers print: {verdicts}.")
-    if networks:
-        parts.append(
-            "Protocol: 8-bit rounding, border of the scale cropped, BT.601 luma, mean over the images. "
-            "Min-Max is the plainest recipe: weights per output channel, activations per tensor, the "
-            "convolutions in the residual blocks. *Ours* is the recipe of chapter 7: the best points for "
-            "every channel, and weights rounded so that the outputs of a layer stay where they were; no "
-            "training."
+    verdicts = ", ".join(f"{counts[name]:,} {name}" for name in counts.index if name != "values")
+    return "\n\n".join(
+        (
+            table(found(store)),
+            "In brackets: the network in full precision; EDSR-baseline was trained by this project, CARN-M "
+            "by its authors. ± is half the 95 % bootstrap interval over the images. Protocol: 8-bit "
+            "rounding, border of the scale cropped, BT.601 luma, mean over the images. Min-Max is the "
+            "plainest recipe: weights per output channel, activations per tensor, the convolutions in the "
+            "residual blocks. *Ours* is the recipe of chapter 7: the best points for every channel, and "
+            "weights rounded so that the outputs of a layer stay where they were; no training.",
+            f"Of the {counts['values']:,} values that the three papers print: {verdicts}. The book's "
+            "scoreboard lists them all.",
         )
-    return "\n\n".join(parts)
+    )
 
 
 def with_measured(text: str) -> str:

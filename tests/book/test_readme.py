@@ -45,22 +45,21 @@ def test_table_is_computed_from_records(monkeypatch: pytest.MonkeyPatch) -> None
         if (c.model, c.scale, c.dataset) == ("carn-m", 4, "set5") and c.place
     }
 
-    def record(psnr: float, time: str, *place: str) -> dict[str, Any]:
-        images = [{"name": "a", "metrics": {"psnr": psnr}}]
+    def record(scores: tuple[float, float], time: str, *place: str) -> dict[str, Any]:
+        images = [{"name": n, "metrics": {"psnr": v}} for n, v in zip("ab", scores, strict=True)]
         return {"cell": cells[place].to_dict(), "dataset": "set5", "images": images, "time": time}
 
     monkeypatch.setattr(layers, "packaged_store", Records)
-    rows = readme.scores(
+    rows = readme.found(
         Records(
-            record(29.5, "2", "dfsq-table2", "MinMax", "4"),
-            record(30.25, "1", "dfsq-table2", "FP", "32"),
-            record(29.0, "1", "dfsq-table2", "MinMax", "4"),
-            record(20.0, "3", "2dquant-cnn", "MinMax", "4"),  # another Min-Max
+            record((29.0, 30.0), "2", "dfsq-table2", "MinMax", "4"),
+            record((30.0, 30.5), "1", "dfsq-table2", "FP", "32"),
+            record((29.0, 29.0), "1", "dfsq-table2", "MinMax", "4"),
+            record((20.0, 20.0), "3", "2dquant-cnn", "MinMax", "4"),  # another Min-Max
         )
     )
-    table = readme.network_table(rows, "carn-m", 4)
-    assert "| full precision, PSNR in dB | 30.25 |" in table
-    assert "| 4 bits, Min-Max: change | -0.75 |" in table  # the later record, not the first in the list
+    # The later record, not the first in the list; the interval of -1 and -0.5 reaches from one to the other.
+    assert "| CARN-M x4 (30.25 dB), Min-Max |  |  | -0.75 ± 0.25 |  |" in readme.table(rows)
 
 
 def test_example_is_the_same_in_readme_and_book() -> None:
