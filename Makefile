@@ -79,7 +79,7 @@ publish-colab: ## push the Colab copies of the last `make book` to the branch co
 
 clean: ## remove what was built, keep .venv
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	find sqlib tests benchmarks book -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sqlib tests benchmarks book notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
 	rm -rf $(VENV)

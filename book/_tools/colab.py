@@ -1,7 +1,8 @@
 """Copies of the chapters for Colab, which shows a notebook raw: what only Jupyter Book reads is written out.
 
 Citations, references to equations, chapters and sections, labels and directives become plain Markdown; code
-that draws gets Colab's fold; `device` picks the GPU where there is one. ``build.py`` writes the copies beside
+off the page gets Colab's fold, and the modules that draw come along in a cell, so that a copy needs no other
+file; `device` picks the GPU where there is one. ``build.py`` writes the copies beside
 the site, ``pages.yml`` pushes them to the branch `BRANCH`, and the launch buttons point there.
 """
 
@@ -41,6 +42,7 @@ class Copies:
         toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
         self.address = repository_url(root)
         self.works = parse_file(str(root / "book" / "references.bib")).entries
+        self.figures = root / "notebooks" / "figures"
         self.chapters: dict[str, dict[str, Any]] = {}
         self.numbers: dict[str, int] = {}
         self.titles: dict[str, str] = {}
@@ -80,8 +82,44 @@ class Copies:
             if cell["cell_type"] == "markdown":
                 cells.append({**cell, "source": self._written(text, cited).splitlines(keepends=True)})
             else:
+                if "setup" in tags:
+                    cells += self._drawing(source)
                 cells.append(_folded(cell, text, tags))
         return {**source, "cells": cells}
+
+    def _drawing(self, notebook: dict[str, Any]) -> list[dict[str, Any]]:
+        """A cell that writes the modules of `figures` which the chapter imports, where it finds them."""
+        code = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+        modules = self._imported(code)
+        if not modules:
+            return []
+        writing = [
+            f"Path(\"figures/{name}.py\").write_text(r'''{text}''', encoding=\"utf8\")"
+            for name, text in modules.items()
+        ]
+        text = "\n".join(
+            ("# @title Code that draws the figures", "from pathlib import Path", "")
+            + ('Path("figures").mkdir(exist_ok=True)', *writing[:-1], f"_ = {writing[-1]}")
+        )
+        return [
+            {
+                "cell_type": "code",
+                "execution_count": None,
+                "id": "figures",
+                "metadata": {"cellView": "form"},
+                "outputs": [],
+                "source": text.splitlines(keepends=True),
+            }
+        ]
+
+    def _imported(self, code: str) -> dict[str, str]:
+        """Name and text of the modules of `figures` that the code imports, and of those that they import."""
+        modules: dict[str, str] = {}
+        for one, several in re.findall(r"^from figures(?:\.(\w+) import|  *import (.*))", code, re.MULTILINE):
+            for name in [one] if one else [part.split()[0] for part in several.split(",")]:
+                text = (self.figures / f"{name}.py").read_text(encoding="utf8")
+                modules |= {name: text, **self._imported(text)}
+        return modules
 
     def _written(self, text: str, cited: list[str]) -> str:
         text = _LABEL.sub("", text)

@@ -2,7 +2,9 @@
 
 It does nothing where sqlib can be imported. Elsewhere (Colab, Kaggle, a bare Jupyter) it installs sqlib
 from the repository and asks pip for exactly the torch and the numpy that are there: exchanging them under a
-running kernel breaks the session, and the hosted builds match the hosted drivers.
+running kernel breaks the session, and the hosted builds match the hosted drivers. The code that draws a
+chapter's figures lies beside it, in ``figures``; Jupyter finds it there, papermill when it is called from
+this folder or the one above.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from repository import ROOT, repository_url
 
 TEMPLATE = """\
 # Set-up: installs sqlib where it is missing (Colab); torch and numpy stay as they are.
+import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 
+if find_spec("figures") is None:  # papermill was called from the folder above
+    sys.path.insert(0, "notebooks")
 if find_spec("sqlib") is None:
     import subprocess
-    import sys
 
     keep = [f"{n}=={version(n)}" for n in ("numpy", "torch") if find_spec(n)]
     source = "git+{url}"

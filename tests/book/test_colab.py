@@ -68,6 +68,20 @@ def test_code_is_folded_and_the_device_is_found() -> None:
     assert "torch.cuda.is_available()" in "".join(parameters["source"])
 
 
+@pytest.mark.parametrize("name", COPIES.chapters)
+def test_drawing_code_comes_along(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = {cell["id"]: "".join(cell["source"]) for cell in COPIES.copy(name)["cells"]}
+    monkeypatch.chdir(tmp_path)
+    exec(cells.get("figures", ""), {})
+    written = {p.stem: p.read_text(encoding="utf8") for p in tmp_path.glob("figures/*.py")}
+    for module, text in written.items():
+        assert text == (colab.ROOT / "notebooks" / "figures" / f"{module}.py").read_text(encoding="utf8")
+    imports = re.findall(r"^from figures import (\w+)|^from figures\.(\w+)", "\n".join(cells.values()), re.M)
+    assert {a or b for a, b in imports} <= set(written)
+    order = list(cells)
+    assert not written or order.index("figures") < order.index("setup")
+
+
 def test_files_and_buttons(tmp_path: Path) -> None:
     colab.write(tmp_path / "colab")
     assert {p.stem for p in (tmp_path / "colab").glob("*.ipynb")} == set(COPIES.chapters)

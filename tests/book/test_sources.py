@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class TestNotebook:
         for cell in code_cells(read(path)):
             # Drawing code is not on the page; what a reader meets unasked must be short.
             aside = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
-            longest = 60 if aside & set(cell["metadata"].get("tags", [])) else 30
+            longest = 55 if aside & set(cell["metadata"].get("tags", [])) else 30
             assert len(text(cell).splitlines()) <= longest, text(cell)[:200]
 
     def test_imports_only_what_is_required(self, path: Path) -> None:
@@ -99,14 +100,30 @@ class TestNotebook:
                     modules |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     modules.add(node.module.split(".")[0])
-        foreign = {name for name in modules if name != "sqlib" and name not in sys.stdlib_module_names}
+        foreign = {
+            name
+            for name in modules
+            if name not in ("figures", "sqlib") and name not in sys.stdlib_module_names
+        }
         assert {PROVIDERS.get(name, name) for name in foreign} <= required
+
+    def test_drawing_code_lies_beside_it(self, path: Path) -> None:
+        for cell in code_cells(read(path)):
+            assert not re.search(r"^\s*(from|import) matplotlib", text(cell), re.MULTILINE), text(cell)[:200]
 
     def test_is_in_the_table_of_contents(self, path: Path) -> None:
         assert f"notebooks/{path.stem}" in toc_files()
 
     def test_uses_no_machine_path(self, path: Path) -> None:
         assert not re.search(r"/(work|root|home|tmp|content)/", path.read_text(encoding="utf8"))
+
+
+def test_every_drawing_function_is_used() -> None:
+    modules = [path.read_text(encoding="utf8") for path in sorted((ROOT / "notebooks/figures").glob("*.py"))]
+    cells = [text(cell) for path in NOTEBOOKS for cell in code_cells(read(path))]
+    words = Counter(re.findall(r"\w+", "\n".join([*modules, *cells])))
+    defined = [n.name for m in modules for n in ast.parse(m).body if isinstance(n, ast.FunctionDef)]
+    assert defined and not [name for name in defined if words[name] < 2]
 
 
 def test_table_of_contents_is_complete_and_true() -> None:
@@ -191,12 +208,21 @@ def test_other_spellings_are_found() -> None:
     assert CODE.sub("", "a `MinMax` b\n```py\nMinMax\n```\nc") == "a  b\n\nc"
 
 
-def test_setup_cell_is_short_and_does_nothing_where_sqlib_is() -> None:
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["above", "beside"])
+def test_drawing_code_is_found(folder: Path) -> None:
+    code = setup_source(repository_url()) + "\nfrom figures import quantization"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+
+def test_setup_cell_is_short_and_does_nothing_where_sqlib_is(monkeypatch: pytest.MonkeyPatch) -> None:
     source = setup_source(repository_url())
-    assert len(source.splitlines()) <= 15
+    assert len(source.splitlines()) <= 17
+    monkeypatch.chdir(ROOT / "notebooks")
+    monkeypatch.syspath_prepend("")
     space: dict[str, Any] = {}
+    before = list(sys.path)
     exec(source, space)
-    assert "subprocess" not in space
+    assert "subprocess" not in space and sys.path == before
 
 
 def run_setup(monkeypatch: pytest.MonkeyPatch, status: int) -> list[list[str]]:
@@ -212,6 +238,7 @@ def run_setup(monkeypatch: pytest.MonkeyPatch, status: int) -> list[list[str]]:
         return subprocess.CompletedProcess(command, status)
 
     monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     exec(setup_source("https://github.com/example/sqlib"), {})
     return calls
 

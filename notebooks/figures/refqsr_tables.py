@@ -1,0 +1,89 @@
+"""Figures of "RefQSR: tables and figures"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from figures.common import stacked_bars
+from sqlib.plots import OKABE_ITO, image_grid
+
+PARTS = [OKABE_ITO[c] for c in ("blue", "sky", "orange", "vermilion", "green")]
+SETS = [OKABE_ITO[c] for c in ("blue", "orange", "vermilion")]
+METHODS = {  # marker and colour
+    "PAMS": ("o", OKABE_ITO["blue"]),
+    "DDTB": ("s", OKABE_ITO["orange"]),
+    "CADyQ": ("^", OKABE_ITO["green"]),
+    "CABM": ("D", OKABE_ITO["vermilion"]),
+}
+
+
+def query_shares(shares: pd.DataFrame) -> Figure:
+    """The share of queries that each printed row implies, a line per setting of the bits.
+
+    `shares` has the columns network, dataset, setting and q.
+    """
+    settings = list(shares["setting"].unique())
+    colours = dict(zip(shares["dataset"].unique(), SETS, strict=True))
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    for (network, dataset), group in shares.groupby(["network", "dataset"], sort=False):
+        marker, shift = ("s", 0.12) if network == "CARN" else ("o", -0.12)
+        height = [settings.index(s) + shift for s in group["setting"]]
+        look = {"color": colours[dataset], "marker": marker, "label": f"{dataset}, {network}"}
+        axis.plot(group["q"], height, ls="", ms=7, **look)
+    axis.set(xlabel="implied share of query patches", ylabel="$b_{high}$-$b_{low}$", xlim=(0.4, 0.75))
+    axis.set_yticks(range(len(settings)), settings)
+    axis.invert_yaxis()
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, frameon=False)
+    return figure
+
+
+def operations(parts: Mapping[str, float], full: float, bits: str) -> Figure:
+    """The BitOPs (G) of one picture part by part, against `full`, those of all patches at so many bits."""
+    total = sum(parts.values())
+    named = {f"{name} {value:.2f}": [value] for name, value in parts.items()}
+    figure, axis = plt.subplots(figsize=(7, 2.4))
+    stacked_bars(axis, pd.DataFrame(named), PARTS, height=0.5)
+    axis.axvline(full, color="gray", ls="--")
+    axis.set(xlim=(0, 1.12 * full), ylim=(-0.4, 0.9), yticks=[], xlabel="BitOPs (G)")
+    title = f"{total:.2f} G, {100 * (1 - total / full):.0f} % less than all patches at {bits} bits"
+    axis.set_title(title, fontsize=10)
+    axis.legend(ncols=2, fontsize=8, loc="upper left", frameon=False)
+    return figure
+
+
+def scores(planes: Mapping[str, pd.DataFrame]) -> Figure:
+    """PSNR against BitOPs, a plane per table; filled marks are with RefQSR.
+
+    The tables have a row for each (method, bits), among them ("FP", 32), and the columns "BitOPs, G" and
+    "PSNR, dB"; a line leads from `low` to `high` where a table has these columns (dB).
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.6))
+    for axis, (title, table) in zip(axes, planes.items(), strict=True):
+        for (method, _), row in table.iterrows():
+            base, *refined = method.split("+")
+            if base not in METHODS:
+                continue
+            marker, colour = METHODS[base]
+            look = {"marker": marker, "color": colour, "mfc": colour if refined else "none"}
+            axis.plot(row["BitOPs, G"], row["PSNR, dB"], ls="", ms=7, **look)
+            if "low" in row:
+                axis.vlines(row["BitOPs, G"], row["low"], row["high"], colour, lw=1)
+        axis.axhline(table.loc[("FP", 32)]["PSNR, dB"], color="gray", ls="--", lw=1)
+        axis.set(title=title, xlabel="BitOPs (G)")
+    axes[0].set_ylabel("PSNR of Urban100 (dB)")
+    for name, (marker, colour) in METHODS.items():
+        axes[1].plot([], [], marker, color=colour, mfc="none", label=name)
+        axes[1].plot([], [], marker, color=colour, label=f"{name}+RefQSR")
+    axes[1].legend(fontsize=7, loc="lower right", ncols=2)
+    return figure
+
+
+def crops(images: Sequence[np.ndarray], psnr: Mapping[str, float], fqr: Mapping[str, float]) -> Figure:
+    """Crops (H, W, 3): the original, and one per name in `psnr` (dB) and `fqr`, which stand above it."""
+    titles = [f"{name}\n{value:.2f} dB, FQR {fqr[name]:.1f}" for name, value in psnr.items()]
+    return image_grid(images, ["original\n", *titles], columns=3)
