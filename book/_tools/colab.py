@@ -25,7 +25,13 @@ _ADMONITION = re.compile(r"```\{(?:admonition|dropdown)\} (?P<title>[^\n]*)\n(?P
 _BIBLIOGRAPHY = re.compile(r"```\{bibliography\}.*?```", re.DOTALL)
 _ROLE = re.compile(r"\{(cite|doc|eq|ref)\}`([^`]*)`")
 _LABEL = re.compile(r"^\(([\w-]+)\)=\n", re.MULTILINE)
-_FOLDED = {"remove-input": "Drawing", "hide-input": "Set-up", "hide-cell": "Solution", "remove-cell": "Check"}
+_FOLDED = {
+    "setup": "Set-up",
+    "remove-input": "Drawing",
+    "hide-input": "Set-up",
+    "hide-cell": "Solution",
+    "remove-cell": "Check",
+}
 _DEVICE = 'device: str = "cpu"'
 
 

@@ -86,10 +86,22 @@ def difference(one: Record, other: Record, metric: str = "psnr_y") -> Interval:
     InputError
         The records are of other images, or lack the metric.
     """
-    scores = [_scores(record, metric) for record in (one, other)]
-    if list(scores[0]) != list(scores[1]):
-        raise InputError("the two records are of other images, so that no image is compared with itself")
-    return bootstrap([scores[0][name] - scores[1][name] for name in scores[0]])
+    return weighted_sum(((1.0, one), (-1.0, other)), metric)
+
+
+def weighted_sum(parts: Sequence[tuple[float, Record]], metric: str = "psnr_y") -> Interval:
+    """Weight times record, added up image by image.
+
+    Raises
+    ------
+    InputError
+        The records are of other images, or lack the metric.
+    """
+    scores = [_scores(record, metric) for _, record in parts]
+    if any(list(other) != list(scores[0]) for other in scores):
+        raise InputError("the records are of other images, so that no image is compared with itself")
+    weights = [weight for weight, _ in parts]
+    return bootstrap([sum(w * s[name] for w, s in zip(weights, scores)) for name in scores[0]])
 
 
 def _scores(record: Record, metric: str) -> Mapping[str, float]:

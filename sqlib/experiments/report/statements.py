@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from sqlib.errors import InputError
 from sqlib.experiments.papers import Statement
 from sqlib.experiments.papers import statements as all_statements
-from sqlib.experiments.report.intervals import difference
+from sqlib.experiments.report.intervals import Interval, difference, weighted_sum
 from sqlib.experiments.report.sources import shown_cells
 from sqlib.experiments.report.tables import setting, table_frame
 from sqlib.experiments.store.layers import Layer
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     *("network", "scale", "bits", "dataset", "better", "worse"),
-    *("gain", "gain low", "gain high", "share", "held"),
+    *("gain", "gain low", "gain high", "share", "held", "undecided"),
 )
 
 
@@ -42,8 +42,9 @@ def statement_frame(
         Columns ``network`` (printed rows say so), ``scale``, ``bits``, ``dataset``, ``better`` and ``worse``
         (drops of the two rows in dB; NaN where full precision is not printed), ``gain`` (worse minus better,
         dB), of ours also ``gain low`` and ``gain high``, its bootstrap interval over the images, ``share``
-        (better over worse; NaN where that lost nothing) and ``held``. Rows of which the gain is not known are
-        left out.
+        (better over worse; NaN where that lost nothing), ``held``, and ``undecided``, of ours: whether the
+        interval holds a bound that was claimed, of the gain or of the share. Rows of which the gain is not
+        known are left out.
     """
     return statement_frames((statement,), store=store)[statement.name]
 
@@ -99,10 +100,14 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
                 records.get((network, scale, label, of, dataset.lower()))
                 for label, of in ((place[2], bits), (method, other))
             ]
-            low, high = math.nan, math.nan
+            low, high, undecided = math.nan, math.nan, False
             if pair[0] is not None and pair[1] is not None:
                 spread = difference(pair[0], pair[1])
                 low, high = spread.low, spread.high
+                undecided = any(low <= bound <= high for bound in (statement.low, statement.high))
+                full = records.get((network, scale, "FP", 32, dataset.lower()))
+                if math.isfinite(statement.share) and full is not None:
+                    undecided |= not _short_of(statement.share, full, pair[1], pair[0]).decided
             rows.append(
                 {
                     "network": network,
@@ -117,9 +122,15 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
                     "share": less / more if more > 0 else math.nan,
                     "held": statement.low <= gain <= statement.high
                     and (math.isinf(statement.share) or less <= statement.share * more),
+                    "undecided": undecided,
                 }
             )
     return pd.DataFrame(rows, columns=[*_COLUMNS])
+
+
+def _short_of(share: float, full: Record, worse: Record, better: Record) -> Interval:
+    """By how much the drop of `better` stays below this share of that of `worse`, in dB."""
+    return weighted_sum(((share - 1, full), (-share, worse), (1.0, better)))
 
 
 def statement_summary(
@@ -134,7 +145,7 @@ def statement_summary(
     pandas.DataFrame
         Columns ``claim``, ``source``, ``in print`` and ``on our networks``, the last two as
         ``"7 of 8 (+0.12 to +3.40 dB)"``, for claims about a share as ``"7 of 8 (0.12 to 0.52 of it)"``; with
-        ``", 2 undecided"`` where the bootstrap interval of a gain holds the bound that was claimed;
+        ``", 2 undecided"`` where the bootstrap interval holds the bound that was claimed;
         without an instance ``"no rows in print"`` and ``"not run"``.
     """
     import pandas as pd
@@ -172,10 +183,7 @@ def _words(statement: Statement, found: pd.DataFrame, none: str) -> str:
     ends = [f"{end:{'.2f' if of_all else '+.2f'}}" for end in values]
     span = " to ".join(dict.fromkeys(ends)) + (" of it" if of_all else " dB")
     text = f"{int(found['held'].sum())} of {len(found)} ({span})"
-    bounds = [b for b in (statement.low, statement.high) if math.isfinite(b)]
-    undecided = 0
-    for bound in bounds:
-        undecided += int(((found["gain low"] <= bound) & (bound <= found["gain high"])).sum())
+    undecided = int(found["undecided"].sum())
     return f"{text}, {undecided} undecided" if undecided else text
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from sqlib import experiments
 from sqlib.errors import InputError
-from sqlib.experiments.report.intervals import bootstrap, difference
+from sqlib.experiments.report.intervals import bootstrap, difference, weighted_sum
 
 
 def record(scores: list[float], names: str = "abcdefgh", metric: str = "psnr") -> dict:
@@ -36,6 +36,13 @@ def test_a_paired_difference_sees_what_the_spread_of_the_images_hides() -> None:
     assert bootstrap(base + 0.1).low < base.mean()
     noise = record(list(base + np.array([1, -1, 1, -1, 1, -1, 1, -1]) * 0.1))
     assert not difference(noise, worse).decided
+
+
+def test_a_weighted_sum_is_taken_image_by_image() -> None:
+    base = np.random.default_rng(0).normal(28, 5, 8)
+    full, worse, better = (record(list(base - drop)) for drop in (0.0, 1.0, 0.4))
+    found = weighted_sum(((0.5 - 1, full), (-0.5, worse), (1.0, better)))  # half of 1 dB less 0.4 dB
+    assert found.mean == pytest.approx(0.1) and found.margin == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0]], [math.inf]])

@@ -64,6 +64,21 @@ def test_a_share_is_asked_of_the_better_row():
     assert words.endswith("of it)") and "dB" not in words
 
 
+def test_a_share_is_undecided_where_the_images_do_not_tell():
+    base = replace(STATEMENTS[0], low=-math.inf)
+    found = statement_frame(base)
+    assert not found["undecided"].any()  # nothing is claimed
+    ours = found[~found["network"].str.endswith("(printed)")].dropna(subset=["share"]).iloc[0]
+    same = ["network", "scale", "bits", "dataset"]
+    for share, undecided in ((float(ours["share"]), True), (10.0, False)):
+        rows = statement_frame(replace(base, share=share)).set_index(same)
+        assert rows.loc[tuple(ours[same]), "undecided"] == undecided
+    assert (
+        "undecided"
+        in statement_summary((replace(base, share=float(ours["share"])),))["on our networks"].item()
+    )
+
+
 def test_variants_stand_for_printed_rows_on_our_networks_only():
     found = next(s for s in STATEMENTS if s.name == "brecq-below-minmax")
     assert statement_frame(replace(found, ours={"BRECQ": "nobody"}))["network"].eq("EDSR (printed)").all()
