@@ -358,6 +358,15 @@ def test_table_is_a_real_table() -> None:
     assert box is not None and box["tabindex"] == "0" and box["aria-label"] == "Scores in dB"
 
 
+def test_all_cells_of_a_column_are_aligned_alike():
+    nan = float("nan")
+    frame = pd.DataFrame({"dB": [1.5, nan], "text": ["0.1 ± 0.2", nan], "mixed": [2.0, "not run"]})
+    page = BeautifulSoup(widgets.table_html(frame, caption="c"), "html.parser")
+    for row in page.find_all("tr"):
+        cells = row.find_all(["td", "th"])
+        assert [cell.get("class") for cell in cells] == [["sq-number"], None, ["sq-number"]]
+
+
 def test_index_of_plain_numbers_is_left_out() -> None:
     page = soup(widgets.table_html(frame().reset_index(drop=True), caption="Scores"))
     assert page.select("tbody th") == []

@@ -99,14 +99,10 @@ def table_html(
     for position, name in enumerate(columns):
         formatter = (formats or {}).get(name)
         series = frame.iloc[:, position]
-        flags = [_is_number(value) for value in series]
-        numeric.append(any(flags))
-        tags = ['<td class="sq-number">' if flag else "<td>" for flag in flags]
+        numeric.append(any(_is_number(value) and value == value for value in series))
+        tag = '<td class="sq-number">' if numeric[-1] else "<td>"
         data.append(
-            [
-                f"{tag}{html.escape(_text(value, formatter, missing), quote=False)}</td>"
-                for tag, value in zip(tags, series)
-            ]
+            [f"{tag}{html.escape(_text(value, formatter, missing), quote=False)}</td>" for value in series]
         )
     heads = [""] * len(frame)
     if index:
