@@ -1,15 +1,21 @@
-"""Figures of "RefQSR: tables and figures"."""
+"""Figures and margins of "RefQSR: tables and figures"."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.common import stacked_bars
+from figures.common import stacked_bars, with_margin
+from sqlib import experiments
+from sqlib.experiments import papers
+from sqlib.experiments.report.intervals import difference, interval
+from sqlib.experiments.report.scoreboard import same_inputs
+from sqlib.experiments.report.tables import setting
 from sqlib.plots import OKABE_ITO, image_grid
 
 PARTS = [OKABE_ITO[c] for c in ("blue", "sky", "orange", "vermilion", "green")]
@@ -20,6 +26,33 @@ METHODS = {  # marker and colour
     "CADyQ": ("^", OKABE_ITO["green"]),
     "CABM": ("D", OKABE_ITO["vermilion"]),
 }
+
+
+def margins(store: Any = None) -> dict[tuple[str, str, str, str, int | str], float]:
+    """Half the 95 % bootstrap interval (dB) of each PSNR of ours, by table, dataset, network, method, bits.
+
+    It is that of the drop below full precision, which any table of RefQSR may hold: in the same patches,
+    else on whole pictures. For full precision itself, and where there is none, it is that of the mean.
+    """
+    tables = [name for name in papers.tables() if name.startswith("refqsr")]
+    cells = experiments.shown_cells(tables, store=store)
+    full = {(c.model, c.scale, c.dataset, c.protocol): r for c, r in cells if c.recipe is None}
+    found = {}
+    for cell, record in cells:
+        protocols = cell.protocol, cell.protocol.split("/patch=")[0]
+        bases = [full.get((cell.model, cell.scale, cell.dataset, p)) for p in protocols]
+        base = next((b for b in bases if b is not None and same_inputs(b, record)), None)
+        drops = cell.recipe is not None and base is not None
+        sure = difference(base, record) if drops else interval(record)
+        place = cell.place.table, cell.dataset, cell.model, cell.place.method, setting(cell.place.bits)
+        found[place] = sure.margin
+    return found
+
+
+def psnr_text(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """`rows` with the PSNR as text, "24.49 ± 0.05" where `margin` is known, and without that column."""
+    text = with_margin(rows.assign(drop=rows["PSNR, dB"]), digits)
+    return rows.assign(**{"PSNR, dB": text}).drop(columns="margin")
 
 
 def query_shares(shares: pd.DataFrame) -> Figure:
