@@ -211,6 +211,8 @@ _MINUTES = ", short schedule"
 _SHORT_CHOICE = {"selector_learning_rate": 1e-3, "bit_weight": 3e-3}
 # Weights keep 8 bits; what CADyQ and CABM choose for activations has no setting.
 _CHOSEN = {"bits": 8}
+# Not in print: what fixed bits of about the chosen width do, weights at 8 bits as well.
+_BETWEEN = ("8/6", "8/5", "8/4")
 
 
 def _methods() -> tuple[Method, ...]:
@@ -228,10 +230,10 @@ def _methods() -> tuple[Method, ...]:
             (", 1,000 iterations of 8 crops", _SHORTER, _SLOW, _SMALL),
             (", 2 iterations", _TINY, _SMOKE, _SMALL),
         ):
-            custom = own_short if options.get("schedule") == "custom" else own
-            found.append(
-                Method(label + suffix, recipe, rows, {**custom, **options}, None, profiles, networks)
-            )
+            brief = options.get("schedule") == "custom"
+            more = _BETWEEN if recipe == "pams" and brief and profiles == _SLOW else ()
+            options = {**(own_short if brief else own), **options}
+            found.append(Method(label + suffix, recipe, (*rows, *more), options, None, profiles, networks))
     return tuple(found)
 
 
