@@ -72,17 +72,17 @@ def saving(a: float, b: float, curve: tuple[np.ndarray, np.ndarray], tangent: tu
     left.set(xlabel="value $x$", ylabel="squared error", title="One value")
     left.set_xticks([a, middle, b], ["$a$", "$m$", "$b$"])
     left.legend()
-    right.plot(*curve, color=GREEN, label="$G(t)$")
+    (t, G), (height, slope) = curve, tangent
+    right.plot(t, G, color=GREEN, label="$G(t)$")
     for edge in (a, b):
         right.axvline(edge, color=BLUE, lw=1)
     right.axvline(middle, color=BLUE, lw=1, ls=":")
-    (t, _), (height, slope) = curve, tangent
     line = height + slope * (t - middle)
     right.plot(t[line > 0], line[line > 0], color=ORANGE, lw=1, label="slope at $m$")
     right.plot(middle, height, "o", color="black", zorder=5)
-    right.set(xlabel="$t$", ylabel="$G(t)$", title="All values of channel 0")
-    right.set_xticks([-1, a, b, 1], ["-1", "$a$", "  $b$", "1"])
-    right.legend(loc="upper left")
+    right.set(xlabel="$t$", ylabel="$G(t)$", title="All values of channel 0", xlim=(t[0], t[-1]))
+    right.set_xticks([t[0], a, middle, b, t[-1]], [f"{t[0]:.2f}", "$a$", "$m$", "$b$", f"{t[-1]:.2f}"])
+    right.legend(loc="upper left", handlelength=1.2)
     return figure
 
 

@@ -93,7 +93,7 @@ def error_map(square: np.ndarray, title: str) -> Figure:
 
 
 def changes(large: Mapping[str, np.ndarray], small: Mapping[str, np.ndarray]) -> Figure:
-    """Change of PSNR (dB) of every image by each choice, and the mean; the small ones magnified."""
+    """Change of PSNR (dB) of every image by each choice, and the mean; the small ones in their own panel."""
     heights = len(large) + 0.6, len(small) + 0.6
     figure, panels = plt.subplots(2, 1, figsize=(7, 5.4), height_ratios=heights)
     for axis, change in zip(panels, (large, small)):
@@ -107,8 +107,9 @@ def changes(large: Mapping[str, np.ndarray], small: Mapping[str, np.ndarray]) ->
         axis.set_yticks(range(len(change)), labels)
         axis.set_ylim(len(change) - 0.5, -0.5)
     panels[0].set_title("Large: tenths of a dB to several dB")
-    panels[1].set_title("Small: the same, magnified")
+    panels[1].set_title("Small: hundredths of a dB")
     panels[1].axvspan(-0.05, 0.05, color=YELLOW, alpha=0.25, zorder=0)
+    panels[0].set_xlabel("change of PSNR against the default (dB)")
     panels[1].set_xlabel("change of PSNR against the default (dB); the band is ±0.05 dB")
     return figure
 

@@ -37,7 +37,7 @@ def even_and_chosen(x: np.ndarray, levels: Mapping[str, np.ndarray], label: str)
 
 def channels(shown: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Histograms of six channels with their chosen levels below; a title maps to values and points."""
-    figure, panels = plt.subplots(2, 3, figsize=(7, 3.9), sharex=True, gridspec_kw={"hspace": 0.08})
+    figure, panels = plt.subplots(2, 3, figsize=(7, 4.3), sharex=True, gridspec_kw={"hspace": 0.08})
     for axis, (title, (x, points)) in zip(panels.flat, shown.items(), strict=True):
         _density(axis, x, 81, "0.75")
         top = axis.get_ylim()[1]
@@ -70,10 +70,10 @@ def word_sets(candidates: UniversalSet, example: Fraction, x: np.ndarray, points
     words.text(6.6, 1.6, f"= {example} = {float(example)}", va="center", color=RED)
     line.vlines(candidates.values, 0, 1, "0.35", lw=0.6)
     line.plot(float(example), 1.25, "v", color=RED, ms=8)
-    line.set(yticks=[], ylim=(0, 1.5), xticklabels=[], ylabel=f"{len(candidates)} values")
+    line.set(yticks=[], ylim=(0, 1.5), ylabel=f"{len(candidates)} values")
     _density(picked, x)
     picked.vlines(points, 0, 0.95 * picked.get_ylim()[1], BLUE, lw=1.5)
-    picked.set(xlabel="normalized activation", ylabel="density, 16 levels")
+    picked.set(xlabel="normalized activation", ylabel="density")
     for axis in (line, picked):
         axis.set_xlim(-1.03, 1.03)
         axis.grid(False)
