@@ -19,7 +19,7 @@ ORANGE, SKY = OKABE_ITO["orange"], OKABE_ITO["sky"]
 
 
 def patches(grid: Grid) -> Figure:
-    """The patches of an image with their sizes and pixels; strips that two of them share are dark."""
+    """The patches of an image with their sizes and pixels; strips that two of them share are orange."""
     figure, axis = plt.subplots(figsize=(7, 4.0))
     axis.grid(False)
     largest = max(box.width * box.height for box in grid.boxes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -50,8 +51,13 @@ def margins(store: Any = None) -> dict[tuple[str, str, str, str, int | str], flo
 
 
 def psnr_text(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """`rows` with the PSNR as text, "24.49 ± 0.05" where `margin` is known, and without that column."""
+    """`rows` with the PSNR as text, "24.49 ± 0.05" where `margin` is known, and without that column.
+
+    Scores without a margin are printed ones, which have two digits.
+    """
     text = with_margin(rows.assign(drop=rows["PSNR, dB"]), digits)
+    known = np.isfinite(rows["margin"])
+    text = [t if k else f"{v:.2f}" for t, k, v in zip(text, known, rows["PSNR, dB"])]
     return rows.assign(**{"PSNR, dB": text}).drop(columns="margin")
 
 
@@ -63,7 +69,9 @@ def query_shares(shares: pd.DataFrame) -> Figure:
     settings = list(shares["setting"].unique())
     colours = dict(zip(shares["dataset"].unique(), SETS, strict=True))
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    for (network, dataset), group in shares.groupby(["network", "dataset"], sort=False):
+    networks = shares["network"].unique()
+    for dataset, network in product(colours, networks):
+        group = shares[(shares["dataset"] == dataset) & (shares["network"] == network)]
         marker, shift = ("s", 0.12) if network == "CARN" else ("o", -0.12)
         height = [settings.index(s) + shift for s in group["setting"]]
         look = {"color": colours[dataset], "marker": marker, "label": f"{dataset}, {network}"}
@@ -90,20 +98,25 @@ def operations(parts: Mapping[str, float], full: float, bits: str) -> Figure:
 
 
 def scores(planes: Mapping[str, pd.DataFrame]) -> Figure:
-    """PSNR against BitOPs, a plane per table; filled marks are with RefQSR.
+    """PSNR against BitOPs, a plane per table; filled marks are with RefQSR, and joined to their baselines.
 
     The tables have a row for each (method, bits), among them ("FP", 32), and the columns "BitOPs, G" and
     "PSNR, dB"; a line leads from `low` to `high` where a table has these columns (dB).
     """
     figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.6))
     for axis, (title, table) in zip(axes, planes.items(), strict=True):
-        for (method, _), row in table.iterrows():
+        for (method, bits), row in table.iterrows():
             base, *refined = method.split("+")
             if base not in METHODS:
                 continue
             marker, colour = METHODS[base]
             look = {"marker": marker, "color": colour, "mfc": colour if refined else "none"}
             axis.plot(row["BitOPs, G"], row["PSNR, dB"], ls="", ms=7, **look)
+            first = str(bits).split("-")[0]
+            before = base, int(first) if first.isdecimal() else first
+            if refined and before in table.index:
+                ends = table.loc[[before, (method, bits)]]
+                axis.plot(ends["BitOPs, G"], ends["PSNR, dB"], color=colour, lw=0.6, alpha=0.6)
             if "low" in row:
                 axis.vlines(row["BitOPs, G"], row["low"], row["high"], colour, lw=1)
         axis.axhline(table.loc[("FP", 32)]["PSNR, dB"], color="gray", ls="--", lw=1)

@@ -23,6 +23,9 @@ _COLUMNS = (
     *("gain", "gain low", "gain high", "share", "held", "undecided"),
 )
 
+_NOISE = 1e-9
+"""Of a difference between two decimals, in dB: what is printed exactly at a bound holds."""
+
 
 def statement_frame(
     statement: Statement, *, store: Layer | str | os.PathLike[str] | None = None
@@ -120,8 +123,8 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
                     "gain low": low,
                     "gain high": high,
                     "share": less / more if more > 0 else math.nan,
-                    "held": statement.low <= gain <= statement.high
-                    and (math.isinf(statement.share) or less <= statement.share * more),
+                    "held": statement.low - _NOISE <= gain <= statement.high + _NOISE
+                    and (math.isinf(statement.share) or less <= statement.share * more + _NOISE),
                     "undecided": undecided,
                 }
             )

@@ -99,3 +99,11 @@ def test_full_precision_cancels_where_it_is_not_printed():
     found = next(s for s in STATEMENTS if s.name == "channel-wise-helps")
     printed = statement_frame(found).query("network == 'EDSR (printed)'").set_index("dataset")["gain"]
     assert printed["Set5"] == pytest.approx(31.689 - 31.543) and len(printed) == 4
+
+
+def test_a_gain_printed_exactly_at_the_bound_holds():
+    found = next(s for s in STATEMENTS if s.name == "refined-cadyq-4")  # ELAN on Test2K: 27.60 to 27.55
+    frame = statement_frame(found)
+    printed = frame[frame["network"].str.endswith("(printed)")]
+    at = printed[abs(printed["gain"] - found.low) < 1e-6]
+    assert len(at) and at["held"].all()
