@@ -46,10 +46,8 @@ def _network_row(axes: Axes, y: float, quantized: bool) -> None:
     _box(axes, (9.3, y), (1.3, 1), "end")
     for start, end in ((5.2, 5.9 if quantized else 6.6), (8.3, 9.3)):
         _arrow(axes, (start, y + 0.5), (end, y + 0.5))
-    if quantized:
-        return
-    for x in (5.6, 8.8):
-        _arrow(axes, (x, y + 0.35), (x, y - 2.35), "0.5", "--")
+    for x in (5.55, 8.75):  # the features, on their way to the loss
+        axes.plot((x, x), (y + 0.5, 5.65), color="0.5", lw=1.4, ls="--")
 
 
 def pipeline() -> Figure:
@@ -61,10 +59,11 @@ def pipeline() -> Figure:
     _network_row(axes, 6.6, False)
     _network_row(axes, 3.7, True)
     axes.text(3.5, 7.85, "teacher: full precision, frozen", fontsize=10)
-    clear = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    axes.text(2.7, 5.0, "student: the same weights, frozen", fontsize=10, bbox=clear)
-    axes.text(4.3, 5.85, "$F_1,\\ \\hat F_1$", fontsize=10)
-    axes.text(7.5, 5.85, "$F_2,\\ \\hat F_2$", fontsize=10)
+    axes.text(6.6, 3.15, "student: the same weights, frozen", fontsize=10)
+    _arrow(axes, (5.55, 5.65), (11.3, 5.65), "0.5", "--")
+    for x, i in ((5.7, 1), (8.9, 2)):
+        axes.text(x, 6.05, f"$F_{i}$", fontsize=10)
+        axes.text(x, 4.95, f"$\\hat F_{i}$", fontsize=10)
     _box(axes, (0.1, 5.1), (1.6, 1.1), "crop")
     _arrow(axes, (1.7, 5.9), (3.5, 7.1))
     _arrow(axes, (1.7, 5.4), (2.8, 4.2))

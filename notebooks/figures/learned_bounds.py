@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from sqlib.patches import Box
 from sqlib.plots import OKABE_ITO
@@ -34,12 +35,14 @@ def similar_patches(
     figure, axes = plt.subplots(figsize=(7, 4.7))
     axes.imshow(gray, "gray", interpolation="auto")
     axes.set_axis_off()
+    light = [withStroke(linewidth=2.2, foreground="white")]
     centres = [((box.left + box.right) / 2, (box.top + box.bottom) / 2) for box in boxes]
     for box, centre, query, other in zip(boxes, centres, is_query, reference, strict=True):
         place = Rectangle((box.left - 0.5, box.top - 0.5), box.width, box.height)
         if query:
             place.set(fc=BLUE, alpha=0.35, ec="white", lw=0.5)
-            axes.plot(*zip(centre, centres[other]), color="white", lw=0.6, alpha=0.7)
+            ends = zip(centre, centres[other])
+            axes.plot(*ends, "o-", color=BLACK, lw=0.9, ms=3, markevery=[0], path_effects=light, zorder=3)
         else:
             place.set(fc="none", alpha=1, ec=ORANGE, lw=2)
         axes.add_patch(place)
