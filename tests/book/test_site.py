@@ -231,6 +231,13 @@ def test_methods_have_one_spelling(name: str) -> None:
     assert [part.strip()[:120] for part in parts if wrong.search(part)] == []
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_no_formula_is_left_raw(name: str) -> None:
+    """Text that a cell computes is Markdown without formulas: dollars would stay dollars."""
+    for piece in article(name).find_all(string=re.compile(r"\$[^$\s][^$]{0,40}\$")):
+        assert piece.find_parent(["pre", "code", "script"]) or piece.find_parent(class_="math"), str(piece)
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_chapter_shows_no_error_and_no_bare_object(name: str) -> None:
     outputs = article(name).select(".cell_output")
