@@ -195,7 +195,7 @@ def histograms(tensors: Mapping[str, np.ndarray], one_sided: Collection[str]) ->
 
 
 def losses(parts: Mapping[str, float], groups: Mapping[str, float], operands: Collection[str]) -> Figure:
-    """Bars of the squared error (squared grey levels) when one kind of tensor is rounded.
+    """Bars of the squared error (squared gray levels) when one kind of tensor is rounded.
 
     `parts` are single kinds, of which `operands` are those of products; `groups` are several at once.
     """
@@ -207,7 +207,7 @@ def losses(parts: Mapping[str, float], groups: Mapping[str, float], operands: Co
     axes.barh(errors.index, errors, color=colours)
     axes.set(
         xscale="log",
-        xlabel="squared difference to full precision, squared grey levels (log)",
+        xlabel="mean squared difference from full precision, squared gray levels (log)",
     )
     axes.grid(axis="y", visible=False)
     for place, error in enumerate(errors):
