@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sqlib.datasets import Calibration
+    from sqlib.experiments import Cell
     from sqlib.recipes import Recipe
     from sqlib.training import Crops
 
@@ -90,6 +91,28 @@ def check_store(folder: str | None) -> None:
         raise UsageError(f"store {folder!r} does not exist; give the folder that reproduce wrote to")
     if not Path(folder).is_dir():
         raise UsageError(f"store {folder!r} is not a folder; give the folder that reproduce wrote to")
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """``--only``, which chooses among the cells of a plan."""
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only cells with TEXT in their line of the plan, such as 'DFSQ 4 bit'; repeatable: all of them",
+    )
+
+
+def only(cells: Iterable[Cell], texts: Sequence[str]) -> list[Cell]:
+    """The cells that ``--only`` chooses; a usage error where it leaves none."""
+    from sqlib.errors import InputError
+    from sqlib.experiments.run import plan
+
+    try:
+        return plan.only(cells, texts)
+    except InputError as error:
+        raise UsageError(f"--{error}") from None
 
 
 def option(text: str) -> tuple[str, Any]:

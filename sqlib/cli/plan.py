@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from itertools import chain
 
 from sqlib.cli import _common
 
@@ -15,6 +16,7 @@ def add(commands: _common.Subparsers) -> None:
     )
     parser.add_argument("table", nargs="?", metavar="TABLE", help="table (default: all)")
     parser.add_argument("--profile", default="laptop", help="smoke, laptop or full (default: %(default)s)")
+    _common.add_only(parser)
     parser.add_argument("--cost", action="store_true", help="only the estimated time, from measured records")
     parser.add_argument("--store", metavar="DIR", help="records to estimate from, besides the packaged ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -51,6 +53,10 @@ def run(args: argparse.Namespace) -> None:
     _common.check_store(args.store)
     tables = [args.table] if args.table else list(papers.tables())
     cells = {name: plan(name, args.profile) for name in tables}
+    if args.only:
+        chosen = _common.only(chain.from_iterable(cells.values()), args.only)
+        cells = {name: [cell for cell in cells[name] if cell in chosen] for name in tables}
+        tables = [name for name in tables if cells[name]]
     records = shown_records(args.store) if args.cost else {}
     costs = {name: estimate(cells[name], records) for name in tables} if args.cost else {}
     if args.json:

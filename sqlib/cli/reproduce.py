@@ -10,6 +10,7 @@ from sqlib.cli import _common
 _WHERE = """\
 where it runs:
   laptop     sqlib reproduce dfsq-table2 --jobs 2
+             sqlib reproduce dfsq-table2 --only 'edsr-small x4' --only set5
   cluster    sqlib reproduce dfsq-table2 --profile full --dask tcp://10.0.0.1:8786
              (the address that 'dask scheduler' prints; 'dask worker ADDRESS --nthreads 1' on each machine,
              or dask-jobqueue under SLURM; workers need sqlib and the data, but no shared folder)
@@ -40,6 +41,7 @@ def add(commands: _common.Subparsers) -> None:
         "--dask", metavar="ADDRESS", help="on the workers of this Dask scheduler, such as tcp://10.0.0.1:8786"
     )
     parser.add_argument("--shard", metavar="i/n", help="only the i-th of n parts, for n machines")
+    _common.add_only(parser)
     parser.add_argument(
         "--seed", type=_common.seed, default=0, help="of the calibration (default: %(default)s)"
     )
@@ -65,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
             parse_shard(args.shard)
         except InputError as error:
             raise _common.UsageError(str(error)) from None
+    _common.only(plan(args.table, args.profile), args.only)
     if args.dask is None:  # else it is a device of the workers
         _common.check_device(args.device)
     elif args.jobs is not None or args.shard is not None:
@@ -82,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
             jobs=args.jobs or 1,
             dask=args.dask,
             shard=args.shard,
+            only=args.only,
             progress=True,
         )
     summary = result.summary

@@ -83,6 +83,26 @@ def _allowed(value: object, choice: Sequence[object] | None) -> bool:
     return choice is None or value in choice
 
 
+def only(cells: Iterable[Cell], texts: Sequence[str]) -> list[Cell]:
+    """The cells whose line in a plan (``Cell.label``) holds each of ``texts``; upper and lower case are one.
+
+    Raises
+    ------
+    InputError
+        There are cells, and none is left; or ``texts`` is one text.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"only={texts!r}: expected a list of texts, such as [{texts!r}]")
+    cells = list(cells)
+    left = [cell for cell in cells if all(text.lower() in cell.label.lower() for text in texts)]
+    if cells and not left:
+        raise InputError(
+            f"only {' '.join(map(repr, texts))}: none of {len(cells)} cells has all of it in its line, such "
+            f"as {cells[0].label!r}; the command 'plan' prints the lines"
+        )
+    return left
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """``"2/8"`` -> (2, 8): the second of eight shards."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ def reproduce(
     jobs: int = 1,
     dask: str | None = None,
     shard: str | None = None,
+    only: Sequence[str] = (),
     progress: bool = False,
 ) -> Reproduction:
     """Compute the cells of ``table`` that the store does not hold yet.
@@ -62,18 +64,22 @@ def reproduce(
         data and weights are looked for on their machines; ``device`` and ``data_dir`` are theirs.
     shard
         ``"i/n"``: only every n-th cell from the i-th on, for n machines without a scheduler.
+    only
+        Texts, such as ``["DFSQ", "4 bit", "Set5"]``: the cells whose line in the plan holds each of them, and
+        no others.
 
     Raises
     ------
     InputError
-        Unknown table or profile, bad shard, a store that cannot be written, that is the packaged one, or
-        whose records have the form of an older sqlib; ``dask`` together with ``jobs`` or ``shard``.
+        Unknown table or profile, bad shard, ``only`` that fits no cell, a store that cannot be written, that
+        is the packaged one, or whose records have the form of an older sqlib; ``dask`` together with ``jobs``
+        or ``shard``.
     sqlib.experiments.run.cluster.ClusterError
         No scheduler answers, no worker comes, or the cluster is lost on the way.
     """
     if dask is not None and (jobs != 1 or shard is not None):
         raise InputError("dask with jobs or shard: the scheduler divides the work; give one of the three")
-    cells = planning.plan(table, profile, seed=seed)
+    cells = planning.only(planning.plan(table, profile, seed=seed), only)
     if shard is not None:
         cells = planning.shard(cells, *planning.parse_shard(shard))
     scratch = None

@@ -4,7 +4,7 @@ import pytest
 
 from sqlib.errors import InputError
 from sqlib.experiments import papers
-from sqlib.experiments.run.plan import estimate, groups, parse_shard, plan, shard
+from sqlib.experiments.run.plan import estimate, groups, only, parse_shard, plan, shard
 from sqlib.experiments.run.profiles import PROFILES
 from sqlib.experiments.store.cells import CalibrationSpec
 
@@ -107,6 +107,27 @@ def test_shards_are_a_partition():
 def test_bad_shard(text):
     with pytest.raises(InputError, match="expected i/n"):
         parse_shard(text)
+
+
+def test_only_keeps_the_cells_that_hold_every_text():
+    cells = plan("dfsq-table2", "laptop")
+    left = only(cells, ["EDSR-small x4", "4 bit", "set5"])
+    assert left == [
+        c for c in cells if (c.model, c.scale, c.bits, c.dataset) == ("edsr-small", 4, "4", "set5")
+    ]
+    assert left and only(cells, []) == cells and only([], ["set5"]) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["edsr-small", "urban99"], "'edsr-small' 'urban99': none of"),
+        ("set5", r"expected a list.*\['set5'\]"),
+    ],
+)
+def test_only_that_chooses_nothing(texts, words):
+    with pytest.raises(InputError, match=words):
+        only(plan("dfsq-table2", "laptop"), texts)
 
 
 def test_estimate_uses_own_record_then_similar_then_nothing():

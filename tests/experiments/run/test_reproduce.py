@@ -78,6 +78,11 @@ def test_another_seed_computes_only_what_draws(finished):
     assert [o.state for o in again.summary.outcomes] == ["present", *["computed"] * ((CELLS - 1) // 2)]
 
 
+def test_only_computes_what_it_chooses(tmp_path):
+    run = reproduce("dfsq-table2", profile="smoke", only=["min-max"], store=tmp_path)
+    assert [o.cell.place.method for o in run.summary.outcomes] == ["MinMax"] and run.summary.done == 1
+
+
 def test_smoke_without_a_store_is_scratch(monkeypatch, tmp_path):
     monkeypatch.setenv("SQLIB_STORE", str(tmp_path / "kept"))
     run = reproduce("dfsq-table2", profile="smoke", shard="1/5")
