@@ -213,6 +213,8 @@ _SHORT_CHOICE = {"selector_learning_rate": 1e-3, "bit_weight": 3e-3}
 _CHOSEN = {"bits": 8}
 # Not in print: what fixed bits of about the chosen width do, weights at 8 bits as well.
 _BETWEEN = ("8/6", "8/5", "8/4")
+# Nor is this: fixed bits with as many iterations as CABM has, which begins with those of PAMS and of CADyQ.
+_LONGER = "PAMS (as long as CABM)"
 
 
 def _methods() -> tuple[Method, ...]:
@@ -234,6 +236,8 @@ def _methods() -> tuple[Method, ...]:
             more = _BETWEEN if recipe == "pams" and brief and profiles == _SLOW else ()
             options = {**(own_short if brief else own), **options}
             found.append(Method(label + suffix, recipe, (*rows, *more), options, None, profiles, networks))
+    longer = {**_IN_MINUTES["elan-light"], "steps": 300, "halve_every": 100}
+    found.append(Method(_LONGER + _MINUTES, "pams", ("8/5", "8/4"), longer, None, _SLOW, ("elan-light",)))
     return tuple(found)
 
 
