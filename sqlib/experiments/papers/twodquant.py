@@ -291,15 +291,15 @@ GAPS = (
         ("2dquant-table1/EDSR/x4/DBDC+Pac/4/LR128x128/ops_g",),
         "The paper's authors counted by hand and do not say what. An eighth of full precision is 0.13 G "
         "below the printed value; ours, with the first and last convolution at 8 bits as DBDC+Pac has "
-        "them, is 0.11 G above it. No way of keeping whole layers at 8, 16 or 32 bits "
-        "gives the printed digits. An eighth, and an operation in full precision for each value of the 32 "
+        "them, is 0.11 G above it. No way of keeping whole layers at 8, 16 or 32 bits gives the printed "
+        "digits. An eighth, and an operation in full precision for each value of the 32 "
         "residual additions, would; but then the full-precision row lacks these.",
     ),
     Gap(
         "2dquant-swinir-trained-for-hours",
         ("2dquant-table3/SwinIR-light/x4/FP/*",),
-        "The paper starts from the released SwinIR-light. Ours learned from a teacher, from 88,000 crops of some "
-        "600 images in a little over two hours, and is 0.3 to 0.9 dB below it in full precision.",
+        "The paper starts from the released SwinIR-light. Ours learned from a teacher, from 88,000 crops of "
+        "some 600 images in a little over two hours, and is 0.3 to 0.9 dB below it in full precision.",
     ),
 )
 
