@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -13,6 +14,11 @@ from os import PathLike
 from pathlib import Path
 
 from sqlib.errors import DataError, InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def check_output(
@@ -58,7 +64,7 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Itera
     The content comes at once, or in pieces.
 
     A link is followed, so that the file it points to gets the content; an existing file keeps its
-    permissions.
+    permissions. What a killed process left beside the place goes with the next write to it.
 
     Raises
     ------
@@ -69,22 +75,48 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Itera
     """
     path = Path(path)
     _check_replaceable(path)
-    partial = None
     try:
         place = _followed(path)
-        # A name of its own: nobody's file is overwritten, and two writers do not meet.
-        partial = place.with_name(f".{secrets.token_hex(8)}.partial")
-        with open(partial, "xb") as file:
-            file.writelines(data if isinstance(data, Iterator) else [data])
-        if place.exists():
-            shutil.copymode(place, partial)
-        partial.replace(place)
+        with _partial(place) as partial:
+            with open(partial, "wb") as file:
+                file.writelines(data if isinstance(data, Iterator) else [data])
+            if place.exists():
+                shutil.copymode(place, partial)
+            partial.replace(place)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if partial is not None:
-            with contextlib.suppress(OSError):  # after the renaming there is none
-                partial.unlink()
+
+
+@contextlib.contextmanager
+def _partial(place: Path) -> Iterator[Path]:
+    """An empty file beside ``place``, locked and gone in the end; those that nobody locks any more go too."""
+    # Of the name a digest: the name itself may be as long as names can be.
+    prefix = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]}-"
+    for left in place.parent.glob(f"{prefix}*.partial") if fcntl else ():
+        # Of a writer that lives, gone meanwhile, somebody else's, or on a disk without locks: it stays.
+        with contextlib.suppress(OSError), open(left, "r+b") as abandoned:
+            fcntl.flock(abandoned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    with contextlib.ExitStack() as held:
+        while True:
+            # A name of its own: nobody's file is overwritten, and two writers do not meet.
+            partial = place.with_name(f"{prefix}{secrets.token_hex(8)}.partial")
+            file = open(partial, "xb")  # noqa: SIM115
+            held.callback(_remove, partial)
+            held.callback(file.close)
+            if not fcntl:  # Windows, where a file that is open cannot be renamed
+                file.close()
+                break
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if partial.exists():
+                break  # else another writer thought it abandoned before it was locked
+        yield partial
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # renamed: there is none
+        path.unlink()
 
 
 def _followed(path: Path) -> Path:

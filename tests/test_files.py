@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,35 @@ def test_nothing_stays_behind_a_failure(tmp_path: Path, monkeypatch, error) -> N
         write_image(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
     assert names(tmp_path) == [".a.png.partial", "a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"old"
+
+
+KILLED = """
+import os, sys
+from sqlib._files import write_atomically
+write_atomically(sys.argv[1], (os.kill(os.getpid(), 9) for _ in range(1)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and flock are POSIX")
+def test_what_a_killed_writer_left_goes_with_the_next_write_to_its_place(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False)
+    assert len(names(tmp_path)) == 2
+    write_atomically(tmp_path / "a", b"1")
+    assert len(names(tmp_path)) == 2 and (tmp_path / "a").read_bytes() == b"1"  # b's is still there
+    write_atomically(tmp_path / "b", b"2")
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_writer_that_lives_loses_nothing_to_another(tmp_path: Path) -> None:
+    def pieces():
+        yield b"slow "
+        write_atomically(tmp_path / "a", b"quick")
+        assert (tmp_path / "a").read_bytes() == b"quick"
+        yield b"and steady"
+
+    write_atomically(tmp_path / "a", pieces())
+    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"slow and steady"
 
 
 def test_the_longest_name_there_is(tmp_path: Path) -> None:

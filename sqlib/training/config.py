@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, pi
 
 from sqlib.errors import InputError
@@ -23,6 +24,9 @@ class TrainConfig:
         Crops per step and their side in low-resolution pixels.
     learning_rate, final_learning_rate : float
         Adam; linear warm-up over ``warmup`` steps, then a cosine from the first to the second.
+    restarts : tuple of int
+        Steps, ascending, at which warm-up and cosine begin anew, each cosine ending where the next begins
+        (warm restarts, Loshchilov & Hutter 2017): how a network whose schedule is over learns on.
     ema : float
         Decay of the exponential moving average of the weights, which is what ships.
     later : tuple of (step, batch, patch)
@@ -54,6 +58,7 @@ class TrainConfig:
     learning_rate: float = 2e-4
     final_learning_rate: float = 1e-6
     warmup: int = 200
+    restarts: tuple[int, ...] = ()
     ema: float = 0.999
     later: tuple[tuple[int, int, int], ...] = ()
     clip: float = 0.0
@@ -68,6 +73,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # A card gives it back as lists.
         object.__setattr__(self, "later", tuple(tuple(entry) for entry in self.later))
+        object.__setattr__(self, "restarts", tuple(self.restarts))
         wrong = [
             name
             for name, valid in (
@@ -75,6 +81,7 @@ class TrainConfig:
                 ("batch", self.batch >= 1),
                 ("patch", self.patch >= 1),
                 ("learning_rate", self.learning_rate > 0),
+                ("restarts", self.steps < 1 or self._cycles == sorted({*self._cycles})),
                 ("ema", 0 <= self.ema < 1),
                 ("clip", self.clip >= 0),
                 ("border", self.border >= 0 and 2 * self.border < self.patch),
@@ -88,8 +95,13 @@ class TrainConfig:
             values = ", ".join(f"{name}={getattr(self, name)!r}" for name in wrong)
             raise InputError(
                 f"a training configuration cannot have {values}; expected positive sizes and rates, "
-                "shares in 0..1, a border of less than half a patch, and frozen steps only with a start"
+                "shares in 0..1, a border of less than half a patch, ascending restarts within the "
+                "steps, and frozen steps only with a start"
             )
+
+    @property
+    def _cycles(self) -> list[int]:
+        return [0, *self.restarts, self.steps]
 
     @property
     def name(self) -> str:
@@ -110,9 +122,12 @@ class TrainConfig:
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of 0-based ``step``: a pure function, so resuming anywhere continues it."""
+        cycles = pairwise(self._cycles)
+        began, end = next((began, end) for began, end in cycles if step < end or end == self.steps)
+        step, steps = step - began, end - began
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        progress = (step - self.warmup) / max(1, steps - self.warmup)
         span = self.learning_rate - self.final_learning_rate
         return self.final_learning_rate + 0.5 * span * (1 + cos(pi * min(1.0, progress)))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,22 @@ def test_schedule_warms_up_then_falls_to_the_final_rate() -> None:
     assert max(rates) == rates[c.warmup] == c.learning_rate
     assert rates[c.steps] == pytest.approx(c.final_learning_rate)
     assert all(a >= b for a, b in zip(rates[c.warmup :], rates[c.warmup + 1 :], strict=False))
+
+
+def test_at_a_restart_the_whole_schedule_begins_anew() -> None:
+    first, second = (dataclasses.replace(TINY, steps=steps) for steps in (6, 9))
+    both = dataclasses.replace(TINY, steps=15, restarts=(6,))
+    rates = [both.learning_rate_at(step) for step in range(15)]
+    assert rates[:6] == [first.learning_rate_at(step) for step in range(6)]
+    assert rates[6:] == [second.learning_rate_at(step) for step in range(9)]
+    assert both.learning_rate_at(15) == pytest.approx(both.final_learning_rate)
+    assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(both)))) == both  # as a card gives it back
+
+
+@pytest.mark.parametrize("restarts", [(0,), (6,), (4, 2), (3, 3), (-1,)])
+def test_restarts_ascend_within_the_steps(restarts) -> None:
+    with pytest.raises(InputError, match=r"cannot have restarts=.*ascending restarts"):
+        dataclasses.replace(TINY, restarts=restarts)
 
 
 def test_batches_depend_on_seed_and_step_alone_and_are_aligned() -> None:
