@@ -78,7 +78,7 @@ def measured() -> str:
         (
             table(found(store)),
             "In brackets: the network in full precision; EDSR-baseline was trained by this project, CARN-M "
-            "by its authors. ± is half the 95 % bootstrap interval over the images. Protocol: 8-bit "
+            "by its authors. ± is half the 95% bootstrap interval over the images. Protocol: 8-bit "
             "rounding, border of the scale cropped, BT.601 luma, mean over the images. Min-Max is the "
             "plainest recipe: weights per output channel, activations per tensor, the convolutions in the "
             "residual blocks. *Ours* is the recipe of chapter 7: the best points for every channel, and "

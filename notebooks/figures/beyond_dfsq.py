@@ -46,7 +46,7 @@ def loss_per_side(losses: Mapping[str, Mapping[str, Sequence[Sequence[float]]]])
 def one_layer_at_a_time(single: pd.DataFrame) -> Figure:
     """Distance to full precision with one layer quantized, two ways for its weights, two for its activations.
 
-    `single` has a row per layer and the columns (side, way), squared grey levels.
+    `single` has a row per layer and the columns (side, way), squared gray levels.
     """
     layers = list(single.index)
     figure, panels = plt.subplots(1, 2, figsize=(7, 3.5), sharex=True, sharey=True)
@@ -56,7 +56,7 @@ def one_layer_at_a_time(single: pd.DataFrame) -> Figure:
             axes.plot(ways[way], layers, marker, color=colour, label=way, clip_on=False)
         axes.hlines(layers, ways.min(axis=1), ways.max(axis=1), "0.75")
         axes.set(xscale="log", title=f"{side} at 4 bits")
-        axes.set_xlabel("distance (grey levels squared)")
+        axes.set_xlabel("distance (gray levels squared)")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24))
     panels[0].invert_yaxis()
     return figure

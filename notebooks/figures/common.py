@@ -98,7 +98,7 @@ def scored_pictures(
     return image_grid([original, *pictures.values()], titles, columns=columns)
 
 
-MARGIN = "± is half the 95 % bootstrap interval over the images"  # of captions
+MARGIN = "± is half the 95% bootstrap interval over the images"  # of captions
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -113,7 +113,7 @@ def span(values: Iterable[float], digits: int = 2) -> str:
 
 
 def long_rows(table: str, store: Any = None) -> pd.DataFrame:
-    """A table of a paper, a row per value; `margin` is half the 95 % bootstrap interval of a drop of ours."""
+    """A table of a paper, a row per value; `margin` is half the 95% bootstrap interval of a drop of ours."""
     rows = experiments.table_frame(table, store=store).stack("dataset", future_stack=True)
     rows = rows[rows["value"].notna()].reset_index().rename_axis(columns=None)
     return rows.assign(margin=(rows["high"] - rows["low"]) / 2)

@@ -70,7 +70,7 @@ def pull(
     inwards, outwards = shares
     mid.stairs(inwards, edges, color=BLUE, fill=True)
     mid.stairs(outwards, edges, color=RED, fill=True)
-    mid.set_title(f"pull inwards {inwards.sum():.0f} %, outwards {-outwards.sum():.0f} %")
+    mid.set_title(f"pull inwards {inwards.sum():.0f}%, outwards {-outwards.sum():.0f}%")
     alpha, span = path[-1, 0], edges[-1]
     for axes in (top, mid):
         for side in (-alpha, alpha):

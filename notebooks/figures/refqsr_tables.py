@@ -30,7 +30,7 @@ METHODS = {  # marker and colour
 
 
 def margins(store: Any = None) -> dict[tuple[str, str, str, str, int | str], float]:
-    """Half the 95 % bootstrap interval (dB) of each PSNR of ours, by table, dataset, network, method, bits.
+    """Half the 95% bootstrap interval (dB) of each PSNR of ours, by table, dataset, network, method, bits.
 
     It is that of the drop below full precision, which any table of RefQSR may hold: in the same patches,
     else on whole pictures. For full precision itself, and where there is none, it is that of the mean.
@@ -91,7 +91,7 @@ def operations(parts: Mapping[str, float], full: float, bits: str) -> Figure:
     stacked_bars(axis, pd.DataFrame(named), PARTS, height=0.5)
     axis.axvline(full, color="gray", ls="--")
     axis.set(xlim=(0, 1.12 * full), ylim=(-0.4, 0.9), yticks=[], xlabel="BitOPs (G)")
-    title = f"{total:.2f} G, {100 * (1 - total / full):.0f} % less than all patches at {bits} bits"
+    title = f"{total:.2f} G, {100 * (1 - total / full):.0f}% less than all patches at {bits} bits"
     axis.set_title(title, fontsize=10)
     axis.legend(ncols=2, fontsize=8, loc="upper left", frameon=False)
     return figure
