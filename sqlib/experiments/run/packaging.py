@@ -30,8 +30,9 @@ def package_records(
 ) -> Packaged:
     """Add the records of working stores to a packaged folder (default: the one in this installation).
 
-    A record of a later store replaces an earlier one of the same experiment. A record stands with the first
-    paper one of whose tables shows it. Run again, it writes the same bytes.
+    Of several records of one cell, made with other data or by other code, the newest stays: it is the one
+    that tables show. A record stands with the first paper one of whose tables shows it. Run again, it writes
+    the same bytes.
 
     Raises
     ------
@@ -47,19 +48,22 @@ def package_records(
             raise InputError(
                 f"{len(unreadable)} records cannot be read, first {unreadable[0]}; mend them first"
             )
-        records.update({str(r["key"]): r for r in found if r["profile"] != layers.SMOKE})
-    ids = {key: Cell.from_dict(record["cell"]).id for key, record in records.items()}
+        for record in found:
+            cell = Cell.from_dict(record["cell"]).id
+            newest = cell not in records or record["time"] >= records[cell]["time"]
+            if newest and record["profile"] != layers.SMOKE:
+                records[cell] = record
     homes: dict[str, str] = {}
     for paper in papers().values():
         for table in paper.tables:
             for profile in ("laptop", "full"):
-                for cell in plan(table.name, profile):
-                    homes.setdefault(cell.id, paper.name)
+                for planned in plan(table.name, profile):
+                    homes.setdefault(planned.id, paper.name)
     chosen: dict[str, list[Record]] = {name: [] for name in dict.fromkeys(homes.values())}
     left_out = []
-    for key, record in records.items():
-        if ids[key] in homes:
-            chosen[homes[ids[key]]].append(record)
+    for cell, record in records.items():
+        if cell in homes:
+            chosen[homes[cell]].append(record)
         else:
             left_out.append(Cell.from_dict(record["cell"]).label)
     package(folder, {name: found for name, found in chosen.items() if found})

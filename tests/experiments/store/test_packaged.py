@@ -121,6 +121,23 @@ def test_a_damaged_shared_line_takes_those_that_need_it(tmp_path):
     assert [record["key"] for record in found] == [records[1]["key"]] and len(unreadable) == 2
 
 
+@pytest.mark.parametrize("newest", [0, 1])
+def test_of_one_cell_the_newest_record_stays_whichever_store_it_is_in(tmp_path, newest):
+    cell = next(c for c in plan("2dquant-cnn", "laptop") if c.place.method == "DOBI")
+    written = []
+    for number in (0, 1):
+        item = ResolvedCell(cell, cell.dataset, f"inputs {number}", "w")  # other images: another key
+        store = Store(tmp_path / f"store-{number}").prepare()
+        day = 2 if number == newest else 1
+        store.write(item.key, content(item, when=f"2026-01-0{day}T00:00:00+00:00"))
+        written.append(item.key)
+    stores = [tmp_path / f"store-{number}" for number in (0, 1)]
+    assert written[0] != written[1]
+    assert sum(package_records(stores, tmp_path / "packaged").papers.values()) == 1
+    [record] = PackagedStore(tmp_path / "packaged").records()
+    assert record["key"] == written[newest]
+
+
 def test_the_command_adds_records_and_says_what_it_leaves_out(tmp_path, capsys):
     store = Store(tmp_path / "store").prepare()
     planned = [c for c in plan("2dquant-cnn", "laptop") if c.place.method == "FP"]
