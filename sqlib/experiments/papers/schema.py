@@ -38,8 +38,8 @@ class Method:
     step of our own) has a label of its own and never earns the printed value's verdict. ``side`` quantizes
     one side alone, ``"weights"`` or ``"activations"``. ``profiles`` and ``networks`` restrict it to those
     named. ``bits`` are the settings of the rows: a number, ``"8/4"`` (weights/activations), or a text that
-    the recipe understands, or that stands for the ``bits`` among its ``options``. ``tiling`` replaces that of
-    the table.
+    the recipe understands, or that stands for the ``bits`` among its ``options``. ``tiling`` and ``training``
+    replace those of the table.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Method:
     profiles: tuple[str, ...] | None = None
     networks: tuple[str, ...] | None = None
     tiling: Tiling | None = None
+    training: TrainingSpec | None = None
 
     def recipe_bits(self, bits: int | str) -> Any:
         """Bits of the recipe in the row of ``bits``: both sides alike, or one in full precision."""
@@ -99,6 +100,8 @@ class Statement:
         Settings it is claimed for, of the better row.
     against
         Setting of the better row to that of the worse one, where they differ.
+    networks
+        Printed networks it is claimed for, and ours that stand for them; by default all of the table.
     low, high
         Bounds of the gain in dB.
     share
@@ -120,6 +123,7 @@ class Statement:
     share: float = math.inf
     ours: Mapping[str, str] = field(default_factory=dict)
     against: Mapping[int | str, int | str] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlib.experiments.papers import Derived, papers, tables
@@ -121,7 +121,7 @@ class _Board:
         self.printed = {_slot(row): row["value"] for row in published.to_dict("records")}
         self.full_precision = _full_precision()
         self.counts = derived_values(set(published["table"]))
-        self.needs = _Needs()
+        self.needs = _Needs(self.ours)
 
     def row(self, row: Mapping[Any, Any]) -> dict[str, Any]:
         """Our value of a printed one, the drops of both, and the verdict."""
@@ -209,37 +209,49 @@ def same_inputs(first: Record, second: Record) -> bool:
 
 
 class _Needs:
-    """What it takes to run a printed value that has no record."""
+    """What it takes to run a printed value that has no record: weights, images, a run."""
 
-    def __init__(self) -> None:
-        from sqlib import recipes
-
-        self.recipes = frozenset(recipes.names())
-        self.labels = {label: name for paper in papers().values() for label, name in paper.labels.items()}
-        # (table, printed network) for which a network of ours is planned that we would have to train
-        self.stand_ins = {
-            (table.name, network.published)
+    def __init__(self, scored: Collection[tuple[str, ...]] = ()) -> None:
+        """``scored``: slots of printed values that ours answer."""
+        papers_of = {table.name: table.paper for table in tables().values()}
+        self.scored = {(papers_of[slot[0]], *slot[1:3]) for slot in scored}
+        # (paper, printed network, scale) -> the configuration that trains ours; a name is not a network
+        self.networks = {
+            (table.paper, network.published.lower(), str(network.scale)): f"{network.name}-x{network.scale}"
             for table in tables().values()
             for network in table.networks
             if network.published and network.weights == "pretrained"
         }
+        self.planned = {profile: _planned(profile) for profile in ("laptop", "full")}
 
     def of(self, row: Mapping[Any, Any]) -> str:
-        parts = []
-        if row["metric"] in PRINTED:
-            network = f"{row['model']} x{row['scale']}"
-            if (row["table"], row["model"]) in self.stand_ins:
-                parts.append(f"{network} weights: sqlib plan {row['table']} --profile full --cost")
-            else:
-                parts.append(f"{network} weights trained by this project")
-        else:
-            parts.append(f"the counting of {row['metric']}")
-        base = row["method"].split("+")[0].split(" ")[0]
-        recipe = self.labels.get(row["method"]) or self.labels.get(base)
-        if "RefQSR" in row["method"]:
-            parts.append("the RefQSR parts (clustering, refinement)")
-        if recipe is not None and recipe not in self.recipes:
-            parts.append(f"the {recipe} recipe")
+        if row["metric"] not in PRINTED:
+            return f"a GPU with kernels of few bits, for {row['metric']}"
+        slot, table = _slot(row, metric=""), row["table"]
+        network = (row["paper"], slot[1], slot[2])
+        parts, weights = [], f"weights of {row['model']} x{row['scale']}"
+        if network in self.networks and network not in self.scored:
+            parts.append(f"{weights}: sqlib train {self.networks[network]}")
+        elif network not in self.networks and row["model"] != "none":
+            parts.append(f"{weights}, a network that is not planned here")
         if row["dataset"] in ("Test2K", "Test4K", "Manga109"):
             parts.append(f"the {row['dataset']} images")
+        if slot in self.planned["laptop"]:
+            parts.append(f"a run: sqlib reproduce {table}")
+        elif slot in self.planned["full"]:
+            parts.append(f"the published schedule: sqlib plan {table} --profile full --cost")
+        else:
+            parts.append("a recipe or row that is not planned here")
         return "; ".join(parts)
+
+
+def _planned(profile: str) -> set[tuple[str, ...]]:
+    """Slots, but for the metric, of the printed values that a profile answers."""
+    found = set()
+    for name, table in tables().items():
+        stand_ins = {n.name: n.published for n in table.networks if n.published}
+        for cell in plan(name, profile) if stand_ins else ():
+            if cell.model in stand_ins and cell.place is not None:
+                row = {**cell.to_dict(), **vars(cell.place), "model": stand_ins[cell.model], "metric": ""}
+                found.add(_slot(row))
+    return found

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from sqlib.errors import InputError
-from sqlib.experiments.papers import Statement
+from sqlib.experiments.papers import Statement, table
 from sqlib.experiments.papers import statements as all_statements
 from sqlib.experiments.report.intervals import Interval, difference, weighted_sum
 from sqlib.experiments.report.sources import shown_cells
@@ -80,10 +80,13 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
     import pandas as pd
 
     rows = []
+    claimed = _networks(statement)
     datasets = list(dict.fromkeys(frame.columns.get_level_values(0)))
     pairs = [(bits, key, row) for key, row in frame.iterrows() for bits in statement.bits]
     for bits, key, worse in pairs:
         scale, other, method, network = cast("tuple[int, int | str, str, str]", key)
+        if claimed is not None and network not in claimed:
+            continue
         ours = {} if network.endswith("(printed)") else statement.ours
         if method != ours.get(statement.worse, statement.worse) or other != statement.against.get(bits, bits):
             continue
@@ -94,8 +97,8 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
         for dataset in datasets:
             more, less = float(worse[dataset, "drop"]), float(better[dataset, "drop"])
             gain = more - less
-            if not math.isfinite(gain) and network.endswith("(printed)"):
-                # A table that prints no full precision: it cancels from the gain.
+            if not math.isfinite(gain):
+                # A table without a row of full precision, which cancels from the gain.
                 gain = float(better[dataset, "value"]) - float(worse[dataset, "value"])
             if not math.isfinite(gain):
                 continue
@@ -129,6 +132,14 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
                 }
             )
     return pd.DataFrame(rows, columns=[*_COLUMNS])
+
+
+def _networks(statement: Statement) -> set[str] | None:
+    """Names, printed and ours, of the networks that it is claimed for; None: all."""
+    if not statement.networks:
+        return None
+    ours = {n.name for n in table(statement.table).networks if n.published in statement.networks}
+    return ours | {f"{name} (printed)" for name in statement.networks}
 
 
 def _short_of(share: float, full: Record, worse: Record, better: Record) -> Interval:

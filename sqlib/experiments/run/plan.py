@@ -65,7 +65,9 @@ def _row(
         seed=0 if recipe is None else seed,
         recipe=None if recipe is None else distinct(recipe),
         calibration=None if recipe is None else extent.calibration or table.calibration,
-        training=(extent.training or table.training) if recipe is not None and recipe.paired else None,
+        training=(extent.training or method.training or table.training)
+        if recipe is not None and recipe.paired
+        else None,
         place=Place(table.paper, table.name, method.label, str(bits)),
     )
     for dataset in extent.datasets or [d for d in table.datasets if _allowed(d, network.datasets)]:

@@ -65,3 +65,27 @@ def test_options_of_the_base_do_not_spell_out_defaults() -> None:
     assert distinct(RefQSR(base=PAMS(4), low=3)) == {"name": "refqsr", "version": 1, "low": 3}
     base = {"name": "ddtb", "version": 1, "bits": 4}
     assert distinct(RefQSR(base=DDTB(4), low=3)) == {"name": "refqsr", "version": 1, "base": base, "low": 3}
+
+
+def test_rows_with_the_printed_label_train_as_the_paper_does() -> None:
+    """Section 4.1: DIV2K, patches of 48, 400 / 800 / 400 epochs of 1,000 iterations."""
+    for name in (f"refqsr-table{number}" for number in (2, 3, 4, 5, 7)):
+        for cell in plan(name, "full"):
+            assert cell.place is not None
+            if cell.recipe is None or "," in cell.place.method:
+                continue
+            assert cell.training is not None
+            assert (cell.training.source, cell.training.patch) == ("div2k", 48), cell.label
+            recipe = cell.make_recipe()
+            if isinstance(recipe, RefQSR):
+                epochs, halved = (800, 300) if cell.model == "carn-single" else (400, 150)
+                assert (recipe.steps, recipe.halve_every) == (1000 * epochs, 1000 * halved), cell.label
+
+
+def test_every_printed_row_but_other_peoples_clusterings_is_planned() -> None:
+    printed = published_frame(blanks=False)
+    for name in (f"refqsr-table{number}" for number in (2, 3, 4, 5, 7)):
+        rows = printed[printed["table"] == name]
+        planned = {(c.place.method, c.place.bits) for c in plan(name, "full") if c.place}
+        absent = {*zip(rows["method"], rows["bits"], strict=True)} - planned
+        assert {method.rpartition("=")[2] for method, _ in absent} <= {"SCAN", "SeCu"}, (name, absent)

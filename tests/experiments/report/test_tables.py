@@ -85,14 +85,31 @@ def test_a_table_without_full_precision_takes_that_of_its_network(packaged, tmp_
     )
 
 
-def test_needs_name_weights_recipe_and_images(packaged, tmp_path):
+def test_needs_name_weights_images_and_the_run(packaged, tmp_path):
     reasons = scoreboard.scoreboard_frame(tmp_path / "none").set_index("id")["reason"]
-    assert "EDSR x2 weights" in reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"]
-    assert "the refqsr" not in reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"].lower()
-    assert "RefQSR parts" in reasons["refqsr-table4/CARN/x4/DDTB+RefQSR/8-4/Test2K/psnr_y"]
-    assert "Test2K images" in reasons["refqsr-table4/CARN/x4/DDTB+RefQSR/8-4/Test2K/psnr_y"]
-    clustering = "refqsr-table3/SRResNet/x4/CADyQ+RefQSR clustering=SCAN/delta-3/Urban100/clustering_bitops_g"
-    assert "counting of clustering_bitops_g" in reasons[clustering]
+    assert reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"].split("; ") == [
+        "weights of EDSR x2: sqlib train edsr-baseline-x2",
+        "a run: sqlib reproduce dfsq-table2",
+    ]
+    assert reasons["refqsr-table4/CARN/x4/DDTB+RefQSR/8-4/Test2K/psnr_y"].split("; ") == [
+        "weights of CARN x4: sqlib train carn-single-x4",
+        "the Test2K images",
+        "the published schedule: sqlib plan refqsr-table4 --profile full --cost",
+    ]
+    # A name is not a network: the EDSR of 2DQuant is another one.
+    other = reasons["2dquant-table3/EDSR/x2/DBDC+Pac/4/Set5/psnr_y"]
+    assert "EDSR x2, a network that is not planned" in other
+    scan = "refqsr-table3/SRResNet/x4/CADyQ+RefQSR clustering=SCAN/delta-3/Urban100/psnr_y"
+    assert reasons[scan].endswith("; a recipe or row that is not planned here")
+    assert "latency_ms" in reasons["refqsr-table6/SRResNet/x4/DDTB/8/Test4K(4096x2160)/latency_ms"]
+
+
+def test_a_network_that_was_scored_needs_no_weights(packaged, tmp_path, edsr):
+    board = scoreboard.scoreboard_frame(fill(Store(tmp_path / "own"))).set_index("id")
+    other = board.loc["dfsq-table2/EDSR/x4/QDROP/8/Set5/psnr_y"]
+    assert other["verdict"] == "not run" and other["reason"] == (
+        "the published schedule: sqlib plan dfsq-table2 --profile full --cost"
+    )
 
 
 def test_networks_of_our_own_do_not_touch_the_scoreboard(packaged, tmp_path):
