@@ -622,9 +622,9 @@ def _refined_statements() -> tuple[Statement, ...]:
 
 
 def _choice_statement(
-    number: int, better: str, worse: str, text: str, low: float = 0.0, ours: str = ""
+    number: int, better: str, worse: str, text: str, low: float = 0.0, ours: str | None = None
 ) -> Statement:
-    """That one row of Table 3 or 5 is at least as good as another, but for `low` dB."""
+    """That one row of Table 3 or 5 is at least as good as another, or what stands for it, but for `low` dB."""
     rows = (f"CADyQ+RefQSR{better}", f"CADyQ+RefQSR{worse}")
     schedule = ", 300 iterations of 8 pairs"
     return Statement(
@@ -635,7 +635,8 @@ def _choice_statement(
         *rows,
         ("delta-3",),
         low,
-        ours={rows[0]: rows[0] + schedule, rows[1]: f"CADyQ+RefQSR{ours or worse}{schedule}"},
+        ours={rows[0]: rows[0] + schedule}
+        | ({} if ours is None else {rows[1]: f"CADyQ+RefQSR{ours}{schedule}"}),
     )
 
 
@@ -665,10 +666,15 @@ _CHOICES = (
             _SIMILAR,
             ours,
         )
-        for name, ours in (("SCAN", " clustering=SCAN-like"), ("SeCu", ""))
+        for name, ours in (("SCAN", " clustering=SCAN-like"), ("SeCu", None))
     ),
-    _choice_statement(5, "", " w/o RefER", "RefER is better than blocks of the network in its place"),
-    _choice_statement(5, "", " Self-reference", "A reference is better than the query in its place"),
+    *(
+        _choice_statement(5, "", worse, text, ours=worse)
+        for worse, text in (
+            (" w/o RefER", "RefER is better than blocks of the network in its place"),
+            (" Self-reference", "A reference is better than the query in its place"),
+        )
+    ),
     _size_statement(),
 )
 
