@@ -97,6 +97,29 @@ def operations(parts: Mapping[str, float], full: float, bits: str) -> Figure:
     return figure
 
 
+def sweeps(panels: Mapping[str, Mapping[str, Any]], base: Mapping[str, str]) -> Figure:
+    """What each setting changes against `base`, a panel for each option.
+
+    `panels` holds the change (dB, an `Interval`) by the setting's text, by the option's name; `base` names
+    the setting that the others are compared with, which changes nothing.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(7, 2.9), sharey=True)
+    for axis, (option, changes) in zip(axes, panels.items(), strict=True):
+        ticks = sorted([*changes, base[option]], key=float)
+        for place, tick in enumerate(ticks):
+            if tick in changes:
+                gain = changes[tick]
+                axis.vlines(place, gain.low, gain.high, OKABE_ITO["blue"], lw=2)
+                axis.plot(place, gain.mean, "o", color=OKABE_ITO["blue"], ms=7)
+            else:
+                axis.plot(place, 0, "s", color=OKABE_ITO["vermilion"], ms=7)
+        axis.axhline(0, color="gray", lw=1, zorder=0)
+        axis.set_xticks(range(len(ticks)), ticks)
+        axis.set(xlabel=option, xlim=(-0.5, len(ticks) - 0.5))
+    axes[0].set_ylabel("change of PSNR (dB)")
+    return figure
+
+
 def scores(planes: Mapping[str, pd.DataFrame]) -> Figure:
     """PSNR against BitOPs, a plane per table; filled marks are with RefQSR, and joined to their baselines.
 

@@ -67,18 +67,40 @@ def _refined_rows() -> dict[str, Derived]:
             for dataset, name in _PRINTED.items():
                 share = implied_share(label, network, name)
                 note = f"with {share:.3f} of the patches as queries, the share that fits the printed FQR"
-                cuts = _cuts(dataset)
                 for high, low in SETTINGS:
-                    total, fqr = clustering(sum(cuts.values()), TILINGS[dataset].patch), 0.0
-                    for cut, count in cuts.items():
-                        found = split(network, high, low, cut)
-                        total += count * ((1 - share) * found.reference + share * found.query)
-                        fqr = high - share * (high - found.query_fqr)
+                    total, fqr = refined_cost(network, dataset, high, low, share)
                     for base in ("PAMS", "DDTB"):
                         row = f"{table}/{label}/x4/{base}+RefQSR/{high}-{low}/{name}"
                         result[f"{row}/bitops_g"] = Derived(total / 1e9, note, CLOSE * total / 1e9)
                         result[f"{row}/fqr"] = Derived(fqr, note, 0.01)
     return result
+
+
+def refined_cost(
+    network: str, dataset: str, high: int, low: int, share: float, medium: int | None = None
+) -> tuple[float, float]:
+    """BitOPs and FQR of RefQSR at fixed bits on one image of a dataset, as the paper counts them.
+
+    Parameters
+    ----------
+    network
+        Of :func:`sqlib.models.create`, at x4.
+    dataset
+        ``"urban100"``, ``"test2k"`` or ``"test4k"``: size of the image, and of its patches.
+    high, low
+        Bits of references and of queries, one of the printed pairs.
+    share
+        Part of the patches that are queries, 0..1.
+    medium
+        Bits of the weights on the query path; by default the mean of the two, halves to even.
+    """
+    cuts = _cuts(dataset)
+    total, fqr = clustering(sum(cuts.values()), TILINGS[dataset].patch), 0.0
+    for cut, count in cuts.items():
+        found = split(network, high, low, cut, medium)
+        total += count * ((1 - share) * found.reference + share * found.query)
+        fqr = high - share * (high - found.query_fqr)
+    return total, fqr
 
 
 def _cuts(dataset: str) -> dict[tuple[int, int], int]:
@@ -122,11 +144,7 @@ def _table6() -> dict[str, Derived]:
 def _table6_refined() -> dict[str, Derived]:
     """Of RefQSR at 8 and 4 bits, with weights of 4 bits on the query path, which is what a GPU can do."""
     share, cuts = implied_share("SRResNet", "srresnet", "Test4K"), _cuts("test4k")
-    total, fqr = clustering(sum(cuts.values()), TILINGS["test4k"].patch), 0.0
-    for cut, count in cuts.items():
-        found = split("srresnet", 8, 4, cut, 4)
-        total += count * ((1 - share) * found.reference + share * found.query)
-        fqr = 8 - share * (8 - found.query_fqr)
+    total, fqr = refined_cost("srresnet", "test4k", 8, 4, share, 4)
     row, size = "refqsr-table6/SRResNet/x4/DDTB+RefQSR", "8-4/Test4K(4096x2160)"
     note = f"with {share:.3f} of the patches as queries, and weights of 4 bits for these"
     blocks, added = _table6()[f"{_DDTB_8}/params_m"].value, refinement_params("srresnet", 8) / 1e6
@@ -624,7 +642,7 @@ def _refined_statements() -> tuple[Statement, ...]:
 def _choice_statement(
     number: int, better: str, worse: str, text: str, low: float = 0.0, ours: str | None = None
 ) -> Statement:
-    """That one row of Table 3 or 5 is at least as good as another, or what stands for it, but for `low` dB."""
+    """That a row of Table 3 or 5 is at least as good as another, or what stands for it, but for `low` dB."""
     rows = (f"CADyQ+RefQSR{better}", f"CADyQ+RefQSR{worse}")
     schedule = ", 300 iterations of 8 pairs"
     return Statement(

@@ -77,8 +77,10 @@ def table_frame(
             raise InputError(f"{table} has no x{scale}")
     records = shown_records(store)
     frame = judged(printed, records)
-    # A table without printed values (a figure of the paper, or one of ours) shows the sets it plans.
-    datasets = list(dict.fromkeys(frame["dataset"])) or [_TITLES.get(d, d) for d in definition.datasets]
+    # Printed sets, then those that are only planned: a figure of the paper, a table of ours, a smaller set.
+    names = {title.lower(): title for title in frame["dataset"]}
+    names |= {d: _TITLES.get(d, d) for d in definition.datasets if d not in names}
+    datasets = list(names.values())
     rows: dict[tuple[Any, ...], dict[tuple[str, str], Any]] = {}
     for row in frame.to_dict("records"):
         place = (row["scale"], setting(row["bits"]), row["method"], f"{row['model']} (printed)")
@@ -90,7 +92,6 @@ def table_frame(
                 (row["dataset"], "source"): "printed",
             }
         )
-    names = {dataset.lower(): dataset for dataset in datasets}
     for place, entry in _own_rows(table, metric, records, names).items():
         if scale is None or place[0] == scale:
             rows.setdefault(place, {}).update(entry)
