@@ -1,9 +1,11 @@
-"""Bit-widths and percentiles as users give them: one check, one message, no imports."""
+"""Numbers and other options as users give them: one check, one message. Imports neither torch nor numpy."""
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from sqlib.errors import InputError
@@ -24,12 +26,9 @@ def check_bits(bits: Any, *, low: int = 1, high: int = 16, full_precision: bool 
         Whether 32 ("leave in full precision") is accepted as well.
     """
     expected = f"an integer from {low} to {high}" + (", or 32 for full precision" if full_precision else "")
-    if isinstance(bits, bool):
-        raise InputError(f"bits={bits!r}: expected {expected}")
-    try:
-        value = operator.index(bits)
-    except TypeError:
-        raise InputError(f"bits={bits!r} ({type(bits).__name__}): expected {expected}") from None
+    value = as_integer(bits)
+    if value is None:
+        raise InputError(f"bits={bits!r} ({type(bits).__name__}): expected {expected}")
     if low <= value <= high or (full_precision and value == FULL_PRECISION):
         return value
     raise InputError(f"bits={value}: expected {expected}")
@@ -37,32 +36,28 @@ def check_bits(bits: Any, *, low: int = 1, high: int = 16, full_precision: bool 
 
 def check_percentile(percentile: Any, name: str = "percentile") -> float:
     """Return `percentile` as a float above 50 and up to 100, or raise an `InputError` naming the option."""
-    expected = "expected a number above 50 and up to 100, e.g. 99.9"
-    if isinstance(percentile, (bool, str)):
-        raise InputError(f"{name}={percentile!r}: {expected}")
-    try:
-        value = float(percentile)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}={percentile!r}: {expected}") from None
+    value = as_number(percentile)
     if not 50.0 < value <= 100.0:
-        raise InputError(f"{name}={percentile!r}: {expected}")
+        raise InputError(f"{name}={percentile!r}: expected a number above 50 and up to 100, e.g. 99.9")
     return value
 
 
 def check_steps(steps: Any) -> int:
     """Return the number of steps of a bounds search, or raise an `InputError`."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
+    value = as_integer(steps)
+    if value is None or not 1 <= value <= 1000:
         raise InputError(f"steps={steps!r}: expected an integer from 1 to 1000 (100 as published)")
-    return steps
+    return value
 
 
 def check_clip(clip: Any) -> float | None:
     """Return the share of values that density clipping may cut, None for the default; or raise."""
     if clip is None:
         return None
-    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or not 0 <= clip < 1:
+    value = as_number(clip)
+    if not 0 <= value < 1:
         raise InputError(f"clip={clip!r}: expected a share from 0 to below 1, e.g. 1e-4, or None")
-    return float(clip)
+    return value
 
 
 def check_variant(variant: Any) -> str:
@@ -72,19 +67,47 @@ def check_variant(variant: Any) -> str:
     return str(variant)
 
 
-def check_integer(name: str, value: Any, low: int, high: int) -> None:
-    """Raise `InputError` unless `value` is an integer from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def as_integer(value: Any) -> int | None:
+    """`value` as an int, also if it is a NumPy integer; None for booleans and what is no integer."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def as_number(value: Any) -> float:
+    """`value` as a float, also if it is a NumPy scalar; NaN for booleans and what is no such number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int from `low` to `high`, else `InputError`."""
+    number = as_integer(value)
+    if number is None or not low <= number <= high:
         raise InputError(f"{name}={value!r}: expected an integer of at least {low}" + _upto(high))
+    return number
 
 
 def check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> float:
     """`value` as a float from `low` (or above it) to `high`, else `InputError`."""
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    number = as_number(value)
     if not (low < number if above else low <= number) or not number <= high or math.isinf(number):
         expected = f"above {low:g}" if above else f"of at least {low:g}"
         raise InputError(f"{name}={value!r}: expected a number {expected}" + _upto(high))
-    return float(number)
+    return number
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise `InputError` unless `value` is one of some names."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name}={value!r}: expected one of {', '.join(known)}")
 
 
 def check_flag(name: str, value: Any) -> None:

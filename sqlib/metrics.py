@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib._checks import as_integer
 from sqlib._levels import as_levels, check_ranges
 from sqlib._pixels import to_uint8
 from sqlib.errors import InputError
@@ -85,10 +86,12 @@ class Protocol:
             raise InputError(f"unknown rounding {self.rounding!r}; expected one of {', '.join(_ROUNDINGS)}")
         if not isinstance(self.luma_rounding, bool):
             raise InputError(f"luma_rounding is {self.luma_rounding!r}; expected True or False")
-        if self.crop not in ("scale", "scale+6") and (
-            isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0
-        ):
-            raise InputError(f"crop is {self.crop!r}; expected 'scale', 'scale+6' or a number of pixels >= 0")
+        if self.crop not in ("scale", "scale+6"):
+            crop = as_integer(self.crop)
+            if crop is None or crop < 0:
+                expected = "expected 'scale', 'scale+6' or a number of pixels >= 0"
+                raise InputError(f"crop is {self.crop!r}; {expected}")
+            object.__setattr__(self, "crop", crop)
         check_tiling(self.tiling)
 
     @property

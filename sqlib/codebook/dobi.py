@@ -41,7 +41,8 @@ def dobi_candidates(
     -------
     lower, upper: float64 (steps,), from the widest pair on.
     """
-    index = np.arange(check_steps(steps), dtype=np.float64)
+    steps = check_steps(steps)  # an int: small NumPy integers overflow
+    index = np.arange(steps, dtype=np.float64)
     halves = 2 if one_sided and check_variant(variant) == "release" else 1
     step = (upper - lower) / (2 * steps)
     low = np.full(steps, lower) if one_sided else lower + index * step

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlib._checks import check_bits, check_clip, check_percentile, check_steps, check_variant
+from sqlib._checks import (
+    as_integer,
+    check_bits,
+    check_clip,
+    check_integer,
+    check_percentile,
+    check_steps,
+    check_variant,
+)
 from sqlib.codebook._arrays import as_array
 from sqlib.codebook._search import Search
 from sqlib.codebook.bounds import Bounds, grid_constants
@@ -119,16 +127,16 @@ def fit_bounds(
         bits,
         method,
         check_percentile(percentile),
-        clip_or_default(check_clip(float(clip) if isinstance(clip, np.floating) else clip), bits),
-        check_steps(_integer("steps", steps, "an integer from 1 to 1000")),
+        clip_or_default(check_clip(clip), bits),
+        check_steps(steps),
         one_sided,
         check_variant(variant),
         snapped,
-        _integer("threads", threads, "an integer of at least 1"),
+        check_integer("threads", threads, 1, 2**31),
     )
-    if options.threads < 1:
-        raise InputError(f"threads={threads!r}: expected an integer of at least 1")
-    axis = None if axis is None else _integer("axis", axis, "an integer, or None for one range")
+    given, axis = axis, as_integer(axis)
+    if axis is None and given is not None:
+        raise InputError(f"axis={given!r}: expected an integer, or None for one range")
     if isinstance(values, Histogram):
         if axis is not None:
             raise InputError("fit_bounds: axis must be None for a Histogram (fit one histogram per channel)")
@@ -149,13 +157,6 @@ def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InputError(f"{name}={value!r}: expected True or False")
     return bool(value)
-
-
-def _integer(name: str, value: Any, expected: str) -> int:
-    """An integer, NumPy's too; True is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InputError(f"{name}={value!r}: expected {expected}")
-    return int(value)
 
 
 def _rows(values: Any, axis: int | None) -> list[NDArray[np.floating]]:

@@ -6,12 +6,13 @@ squared error, which clips freely, and the maximum, which does not clip at all.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlib._checks import check_bits
+from sqlib._checks import as_integer, check_bits, check_integer, check_number
 from sqlib.codebook._arrays import as_array
 from sqlib.codebook.bounds import Bounds, grid_constants
 from sqlib.codebook.histogram import Histogram
@@ -59,7 +60,8 @@ def shrink_bounds(
     O(steps n) powers, two temporaries of the size of the data. Source: BRECQ (Li et al., ICLR 2021) as
     released.
     """
-    bits, rows, mass, shape = _prepare(values, bits, norm, steps, axis)
+    norm, steps = _options(norm, steps)
+    bits, rows, mass, shape = _prepare(values, bits, axis)
     lower, upper = rows.min(axis=1), rows.max(axis=1)
     if isinstance(values, Histogram):
         lower, upper = np.array([values.lower]), np.array([values.upper])
@@ -113,7 +115,8 @@ def scan_bounds(histogram: Histogram, bits: int, *, norm: float = NORM, steps: i
     O(steps K bins) powers at worst; candidates whose clipped values alone cost more than the best one so
     far are passed over, which leaves few. Source: QDrop (Wei et al., ICLR 2022) as released.
     """
-    bits, rows, mass, _ = _prepare(histogram, bits, norm, steps, None)
+    norm, steps = _options(norm, steps)
+    bits, rows, mass, _ = _prepare(histogram, bits, None)
     span, last = histogram.upper - histogram.lower, (1 << bits) - 1
     if histogram.lower >= 0:
         zeros, span = np.zeros(1), histogram.upper
@@ -158,15 +161,13 @@ class _ClippedAway:
         return np.asarray(cost * (1 - 1e-9))
 
 
-def _prepare(
-    values: Any, bits: int, norm: float, steps: int, axis: int | None
-) -> tuple[int, Array, Array | None, tuple[int, ...]]:
+def _options(norm: float, steps: int) -> tuple[float, int]:
+    return check_number("norm", norm, 0, math.inf, above=True), check_integer("steps", steps, 1, 100)
+
+
+def _prepare(values: Any, bits: int, axis: int | None) -> tuple[int, Array, Array | None, tuple[int, ...]]:
     """Checked bits, data as (channels, n), its weights if it is a histogram, and the shape of the bounds."""
     bits = check_bits(bits)
-    if isinstance(norm, bool) or not isinstance(norm, (int, float)) or not 0 < norm < np.inf:
-        raise InputError(f"norm={norm!r}: expected a positive number, e.g. 2.4")
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 100:
-        raise InputError(f"steps={steps!r}: expected an integer from 1 to 100")
     if isinstance(values, Histogram):
         if values.count == 0 or axis is not None:
             raise InputError(
@@ -184,9 +185,10 @@ def _prepare(
         raise InputError("the values contain NaN or infinity; quantize finite data only")
     if axis is None:
         return bits, x.reshape(1, -1), None, ()
-    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim:
+    place = as_integer(axis)
+    if place is None or not -x.ndim <= place < x.ndim:
         raise InputError(f"axis={axis!r} for values of shape {x.shape}")
-    return bits, np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1), None, (x.shape[axis],)
+    return bits, np.moveaxis(x, place, 0).reshape(x.shape[place], -1), None, (x.shape[place],)
 
 
 def _restored(rows: Array, lower: Array, upper: Array, bits: int) -> Array:

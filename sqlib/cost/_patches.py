@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 
+from sqlib._checks import check_integer
 from sqlib.errors import InputError
 from sqlib.patches import Grid, Tiling
-from sqlib.patches.tiling import check_overlap
 
 
 def patch_sizes(size: Sequence[int], patch: int | None, overlap: int = 0) -> dict[tuple[int, int], int]:
@@ -43,7 +43,7 @@ def patch_sizes(size: Sequence[int], patch: int | None, overlap: int = 0) -> dic
     """
     width, height = size
     if patch is None:
-        check_overlap(overlap)
+        check_integer("overlap", overlap, 0, 2**31)
         if overlap:
             raise InputError(f"overlap={overlap} without a patch: give patch=, or leave overlap out")
         return {(width, height): 1}

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
-from sqlib._checks import FULL_PRECISION, check_bits
+from sqlib._checks import FULL_PRECISION, as_integer, as_number, check_bits
 from sqlib.errors import InputError
 
 Check = Callable[[str, Any], Any]
@@ -46,10 +45,7 @@ def number(
     def check(name: str, value: Any) -> float | None:
         if optional and value is None:
             return None
-        try:
-            found = math.nan if isinstance(value, (bool, str)) else float(value)
-        except (TypeError, ValueError):
-            found = math.nan
+        found = as_number(value)
         enough = low < found if above else low <= found
         if not enough or not (found < high if below else found <= high) or math.isinf(found):
             lower = f"above {low:g}" if above else f"of at least {low:g}"
@@ -65,10 +61,7 @@ def integer(default: int | None, low: int, high: int = 10**9) -> Any:
     """An integer from `low` to `high`."""
 
     def check(name: str, value: Any) -> int:
-        try:
-            found = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            found = None
+        found = as_integer(value)
         if found is None or not low <= found <= high:
             upper = f" and at most {high}" if high < 10**6 else ""
             raise InputError(f"{name}={value!r}: expected an integer of at least {low}{upper}")

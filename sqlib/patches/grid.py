@@ -74,8 +74,10 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
-            check_integer(name, getattr(self, name), 1, _LARGEST)
-        Tiling(self.patch, self.overlap)  # refuses what is no patch
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), 1, _LARGEST))
+        tiling = Tiling(self.patch, self.overlap)  # refuses what is no patch
+        object.__setattr__(self, "patch", tiling.patch)
+        object.__setattr__(self, "overlap", tiling.overlap)
 
     @property
     def rows(self) -> list[tuple[int, int]]:
@@ -100,7 +102,7 @@ class Grid:
         scale : int
             Factor by which the patches were upscaled; the boxes are in pixels of the upscaled image.
         """
-        check_integer("scale", scale, 1, _LARGEST)
+        scale = check_integer("scale", scale, 1, _LARGEST)
         rows = _seams(self.rows, self.overlap, scale)
         columns = _seams(self.columns, self.overlap, scale)
         return [Box(*rows, *columns) for rows, columns in product(pairwise(rows), pairwise(columns))]

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sqlib._checks import check_integer
 from sqlib.errors import InputError
-
-
-def check_overlap(overlap: object) -> None:
-    """Raise `InputError` unless `overlap` is an integer of 0 or more."""
-    if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
-        raise InputError(f"overlap={overlap!r}: expected an integer of 0 or more pixels")
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,8 @@ class Tiling:
     overlap: int = 0
 
     def __post_init__(self) -> None:
-        check_overlap(self.overlap)
-        if isinstance(self.patch, bool) or not isinstance(self.patch, int) or self.patch < 1:
-            raise InputError(f"patch={self.patch!r}: expected an integer of 1 or more pixels")
+        for name, low in (("overlap", 0), ("patch", 1)):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), low, 2**31))
         if self.overlap >= self.patch:
             raise InputError(
                 f"overlap={self.overlap} of patches of {self.patch} pixels: expected less than the patch"

@@ -75,7 +75,7 @@ class ContentBits(QuantizerState):
     ) -> None:
         super().__init__()
         self.candidates = check_candidates(candidates)
-        check_integer("channels", channels, 1, 2**31)
+        channels = check_integer("channels", channels, 1, 2**31)
         if channel_axis is None and channels != 1:
             raise InputError(f"channels={channels} without a channel_axis: expected 1")
         self.channels, self.channel_axis = channels, channel_axis

@@ -159,10 +159,9 @@ class TableBits(QuantizerState):
     ) -> None:
         super().__init__()
         check_integer("bank", bank, 0, table.bits.shape[1] - 1)
-        check_integer("data_range", data_range, 1, 2**31)
         check_flag("saturated", saturated)
-        check_number("limit", limit, 0, 100, above=True)
-        self.data_range, self.saturated = data_range, saturated
+        limit = check_number("limit", limit, 0, 100, above=True)
+        self.data_range, self.saturated = check_integer("data_range", data_range, 1, 2**31), saturated
         cheapest = table.cheapest()
         self.register_buffer("scores", cheapest.scores)
         self.register_buffer("bits", cheapest.bits[:, bank].contiguous())

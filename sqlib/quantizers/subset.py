@@ -145,7 +145,7 @@ class SubsetQuantizer(QuantizerState):
             check_flag(name, options[name])
         denominator, scale, nan = options["denominator"], tensors.get("scale"), np.array(np.nan)
         if denominator is not None:
-            check_integer("denominator", denominator, 1, 2**53)
+            denominator = check_integer("denominator", denominator, 1, 2**53)
         quantizer = cls(
             Codebook(tensors["points"].double().numpy(), nan, nan, options["method"]),
             scale=None if scale is None else scale.double().numpy(),

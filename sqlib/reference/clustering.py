@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sqlib._checks import check_number
+from sqlib._checks import check_choice, check_number
 from sqlib.errors import InputError
 from sqlib.reference.extractor import extractor as load_extractor
 from sqlib.reference.extractor import features as extract_features
@@ -70,12 +70,12 @@ class Clustering:
 
 def class_affinity(features: Array) -> Array:
     """A of equation 2, (N, classes): how a patch is spread over the classes; rows sum to 1."""
-    return _softmax(features, axis=1)
+    return _softmax(checked(features), axis=1)
 
 
 def patch_affinity(features: Array) -> Array:
     """A' of equation 3, (classes, N): how a class is spread over the patches; rows sum to 1."""
-    return _softmax(features.T, axis=1)
+    return _softmax(checked(features).T, axis=1)
 
 
 def affinity(features: Array) -> Array:
@@ -85,8 +85,12 @@ def affinity(features: Array) -> Array:
 
 def cosine_similarity(features: Array) -> Array:
     """(N, N) of all pairs, -1 to 1; a patch whose features are all 0 has 0 to everything, itself included."""
-    norm = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = np.divide(features, norm, out=np.zeros_like(features), where=norm > 0)
+    v = checked(features)
+    # A power of two for each row, which rounds nothing: squares of 1e200 and of 1e-200 are no numbers.
+    _, exponent = np.frexp(np.abs(v).max(axis=1, keepdims=True))
+    v = np.ldexp(v, -exponent)
+    norm = np.linalg.norm(v, axis=1, keepdims=True)
+    unit = np.divide(v, norm, out=np.zeros_like(v), where=norm > 0)
     similarity = np.clip(unit @ unit.T, -1.0, 1.0)
     return np.where(similarity > 1 - 1e-12, 1.0, similarity)  # equal features are 1, whatever was rounded
 
@@ -117,13 +121,13 @@ def assign(features: Any, tau: float = 0.5, *, chains: str = "promote") -> Clust
 
     Notes
     -----
-    Of equal entries of M, and of patches that are alike, the smallest index is the reference. Time and memory
-    grow with the square of the number of patches.
+    Of equal entries of M the smallest index counts. Patches with equal features therefore point at the same
+    patch, which need not be one of them: if it is not similar enough, each of them is a reference of its own.
+    Time and memory grow with the square of the number of patches.
     """
-    check_number("tau", tau, -1.0, 1.0)
-    if chains not in CHAINS:
-        raise InputError(f"chains={chains!r}: expected one of {', '.join(CHAINS)}")
-    v = _checked(features)
+    tau = check_number("tau", tau, -1.0, 1.0)
+    check_choice("chains", chains, CHAINS)
+    v = checked(features)
     pointed = _arg_max(affinity(v))
     return settle(v, pointed, tau, chains=chains)
 
@@ -164,14 +168,17 @@ def _arg_max(m: Array) -> NDArray[np.int64]:
 
 
 def _softmax(x: Array, axis: int) -> Array:
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    with np.errstate(over="ignore"):  # a difference of -inf is right: its share is 0
+        e = np.exp(x - x.max(axis=axis, keepdims=True))
     return np.asarray(e / e.sum(axis=axis, keepdims=True))
 
 
-def _checked(features: Any) -> Array:
-    try:
-        v = np.asarray(features.detach().cpu() if isinstance(features, Tensor) else features, np.float64)
-    except (TypeError, ValueError) as error:
+def checked(features: Any) -> Array:
+    """Features of patches as a matrix (N, classes) of finite numbers, or an `InputError`."""
+    try:  # NumPy knows no bfloat16
+        v = features.detach().cpu().double() if isinstance(features, Tensor) else features
+        v = np.asarray(v, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"features: expected numbers (N, classes): {error}") from None
     if v.ndim != 2 or 0 in v.shape:
         raise InputError(f"features of shape {v.shape}: expected (N, classes) of one patch or more")
@@ -210,8 +217,8 @@ class ClustBlock:
     ) -> None:
         assign(np.zeros((1, 1)), tau, chains=chains)  # refuses what it would refuse later
         self.extract = extractor if isinstance(extractor, nn.Module) else load_extractor(extractor)
-        self.tau, self.chains = tau, chains
+        self.tau, self.chains = float(tau), chains
 
     def __call__(self, patches: Sequence[Tensor]) -> Clustering:
-        """Cluster patches (3, h, w) or (1, 3, h, w) of any sizes in 0..1, one of a size in one batch."""
-        return assign(extract_features(self.extract, list(patches)), self.tau, chains=self.chains)
+        """Cluster patches (3, h, w) or (1, 3, h, w) of any sizes in 0..1, those of a size in one batch."""
+        return assign(extract_features(self.extract, patches), self.tau, chains=self.chains)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqlib._checks import check_integer, check_number
+from sqlib._checks import check_choice, check_integer, check_number
 from sqlib.errors import InputError
 from sqlib.fit.loop import Group, Task, fit
-from sqlib.reference.clustering import Array, Clustering, settle
-from sqlib.reference.extractor import FeatureExtractor, check_patches, features
+from sqlib.reference.clustering import Array, Clustering, checked, settle
+from sqlib.reference.extractor import FeatureExtractor, check_patches, features, single
 
 _ENTROPY = 5.0
 _BATCH = 64
@@ -29,18 +29,18 @@ _BATCH = 64
 
 def pixels(patch: Tensor) -> Tensor:
     """A patch (1, 3, h, w) shrunk to 8 x 8 pixels, without its mean colour: 192 numbers."""
-    small = F.adaptive_avg_pool2d(patch, 8)
+    small = F.adaptive_avg_pool2d(patch.float(), 8)
     return (small - small.mean(dim=(2, 3), keepdim=True)).flatten()
 
 
 def gradients(patch: Tensor) -> Tensor:
     """How much gradient a patch (1, 3, h, w) has in each of eight directions over 180 degrees."""
-    gray = patch.mean(dim=1)[0]
+    gray = patch.float().mean(dim=1)[0]
     y, x = torch.gradient(gray)
     strength = torch.hypot(x, y)
     place = torch.remainder(torch.atan2(y, x), math.pi) / math.pi * 8
     direction = place.long().clamp(max=7).flatten()
-    return torch.zeros(8).index_add(0, direction, strength.flatten()) / gray.numel()
+    return strength.new_zeros(8).index_add(0, direction, strength.flatten()) / gray.numel()
 
 
 REPRESENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {"pixels": pixels, "gradients": gradients}
@@ -53,31 +53,28 @@ def kmeans(
 
     Parameters
     ----------
-    patches : (3, h, w) or (1, 3, h, w) each, in 0..1
+    patches : as for `sqlib.reference.extractor.single`
     clusters : how many; no more than there are patches are made
     on : "pixels" or "gradients", see the functions of these names
-    tau : smallest cosine similarity of a query to its reference, in what `on` says
+    tau : smallest cosine similarity of a query to its reference, in what `on` says; -1: any. The threshold of
+        `sqlib.recipes.RefQSR` is not meant and not used here: it is one of the extractor's features.
 
     Raises
     ------
     InputError
-        No patch, one of another shape, or an option out of range.
+        What `single` refuses, or an option out of range.
+
+    Notes
+    -----
+    Computed in float32 and on the CPU, wherever the patches are.
     """
     from sklearn.cluster import KMeans
 
-    check_integer("clusters", clusters, 1, 10**6)
-    check_integer("seed", seed, 0, 2**31)
-    check_number("tau", tau, -1.0, 1.0)
-    if on not in REPRESENTATIONS:
-        raise InputError(f"on={on!r}: expected one of {', '.join(REPRESENTATIONS)}")
-    found = []
-    for patch in patches:
-        patch = patch[None] if patch.ndim == 3 else patch
-        check_patches(patch)
-        found.append(REPRESENTATIONS[on](patch))
-    if not found:
-        raise InputError("no patches are given; expected one or more")
-    v = torch.stack(found).double().numpy()
+    clusters = check_integer("clusters", clusters, 1, 10**6)
+    seed = check_integer("seed", seed, 0, 2**31)
+    tau = check_number("tau", tau, -1.0, 1.0)
+    check_choice("on", on, REPRESENTATIONS)
+    v = checked(torch.stack([REPRESENTATIONS[on](patch.cpu()) for patch in single(patches)]))
     distinct = min(clusters, len(np.unique(v, axis=0)))
     fitted = KMeans(distinct, n_init=4, random_state=seed).fit(v)
     label = fitted.labels_.astype(np.int64)
@@ -103,15 +100,18 @@ class ScanHead:
     tau : as in `sqlib.reference.clustering.assign`
     """
 
-    def __init__(self, network: FeatureExtractor | None = None, *, tau: float = 0.5) -> None:
-        check_number("tau", tau, -1.0, 1.0)
-        self.network, self.tau = network or _packaged(), tau
+    def __init__(self, network: nn.Module | None = None, *, tau: float = 0.5) -> None:
+        self.tau = check_number("tau", tau, -1.0, 1.0)
+        if network is not None and not isinstance(network, nn.Module):
+            raise InputError(f"network={network!r}: expected one of train_head's, or None for the packaged")
+        self.network = _packaged() if network is None else network
 
     def __call__(self, patches: Sequence[Tensor]) -> Clustering:
         """Cluster the patches of an image, of any sizes."""
-        v = features(self.network, list(patches))
-        sure, label = v.softmax(1).max(1)
-        return by_label(v.double().numpy(), label.numpy(), sure.double().numpy(), self.tau)
+        scores = features(self.network, patches).cpu()
+        v = checked(scores)
+        sure, label = scores.softmax(1).max(1)
+        return by_label(v, label.numpy(), sure.double().numpy(), self.tau)
 
 
 @cache
@@ -135,20 +135,22 @@ def train_head(
 
     Parameters
     ----------
-    crops : (N, 3, h, w) in 0..1 to learn from, N at least 2
+    crops : (N, 3, h, w) in 0..1 to learn from, N at least 2, in any floating dtype
     start : extractor in full precision, whose features say who is whose neighbour; it is not changed
     steps : of 64 pairs each
 
     Raises
     ------
     InputError
-        Crops of another shape, or one alone.
+        Crops of another shape, less than two, or values that are not finite; another network to start from.
     """
     check_patches(crops)
     if len(crops) < 2:
-        raise InputError("one crop is given; expected two or more, for each to have a neighbour")
+        raise InputError(f"crops: {len(crops)} given; expected two or more, for each to have a neighbour")
+    if not isinstance(start, FeatureExtractor):
+        raise InputError(f"start is {type(start).__name__}; expected a FeatureExtractor in full precision")
     task = _Scan(crops, start, steps, seed)
-    losses = fit(task, every=max(1, steps // 5), check_every=10).losses
+    losses = fit(task, every=max(1, task.steps // 5), check_every=10).losses
     return task.network.eval(), losses
 
 
@@ -156,12 +158,13 @@ class _Scan(Task):
     name = "training of the head"
 
     def __init__(self, crops: Tensor, start: FeatureExtractor, steps: int, seed: int) -> None:
-        check_integer("steps", steps, 1, 10**6)
-        self.crops, self.steps = crops, steps
-        unit = F.normalize(features(start, list(crops)))
+        self.steps = check_integer("steps", steps, 1, 10**6)
+        seed = check_integer("seed", seed, 0, 2**31)
+        unit = F.normalize(features(start, list(crops)).cpu())
         self.neighbour = (unit @ unit.T).fill_diagonal_(-2).argmax(1)
         self.network = FeatureExtractor(start.head.out_features)
         self.network.load_state_dict(start.state_dict())
+        self.crops = crops.detach().to(self.network.head.weight)
         self.generator = torch.Generator().manual_seed(seed)
 
     def groups(self) -> Sequence[Group]:

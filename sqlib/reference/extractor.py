@@ -10,6 +10,7 @@ torch.Size([8, 10])
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -46,7 +47,7 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        check_integer("classes", classes, 2, 10**6)
+        classes = check_integer("classes", classes, 2, 10**6)
         self.conv1 = nn.Conv2d(3, 64, 3, stride=3)
         self.conv2 = nn.Conv2d(64, 64, 3)
         self.conv3 = nn.Conv2d(64, 32, 3)
@@ -62,7 +63,9 @@ class FeatureExtractor(nn.Module):
 
 
 def check_patches(x: Tensor) -> None:
-    """Raise `InputError` unless `x` is (N, 3, h, w) and large enough."""
+    """Raise `InputError` unless `x` is a floating tensor (N, 3, h, w) and large enough."""
+    if not isinstance(x, Tensor):
+        raise InputError(f"patches are {type(x).__name__}; expected a tensor (N, 3, h, w) in 0..1")
     if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < SMALLEST:
         raise InputError(
             f"patches of shape {tuple(x.shape)}: expected (N, 3, h, w), {SMALLEST} pixels or more a side"
@@ -92,6 +95,11 @@ def extractor(weights: str | PathLike[str] = "textures", *, classes: int | None 
     InputError
         The file is no extractor, or one of another number of classes.
     """
+    if not isinstance(weights, (str, PathLike)):
+        raise InputError(
+            f"extractor={weights!r}: expected 'textures', or the path of a file that train_extractor "
+            "made (for a ClustBlock also a module)"
+        )
     if weights == "textures":
         with resources.as_file(_WEIGHTS / "textures.safetensors") as path:
             return _loaded(path, classes)
@@ -113,14 +121,13 @@ def _loaded(path: Path, classes: int | None) -> QuantizedModel:
     return load_quantized(path, FeatureExtractor(len(head)))
 
 
-def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
+def features(extract: nn.Module, patches: Sequence[Tensor]) -> Tensor:
     """Features of patches of any sizes, those of one size in one batch.
 
     Parameters
     ----------
     extract : as from `extractor`; computes on its own device and in its own dtype
-    patches : (3, h, w) or (1, 3, h, w) each, in 0..1, on any device and in any floating dtype. Where a side
-        has less than 15 pixels, those of the border are repeated up to there.
+    patches : as for `single`
 
     Returns
     -------
@@ -129,31 +136,61 @@ def features(extract: nn.Module, patches: list[Tensor]) -> Tensor:
     Raises
     ------
     InputError
-        No patch, or one of another shape.
+        What `single` refuses.
     """
-    if not patches:
-        raise InputError("no patches are given; expected one or more")
+    whole = single(patches)
     same: dict[torch.Size, list[int]] = {}
     like = next((t for t in extract.parameters() if t.is_floating_point()), torch.zeros(()))
-    single = [_enlarged(p[None] if p.ndim == 3 else p) for p in patches]
-    for number, patch in enumerate(single):
-        check_patches(patch)
-        if len(patch) != 1:
-            raise InputError(f"patch {number} is a batch of {len(patch)}; expected (3, h, w) or (1, 3, h, w)")
+    for number, patch in enumerate(whole):
         same.setdefault(patch.shape, []).append(number)
     with torch.no_grad():
         found = {
             n: v
             for ns in same.values()
-            for n, v in zip(ns, extract(torch.cat([single[n] for n in ns]).to(like.device, like.dtype)))
+            for n, v in zip(ns, extract(torch.cat([whole[n].to(like.device, like.dtype) for n in ns])))
         }
-    return torch.stack([found[n] for n in range(len(single))]).float()
+    return torch.stack([found[n] for n in range(len(whole))]).float()
+
+
+def single(patches: Sequence[Tensor]) -> list[Tensor]:
+    """The patches of an image as (1, 3, h, w) each, without gradient and large enough for the extractor.
+
+    Parameters
+    ----------
+    patches : (3, h, w) or (1, 3, h, w) each, in 0..1, on any device and in any floating dtype. Where a side
+        has less than 15 pixels, those of the border are repeated up to there.
+
+    Raises
+    ------
+    InputError
+        No list of patches, none in it, or one that is no tensor, has another shape or dtype, or values that
+        are not finite; the message has its place in the list.
+    """
+    try:
+        given = list(patches)
+    except TypeError:
+        raise InputError(
+            f"patches are {type(patches).__name__}; expected a list of tensors (3, h, w)"
+        ) from None
+    if not given:
+        raise InputError("no patches are given; expected one or more")
+    return [_single(number, patch) for number, patch in enumerate(given)]
+
+
+def _single(number: int, patch: Any) -> Tensor:
+    expected = "expected a floating-point tensor (3, h, w) or (1, 3, h, w) in 0..1"
+    if not isinstance(patch, Tensor):
+        raise InputError(f"patch {number} is {type(patch).__name__}; {expected}")
+    x = patch.detach()[None] if patch.ndim == 3 else patch.detach()
+    if x.ndim != 4 or x.shape[:2] != (1, 3) or 0 in x.shape or not x.is_floating_point():
+        raise InputError(f"patch {number} is {x.dtype} of shape {tuple(patch.shape)}; {expected}")
+    if not x.float().isfinite().all():
+        raise InputError(f"patch {number} contains NaN or infinity; {expected}")
+    return _enlarged(x)
 
 
 def _enlarged(patch: Tensor) -> Tensor:
     """Repeat the border pixels of a patch that is smaller than the extractor sees."""
-    if patch.ndim != 4 or 0 in patch.shape:
-        return patch
     below, right = (max(0, SMALLEST - side) for side in patch.shape[2:])
     if not below and not right:
         return patch

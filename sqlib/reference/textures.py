@@ -32,22 +32,24 @@ class Textures:
     files: tuple[tuple[Path, ...], ...]
 
     def split(self, held_out: float = 0.2) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
-        """(file, class) to train on, and of the last `held_out` of every class, at least one file of each.
+        """(file, class) to train on, and to judge by: of every class the last ones, a share of `held_out`.
+
+        Each of the two has at least one file of every class.
 
         Raises
         ------
         InputError
-            A share outside 0..1, or a class of one image.
+            A share of 0 or less or above 0.9, or a class of one image.
         """
-        check_number("held_out", held_out, 0, 0.9, above=True)
+        held_out = check_number("held_out", held_out, 0, 0.9, above=True)
         parts: tuple[list[tuple[Path, int]], list[tuple[Path, int]]] = [], []
         for label, files in enumerate(self.files):
-            kept = min(len(files) - 1, round(len(files) * (1 - held_out)))
-            if kept < 1:
+            if len(files) < 2:
                 raise InputError(
                     f"the class {self.classes[label]!r} has {len(files)} image: two are needed, one to train "
                     "on and one to judge by"
                 )
+            kept = min(max(1, round(len(files) * (1 - held_out))), len(files) - 1)
             parts[0].extend((file, label) for file in files[:kept])
             parts[1].extend((file, label) for file in files[kept:])
         return parts
@@ -65,6 +67,8 @@ def load_textures(folder: str | PathLike[str]) -> Textures:
     InputError
         A file, fewer than two classes, or a class without images.
     """
+    if not isinstance(folder, (str, PathLike)):
+        raise InputError(f"folder={folder!r}: expected the path of a folder that holds a folder per class")
     folder = Path(folder)
     if not folder.exists():
         raise DataError(f"no folder of textures at {folder}: give the one that holds a folder per class")
@@ -97,18 +101,22 @@ class Crops:
     """
 
     def __init__(self, items: list[tuple[Path, int]], side: int = 288) -> None:
-        check_integer("side", side, 1, _LARGEST)
+        side = check_integer("side", side, 1, _LARGEST)
+        if not items:
+            raise InputError("no images are given; expected pairs (file, class), as from Textures.split")
         self.images = [_shrunk(read_image(path, warn=False), side) for path, _ in items]
         self.labels = torch.tensor([label for _, label in items])
 
     def draw(self, count: int, size: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """(count, 3, size, size) in 0..1 and their classes: random places, mirrored and turned at random."""
+        count, size = check_integer("count", count, 1, _LARGEST), check_integer("size", size, 1, _LARGEST)
         chosen = generator.integers(len(self.images), size=count)
         crops = [_turned(_cut(self.images[i], size, *generator.random(2)), generator) for i in chosen]
         return _tensor(crops), self.labels[torch.from_numpy(chosen)]
 
     def fixed(self, size: int) -> tuple[Tensor, Tensor]:
         """The four crops at a quarter and three quarters of every image, and their classes."""
+        size = check_integer("size", size, 1, _LARGEST)
         places = [(y, x) for y in (0.25, 0.75) for x in (0.25, 0.75)]
         crops = [_cut(image, size, *place) for image in self.images for place in places]
         return _tensor(crops), self.labels.repeat_interleave(len(places))

@@ -78,8 +78,8 @@ def train_extractor(
         Classes, number of images, steps, and the accuracy on the held-out images, ``float`` and ``bits8``:
         the share of 72-pixel crops, four per image, whose class has the largest score.
     """
-    check_integer("steps", steps, 1, 10**9)
-    check_integer("seed", seed, 0, 2**31)
+    steps = check_integer("steps", steps, 1, 10**9)
+    seed = check_integer("seed", seed, 0, 2**31)
     textures = load_textures(folder)
     seen, unseen = textures.split(held_out)
     crops = Crops(seen)

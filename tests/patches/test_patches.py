@@ -103,7 +103,7 @@ def test_layouts_and_types() -> None:
 
 
 BAD = [
-    ((0, 0), "patch=0: expected an integer of 1 or more"),
+    ((0, 0), "patch=0: expected an integer of at least 1"),
     ((-4, 0), "patch=-4"),
     ((True, 0), "patch=True"),
     ((8.0, 0), r"patch=8\.0"),
@@ -111,7 +111,7 @@ BAD = [
     ((None, 0), "patch=None"),
     ((8, 8), "overlap=8 of patches of 8 pixels: expected less than the patch"),
     ((8, 9), "less than the patch"),
-    ((8, -1), "overlap=-1: expected an integer of 0 or more"),
+    ((8, -1), "overlap=-1: expected an integer of at least 0"),
     ((8, True), "overlap=True"),
     ((8, 2.0), r"overlap=2\.0"),
     ((8, float("nan")), "overlap=nan"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from sqlib.errors import InputError
 from sqlib.reference.clustering import (
     CHAINS,
     ClustBlock,
+    Cluster,
     affinity,
     assign,
     class_affinity,
@@ -20,6 +23,8 @@ from sqlib.reference.clustering import (
     patch_affinity,
     settle,
 )
+from sqlib.reference.comparators import ScanHead, kmeans
+from sqlib.reference.extractor import FeatureExtractor
 
 
 class Means(nn.Module):
@@ -142,6 +147,23 @@ def test_cosine_similarity() -> None:
     assert cosine_similarity(v) == pytest.approx(np.array(expected, float))
 
 
+@pytest.mark.parametrize("size", [1e-308, 1e-200, 1e-160, 1e160, 1e200, 1e308])
+def test_similarity_of_very_small_and_large_features(size: float) -> None:
+    v = np.array([[3.0, 4.0], [6.0, 8.0], [-4.0, 3.0], [0.0, 0.0]]) / 8
+    assert np.array_equal(cosine_similarity(v * 2.0 ** np.round(np.log2(size))), cosine_similarity(v))
+    assert cosine_similarity(v * size) == pytest.approx(cosine_similarity(v))
+    assert assign(np.full((3, 2), size)).reference.tolist() == [0, 0, 0]
+    assert np.isfinite(affinity(size * np.array([[1.0, -1.0], [-1.0, 1.0]]))).all()
+
+
+def test_patches_that_are_alike_point_at_the_same_one() -> None:
+    """Here at one that is not similar enough, and each is its own reference."""
+    v = np.array([[1.0, 0.0], [5.0, 1.0], [1.0, 0.0]])
+    assert affinity(v).argmax(1).tolist() == [1, 1, 1]
+    assert assign(v, 0.99).reference.tolist() == [0, 1, 2]
+    assert assign(v, 0.9).reference.tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("tau", [-1.01, 1.5, float("nan"), "0.5", None, True])
 def test_tau_that_is_no_cosine(tau: object) -> None:
     with pytest.raises(InputError, match="tau"):
@@ -151,16 +173,27 @@ def test_tau_that_is_no_cosine(tau: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "features", [np.zeros((0, 3)), np.zeros(3), [[1.0, np.nan]], [[np.inf, 1.0]], [["a", "b"]], None]
+    "features",
+    [
+        np.zeros((0, 3)),
+        np.zeros(3),
+        [[1.0, np.nan]],
+        [[np.inf, 1.0]],
+        [["a", "b"]],
+        [[1.0], [1.0, 2.0]],
+        [[10**400]],
+        None,
+    ],
 )
 def test_features_that_are_none(features: object) -> None:
     with pytest.raises(InputError, match="features"):
         assign(features)
 
 
-def test_unknown_chains() -> None:
+@pytest.mark.parametrize("chains", ["none", None, ["promote"], np.array(["promote", "follow"])])
+def test_unknown_chains(chains: Any) -> None:
     with pytest.raises(InputError, match="promote"):
-        ClustBlock(Means(), chains="none")
+        ClustBlock(Means(), chains=chains)
 
 
 def test_patches_of_different_sizes_are_batched_by_size() -> None:
@@ -172,10 +205,84 @@ def test_patches_of_different_sizes_are_batched_by_size() -> None:
     assert found.features == pytest.approx(torch.stack([p.mean((1, 2)) for p in patches]).numpy(), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "patches",
-    [[], [torch.rand(1, 72, 72)], [torch.rand(2, 3, 72, 72)], [torch.rand(72, 72)]],
-)
-def test_patches_that_are_none(patches: list[torch.Tensor]) -> None:
-    with pytest.raises(InputError, match="patch"):
-        ClustBlock(Means())(patches)
+CLUSTERS = {
+    "clustblock": ClustBlock(),
+    "pixels": lambda patches: kmeans(patches, 2),
+    "gradients": lambda patches: kmeans(patches, 2, on="gradients"),
+    "scan": ScanHead(),
+}
+GOOD = torch.rand(3, 24, 24)
+
+
+def spoilt(value: float) -> torch.Tensor:
+    """A column of it is not finite."""
+    return GOOD.index_fill(2, torch.tensor(5), value)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
+class TestPatches:
+    """What one clustering accepts or refuses, all do."""
+
+    @pytest.mark.parametrize(
+        ("patches", "message"),
+        [
+            ([], "no patches are given"),
+            (None, "patches are NoneType; expected a list"),
+            (5, "patches are int"),
+            (torch.tensor(0.5), "patches are Tensor"),
+            ([GOOD, None], "patch 1 is NoneType; expected a floating-point tensor"),
+            ([GOOD, GOOD.numpy()], "patch 1 is ndarray"),
+            (GOOD.numpy(), "patch 0 is ndarray"),
+            ("patches", "patch 0 is str"),
+            ([GOOD, torch.zeros(3, 24, 24, dtype=torch.uint8)], r"patch 1 is torch\.uint8"),
+            ([GOOD, torch.zeros(3, 24, 24, dtype=torch.complex64)], r"patch 1 is torch\.complex64"),
+            ([GOOD, torch.rand(1, 24, 24)], r"patch 1 is .* of shape \(1, 24, 24\)"),
+            ([GOOD, torch.rand(24, 24)], "patch 1"),
+            ([GOOD, torch.rand(3, 0, 24)], "patch 1"),
+            ([GOOD, torch.rand(0, 3, 24, 24)], "patch 1"),
+            ([torch.rand(2, 3, 24, 24)] * 2, r"patch 0 .* \(2, 3, 24, 24\)"),
+            ([GOOD, torch.rand(2, 3, 24, 24)], "patch 1"),
+            ([GOOD, spoilt(torch.nan)], "patch 1 contains NaN or infinity"),
+            ([GOOD, spoilt(torch.inf)], "patch 1 contains NaN or infinity"),
+            ([GOOD, spoilt(-torch.inf).half()], "patch 1 contains NaN or infinity"),
+            ([GOOD, 1e300 * GOOD.double()], "patch 1 contains NaN or infinity"),  # in float32
+        ],
+    )
+    def test_refused(self, cluster: Cluster, patches: Any, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            cluster(patches)
+
+    @pytest.mark.parametrize(
+        "patches",
+        [
+            [GOOD, torch.rand(1, 3, 24, 30), torch.rand(3, 12, 40)],
+            [GOOD.half(), GOOD.bfloat16(), GOOD.double(), GOOD[:, :9].half()],
+            [GOOD.clone().requires_grad_(), torch.rand(3, 9, 9, requires_grad=True)],
+            (GOOD, GOOD),
+            torch.rand(3, 3, 24, 24),
+        ],
+        ids=["sizes", "dtypes", "gradient", "tuple", "tensor"],
+    )
+    def test_accepted(self, cluster: Cluster, patches: Any) -> None:
+        assert len(cluster(patches).reference) == len(patches)
+
+
+@pytest.mark.parametrize("given", [None, 5, ["textures"], FeatureExtractor])
+def test_extractors_that_are_none(given: Any) -> None:
+    with pytest.raises(InputError, match="extractor="):
+        ClustBlock(given)
+
+
+def test_numpy_numbers() -> None:
+    v = np.random.default_rng(0).normal(size=(9, 3))
+    for tau in (np.float32(0.5), np.float16(0.5), np.float64(0.5), np.int64(0)):
+        assert assign(v, tau).reference.tolist() == assign(v, float(tau)).reference.tolist()  # type: ignore[arg-type]
+    assert type(ClustBlock(Means(), tau=np.float32(0.5)).tau) is float  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="tau"):
+        assign(v, np.bool_(True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_in_any_floating_dtype(dtype: torch.dtype) -> None:
+    v = torch.tensor([[1.0, 0.0], [5.0, 1.0], [1.0, 0.5]], dtype=dtype, requires_grad=True)
+    assert assign(v).reference.tolist() == assign(v.tolist()).reference.tolist()

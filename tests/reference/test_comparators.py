@@ -9,7 +9,7 @@ import torch
 from sqlib.errors import InputError
 from sqlib.reference.clustering import Clustering
 from sqlib.reference.comparators import ScanHead, by_label, gradients, kmeans, pixels, train_head
-from sqlib.reference.extractor import FeatureExtractor
+from sqlib.reference.extractor import FeatureExtractor, extractor, single
 
 
 def stripes(horizontal: bool, noise: float, seed: int, size: tuple[int, int] = (72, 72)) -> torch.Tensor:
@@ -78,15 +78,92 @@ def test_packaged_head() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"clusters": 0}, {"clusters": 2, "on": "colour"}, {"clusters": 2, "tau": 2.0}]
+    "options",
+    [
+        {"clusters": 0},
+        {"clusters": True},
+        {"clusters": 2, "on": "colour"},
+        {"clusters": 2, "on": ["pixels"]},
+        {"clusters": 2, "on": None},
+        {"clusters": 2, "tau": 2.0},
+        {"clusters": 2, "seed": -1},
+    ],
 )
 def test_options_out_of_range(options: dict[str, object]) -> None:
     with pytest.raises(InputError):
         kmeans(PATCHES, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("on", ["pixels", "gradients"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_kmeans_in_any_floating_dtype(on: str, dtype: torch.dtype) -> None:
+    coarse = [p.to(torch.bfloat16).to(dtype).requires_grad_() for p in PATCHES]  # all have the same values
+    expected = kmeans([p.detach().float() for p in coarse], 3, on=on)
+    found = kmeans(coarse, 3, on=on)
+    assert found.reference.tolist() == expected.reference.tolist()
+    assert np.array_equal(found.features, expected.features)
+
+
+@pytest.mark.parametrize("on", ["pixels", "gradients"])
+def test_kmeans_enlarges_small_patches_as_the_extractor_does(on: str) -> None:
+    small = [torch.rand(3, 12, 40), torch.rand(1, 3, 1, 1), torch.rand(3, 15, 15)]
+    assert np.array_equal(kmeans(small, 2, on=on).features, kmeans(single(small), 2, on=on).features)
+
+
+def test_numpy_numbers() -> None:
+    found = kmeans(PATCHES, np.int64(2), tau=np.float32(0.5), seed=np.uint8(0))  # type: ignore[arg-type]
+    assert found.reference.tolist() == kmeans(PATCHES, 2, tau=0.5).reference.tolist()
+    assert type(ScanHead(tau=np.float32(0.5)).tau) is float  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("network", ["x", 5, FeatureExtractor])
+def test_heads_that_are_none(network: object) -> None:
+    with pytest.raises(InputError, match="network="):
+        ScanHead(network)  # type: ignore[arg-type]
+
+
+def test_a_head_whose_scores_are_not_finite() -> None:
+    network = FeatureExtractor(4)
+    torch.nn.init.constant_(network.head.bias, torch.nan)
+    with pytest.raises(InputError, match="features contain NaN"):
+        ScanHead(network)(PATCHES)
+
+
+def test_crops_to_learn_from_in_double_and_with_gradient() -> None:
+    torch.manual_seed(0)
+    crops, start = torch.rand(6, 3, 24, 24), FeatureExtractor(4)
+    expected = train_head(crops, start, steps=2)[1]
+    for given in (crops.double(), crops.clone().requires_grad_()):
+        losses = train_head(given, start.to(given.dtype), steps=np.int64(2), seed=np.int64(0))[1]  # type: ignore[arg-type]
+        assert losses == pytest.approx(expected, rel=1e-5)
+        start.float()
+
+
+@pytest.mark.parametrize(
+    ("crops", "message"),
+    [
+        ([torch.rand(3, 48, 48)] * 2, "patches are list"),
+        (None, "patches are NoneType"),
+        (np.zeros((2, 3, 48, 48), np.float32), "patches are ndarray"),
+        (torch.zeros(2, 3, 48, 48, dtype=torch.uint8), "floating point"),
+        (torch.zeros(2, 3, 9, 48), "15 pixels or more"),
+        (torch.zeros(0, 3, 48, 48), "crops: 0 given"),
+        (torch.stack([torch.zeros(3, 48, 48), torch.full((3, 48, 48), torch.inf)]), "patch 1 contains NaN"),
+    ],
+)
+def test_crops_that_are_none(crops: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_head(crops, FeatureExtractor(4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", [extractor(), None, "textures"])
+def test_networks_that_no_head_starts_from(start: object) -> None:
+    with pytest.raises(InputError, match="expected a FeatureExtractor in full precision"):
+        train_head(torch.rand(2, 3, 48, 48), start)  # type: ignore[arg-type]
+
+
 def test_no_patches() -> None:
     with pytest.raises(InputError, match="no patches"):
         kmeans([], 2)
-    with pytest.raises(InputError, match="one crop"):
+    with pytest.raises(InputError, match="1 given"):
         train_head(torch.rand(1, 3, 48, 48), FeatureExtractor(4))

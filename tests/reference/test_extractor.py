@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sqlib.reference.training import train_extractor
 
 
 def test_table_1() -> None:
-    network = FeatureExtractor(47)
+    network = FeatureExtractor(np.uint8(47))  # type: ignore[arg-type]
     convolutions = [network.conv1, network.conv2, network.conv3]
     assert [(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in convolutions] == [
         (3, 64, (3, 3), (3, 3), (0, 0)),
@@ -46,6 +47,26 @@ def test_features_of_small_patches_are_those_with_repeated_borders() -> None:
     assert torch.equal(found[0], found[1])
 
 
+def test_features_of_patches_in_several_dtypes_are_those_of_one() -> None:
+    coarse = [torch.rand(3, 24, 24).bfloat16() for _ in range(3)]
+    mixed = [coarse[0].double(), coarse[1], coarse[2].float().requires_grad_()]
+    extract = FeatureExtractor(5).double()
+    found = features(extract, mixed)
+    assert torch.equal(found, features(extract, [p.float() for p in coarse])) and not found.requires_grad
+
+
+@pytest.mark.parametrize("x", [None, np.zeros((1, 3, 24, 24), np.float32), [torch.rand(3, 24, 24)]])
+def test_what_is_no_tensor(x: object) -> None:
+    with pytest.raises(InputError, match="expected a tensor"):
+        FeatureExtractor(5)(x)
+
+
+@pytest.mark.parametrize("weights", [None, 5, ["textures"]])
+def test_weights_that_are_no_path(weights: object) -> None:
+    with pytest.raises(InputError, match="extractor="):
+        extractor(weights)  # type: ignore[arg-type]
+
+
 def test_constant_patches_have_finite_features() -> None:
     x = torch.stack([torch.full((3, 72, 72), v) for v in (0.0, 0.5, 1.0)])
     assert extractor()(x).isfinite().all()
@@ -64,7 +85,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_training_quantizing_and_files(folder: Path, tmp_path: Path) -> None:
-    trained, card = train_extractor(folder, steps=12, seed=1)
+    trained, card = train_extractor(folder, steps=np.int64(12), seed=np.int64(1))  # type: ignore[arg-type]
+    json.dumps(card)
     assert card["classes"] == ["bluish", "reddish"]
     assert (card["images"], card["held_out"]) == (8, 2)
     assert card["accuracy"]["float"] == 1

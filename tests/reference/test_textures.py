@@ -91,10 +91,58 @@ def test_a_class_of_one_image(tmp_path: Path) -> None:
         load_textures(tmp_path).split()
 
 
-@pytest.mark.parametrize("held_out", [0, 1, -0.5, "all"])
+@pytest.mark.parametrize("held_out", [0, 1, 0.95, -0.5, "all", None, True])
 def test_a_share_that_is_none(tmp_path: Path, held_out: float) -> None:
     for label in ("banded", "dotted"):
         for number in range(4):
             write(tmp_path / label, f"{number}.png", noise(8, 8, 3))
     with pytest.raises(InputError, match="held_out"):
         load_textures(tmp_path).split(held_out)
+
+
+def split(folder: Path, number: int, held_out: float) -> tuple[int, int]:
+    """Files per class to train on and to judge by."""
+    for label in ("banded", "dotted"):
+        for each in range(number):
+            write(folder / label, f"{each}.png", noise(8, 8, 3))
+    train, test = load_textures(folder).split(held_out)
+    return len(train) // 2, len(test) // 2
+
+
+@pytest.mark.parametrize(
+    ("number", "held_out", "expected"),
+    [
+        (2, 0.9, (1, 1)),
+        (3, 0.9, (1, 2)),
+        (3, 0.01, (2, 1)),
+        (10, 0.9, (1, 9)),
+        (10, np.float32(0.2), (8, 2)),
+    ],
+)
+def test_both_parts_have_a_file_of_each_class(
+    tmp_path: Path, number: int, held_out: float, expected: tuple[int, int]
+) -> None:
+    assert split(tmp_path, number, held_out) == expected
+
+
+@pytest.mark.parametrize("folder", [None, 5, ["textures"]])
+def test_folders_that_are_no_paths(folder: object) -> None:
+    with pytest.raises(InputError, match="folder="):
+        load_textures(folder)  # type: ignore[arg-type]
+
+
+def test_crops_that_are_none(tmp_path: Path) -> None:
+    items = [(write(tmp_path, "one.png", noise(20, 20, 3)), 0)]
+    with pytest.raises(InputError, match="no images"):
+        Crops([])
+    with pytest.raises(InputError, match="side="):
+        Crops(items, side=8.0)  # type: ignore[arg-type]
+    crops = Crops(items, side=np.int64(8))  # type: ignore[arg-type]
+    for size in (0, 8.0, None, True):
+        with pytest.raises(InputError, match="size="):
+            crops.fixed(size)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="size="):
+            crops.draw(1, size, np.random.default_rng(0))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="count="):
+        crops.draw(0, 8, np.random.default_rng(0))
+    assert crops.fixed(np.uint8(8))[0].shape == (4, 3, 8, 8)  # type: ignore[arg-type]

@@ -75,9 +75,8 @@ class Options:
             raise InputError(f"train={list(self.train)}: expected one or more of {', '.join(GROUPS)}")
         if self.loss not in LOSSES:
             raise InputError(f"loss={self.loss!r}: expected one of {', '.join(LOSSES)}")
-        check_integer("iterations", self.iterations, 0, 10**9)
-        check_integer("batch", self.batch, 1, 10**9)
-        check_integer("seed", self.seed, 0, 2**63 - 1)
+        for name, low, high in (("iterations", 0, 10**9), ("batch", 1, 10**9), ("seed", 0, 2**63 - 1)):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), low, high))
         rate = check_number("learning_rate", self.learning_rate, 0, math.inf, above=True)
         object.__setattr__(self, "learning_rate", rate)
         for name in ("final_learning_rate", "feature_weight"):
@@ -85,7 +84,8 @@ class Options:
         if self.features is not None:
             object.__setattr__(self, "features", _names("features", self.features))
         if self.feature_axis is not None:
-            check_integer("feature_axis", self.feature_axis, -8, 8)
+            axis = check_integer("feature_axis", self.feature_axis, -8, 8)
+            object.__setattr__(self, "feature_axis", axis)
         for name in ("augment", "relative", "scale_gradients"):
             check_flag(name, getattr(self, name))
         betas: Any = self.betas

@@ -93,7 +93,7 @@ def distill(
     if not isinstance(model, QuantizedModel):
         raise InputError(f"distill got {type(model).__name__}, expected a model made by sqlib.quantize_model")
     chosen = Options(**_known(options))
-    check_integer("every", every, 1, 10**9)
+    every = check_integer("every", every, 1, 10**9)
     with torch.inference_mode(False), torch.enable_grad(), prepared(model):
         taps = find_taps(model.network, chosen.features, chosen.feature_axis)
         samples = Samples(batches(calibration, model.network), model.network)

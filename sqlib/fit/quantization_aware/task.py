@@ -85,9 +85,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 0), ("batch", 1), ("seed", 0)):
-            check_integer(name, getattr(self, name), low, 2**63 - 1)
-        check_number("clip", self.clip, 0, math.inf)
-        if check_number("average", self.average, 0, 1) == 1:
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), low, 2**63 - 1))
+        for name, high in (("clip", math.inf), ("average", 1)):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), 0, high))
+        if self.average == 1:
             raise InputError("average=1 would keep the start; expected a decay below 1, e.g. 0.999")
         for name in ("augment", "relative", "guard"):
             check_flag(name, getattr(self, name))

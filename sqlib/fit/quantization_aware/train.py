@@ -148,7 +148,7 @@ def train_quantized(
     options = Options(
         steps, train, loss, batch, schedule, tuple(betas), clip, average, augment, relative, guard, seed
     )
-    check_integer("every", every, 1, 10**9)
+    every = check_integer("every", every, 1, 10**9)
     deadline = time.monotonic() + 60 * minutes
     with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         stack.enter_context(prepared(model))
