@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -17,6 +18,7 @@ from sqlib.plots import OKABE_ITO
 
 Points = tuple[Sequence[float], Sequence[float]]  # x and y
 COLOURS = [OKABE_ITO[c] for c in ("blue", "orange", "green", "purple", "sky")]
+XLIM, YLIM = (-3, 4.7), (-2.4, 4)  # of the toy
 
 
 def _outline(axis: Axes, x: float, y: float, width: float, height: float, colour: str, lw: float) -> None:
@@ -86,6 +88,10 @@ def _plane(
     for line in (axis.axhline, axis.axvline):
         line(0, color="#bbbbbb", lw=0.8, zorder=0)
     axis.plot(*path, ":", color="#777777", lw=1)
+    ring = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "#999999", "lw": 0.6}
+    look = {"ha": "center", "va": "center", "fontsize": 7, "color": "#555555", "bbox": ring, "zorder": 1.5}
+    for number, place in enumerate(zip(*path, strict=True), 1):
+        axis.text(*place, str(number), **look)
     order = list(np.unique(reference))
     for i, (name, point, r) in enumerate(zip(names, v, reference, strict=True)):
         tint = COLOURS[order.index(r) % len(COLOURS)]
@@ -94,7 +100,7 @@ def _plane(
             axis.annotate("", v[r], point, arrowprops=look)
         axis.plot(*point, "s" if r == i else "o", ms=12 if r == i else 9, color=tint)
         axis.annotate(name, point, (-15, -4), textcoords="offset points")
-    axis.set(xlim=(-3, 4.7), ylim=(-2.4, 4), aspect="equal")
+    axis.set(xlim=XLIM, ylim=YLIM, aspect="equal")
     axis.set(xlabel="score for class 1", ylabel="score for class 2")
 
 
@@ -122,6 +128,28 @@ def toy(
     for i, j in enumerate(M.argmax(1)):
         _outline(axes["M"], j - 0.47, i - 0.47, 0.94, 0.94, OKABE_ITO["vermilion"], 1.8)
     return figure
+
+
+def toy_html(v: np.ndarray, names: str, path: Points, tau: float, still: str) -> str:
+    """The toy for a page without a kernel: every point can be dragged there, see book/_static/toy.js.
+
+    `v`, `names` and `path` are those of `toy`, `tau` is the threshold at first, and `still` the HTML of a
+    figure, whose picture is replaced where there is JavaScript.
+    """
+    data = {
+        "names": list(names),
+        "points": v.tolist(),
+        "path": list(zip(*path, strict=True)),
+        "tau": tau,
+        "colours": COLOURS,
+        "xlim": XLIM,
+        "ylim": YLIM,
+    }
+    return (
+        f'<div class="sq-toy">{still}<noscript><p class="sq-note">With JavaScript the patches can be dragged '
+        f'here.</p></noscript><script type="application/json" class="sq-toy-data">{json.dumps(data)}</script>'
+        "</div>"
+    )
 
 
 def query_shares(

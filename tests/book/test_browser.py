@@ -1,4 +1,4 @@
-"""The rendered site in a browser: contrast, sliders and filters, a phone's width, search, the scoreboard.
+"""The rendered site in a browser: contrast, sliders, filters, a phone's width, scoreboard, toy, search.
 
 Needs ``_build/html``, the Python package playwright and a Chromium of the system. Where one is missing the
 tests are skipped; with ``SQLIB_REQUIRE_BROWSER`` set, as in continuous integration, that is a failure.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import http.server
+import json
 import os
 import shutil
 import threading
@@ -16,19 +17,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from sqlib.reference import clustering
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
-CONTRAST, FILTER, PAPER, PHONE, SHOWN = (
+CONTRAST, FILTER, PAPER, PHONE, SHOWN, STATE = (
     (Path(__file__).parent / "scripts" / f"{name}.js").read_text(encoding="utf8")
-    for name in ("contrast", "filter", "paper", "phone", "shown")
+    for name in ("contrast", "filter", "paper", "phone", "shown", "toy")
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 PAGES = sorted(path.relative_to(HTML).as_posix() for path in [*HTML.glob("*/*.html"), *HTML.glob("*.html")])
 PAGES = [name for name in PAGES if not name.startswith("_static") and name != "index.html"]
 BOARD = "notebooks/19-scoreboard.html"
+TOY = "notebooks/14-clustering-patches.html"
 
 
 def missing() -> str:
@@ -121,6 +126,16 @@ def opened(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterat
 def board(browser: Any, address: str) -> Iterator[Any]:
     """The scoreboard, fresh."""
     found = Opened(browser, address, BOARD)
+    yield found.page
+    assert found.wrong == []
+    found.page.close()
+
+
+@pytest.fixture
+def toy(browser: Any, address: str) -> Iterator[Any]:
+    """The page with the patches that can be dragged, fresh."""
+    found = Opened(browser, address, TOY)
+    found.page.locator(".sq-toy svg").scroll_into_view_if_needed()
     yield found.page
     assert found.wrong == []
     found.page.close()
@@ -279,6 +294,125 @@ def test_values_can_be_seen_on_a_phone(browser: Any, address: str, view: str) ->
         assert rect is not None and rect["x"] >= 0 and rect["x"] + rect["width"] <= 390
     assert found.page.evaluate("document.documentElement.scrollWidth") <= 390
     found.page.close()
+
+
+# --- the toy of the chapter on clustering ---
+
+
+def assigned(v: np.ndarray, tau: float) -> str:
+    """What the toy has to say."""
+    found, names = clustering.assign(v, tau), "ABCDEF"
+    links = [f"{names[i]} looks at {names[found.reference[i]]}" for i in np.flatnonzero(found.is_query)]
+    alone = ", ".join(names[i] for i in found.references)
+    return f"References: {alone}. {'; '.join(links) or 'No queries'}."
+
+
+def checked(box: Any) -> tuple[np.ndarray, float, str]:
+    """Scores (n, 2), threshold and text of a toy, all of which is as `sqlib.reference.clustering` has it."""
+    shown = box.evaluate(STATE)
+    v, tau = np.array(shown["scores"], float), shown["tau"]
+    assert shown["says"] == assigned(v, tau), (v.tolist(), tau)
+    found = clustering.assign(v, tau)
+    assert shown["squares"] == (~found.is_query).tolist()
+    apart = np.linalg.norm(v - v[found.reference], axis=1)  # markers that touch need no arrow
+    assert (apart > 0.5).sum() <= shown["arrows"] <= found.is_query.sum()
+    for name, values in shown["matrices"].items():
+        assert np.abs(np.array(values) - getattr(clustering, name)(v)).max() < 0.00501
+    m = clustering.affinity(v)
+    assert np.allclose(m[np.arange(len(v)), shown["framed"]], m.max(axis=1), rtol=1e-9, atol=0)
+    return v, tau, shown["says"]
+
+
+def centre(part: Any) -> tuple[float, float]:
+    box = part.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_patches_are_dragged_by_the_mouse(toy: Any) -> None:
+    rng, box = np.random.default_rng(0), toy.locator(".sq-toy")
+    first, plane, texts = checked(box), box.locator("svg").bounding_box(), set()
+    assert first[2] == "References: A, E, F. B looks at A; C looks at F; D looks at F."
+    for _ in range(12):
+        box.locator("input[type=range]").fill(str(rng.integers(-20, 21) / 20))
+        before, chosen = checked(box)[0], box.locator(".sq-point rect").nth(rng.integers(6))
+        x, y = (plane[k] + plane[s] * rng.uniform(0.1, 0.9) for k, s in (("x", "width"), ("y", "height")))
+        toy.mouse.move(*centre(chosen))
+        toy.mouse.down()
+        toy.mouse.move(x, y, steps=3)
+        during = checked(box)
+        toy.mouse.up()
+        toy.mouse.move(x - 40, y)  # let go, it stays
+        after = checked(box)
+        (moved,) = np.flatnonzero((after[0] != before).any(axis=1))
+        assert np.array_equal(during[0], after[0])
+        assert np.allclose(centre(box.locator(".sq-point rect").nth(moved)), (x, y), atol=1)
+        texts.add(after[2])
+    assert len(texts) > 5
+    box.get_by_role("button", name="Reset").click()
+    again = checked(box)
+    assert np.array_equal(again[0], first[0]) and again[1:] == first[1:]
+
+
+def test_patches_are_moved_by_the_keyboard(toy: Any) -> None:
+    box, scrolled = toy.locator(".sq-toy"), toy.evaluate("scrollY")
+    before, _, text = checked(box)
+    box.locator("[data-name=F]").focus()
+    for key, step in {"ArrowRight": (0.1, 0), "Shift+ArrowUp": (0, 0.5), "ArrowDown": (0, -0.1)}.items():
+        toy.keyboard.press(key)
+        after = checked(box)[0]
+        assert np.allclose(after[5] - before[5], step) and np.array_equal(after[:5], before[:5]), key
+        before = after
+    for _ in range(15):
+        toy.keyboard.press("Shift+ArrowLeft")
+        after, _, now = checked(box)
+    assert after[5].tolist() == [-3, 3.3] and now != text  # the edge of the plane
+    assert toy.evaluate("scrollY") == scrolled
+    toy.keyboard.press("Shift+Tab")
+    assert toy.evaluate("document.activeElement.dataset.name") == "E"
+
+
+def test_patches_are_dragged_by_a_finger_on_a_phone(browser: Any, address: str) -> None:
+    found = Opened(browser, address, TOY, width=390)
+    page, box = found.page, found.page.locator(".sq-toy")
+    box.locator("svg").scroll_into_view_if_needed()
+    client, before, scrolled = page.context.new_cdp_session(page), checked(box)[0], page.evaluate("scrollY")
+    x, y = centre(box.locator("[data-name=C] rect"))
+    for kind, step in (("Start", 0), ("Move", 20), ("Move", 60)):
+        at = {"type": f"touch{kind}", "touchPoints": [{"x": x - step, "y": y + step}]}
+        client.send("Input.dispatchTouchEvent", at)
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    right, up = (checked(box)[0] - before)[2]
+    assert right < -0.8 and abs(right - up) < 0.05
+    assert page.evaluate("scrollY") == scrolled  # a finger on a patch does not scroll
+    assert page.evaluate(PHONE) == []
+    for part in box.locator("svg, table, button, input, p").all():
+        rect = part.bounding_box()
+        assert rect is not None and rect["x"] >= 0 and rect["x"] + rect["width"] <= 390
+    found.page.close()
+
+
+def test_toy_computes_what_the_library_does(toy: Any, browser: Any) -> None:
+    """Random scores, on a coarse grid too, where some are equal or zero; and all that is peculiar."""
+    data, rng = json.loads(toy.locator("script.sq-toy-data").inner_text()), np.random.default_rng(1)
+    cases = [(rng.uniform(-4, 5, (6, 2)).round(2), rng.integers(-20, 21) / 20) for _ in range(40)]
+    # Not at 0: of two directions at right angles the last bit of a product may say either.
+    cases += [(rng.integers(-1, 2, (6, 2)) * 1.0, tau) for tau in (-1, -0.5, 0.25, 0.5, 1) for _ in range(2)]
+    axes = np.array([[1.0, 0], [0, 1], [-1, 0], [0, 0], [0, -1], [2, 0]])
+    cases += [(axes, tau) for tau in (-0.05, 0, 0.05)]
+    cases += [(np.array([[1.0, 0], [5, 1], [1, 0]]), tau) for tau in (0.95, 1)]
+    cases += [(np.full((6, 2), value), tau) for value in (0.0, 2.5) for tau in (-0.2, 0, 0.2)]
+    parts = []
+    for v, tau in cases:
+        text = json.dumps({**data, "names": data["names"][: len(v)], "points": v.tolist(), "tau": tau})
+        script = f'<script type="application/json" class="sq-toy-data">{text}</script>'
+        parts.append(f'<div class="sq-toy"><div class="sq-scroll"></div>{script}</div>')
+    page = browser.new_page()
+    page.set_content("".join(parts))
+    page.add_script_tag(path=HTML / "_static" / "toy.js")
+    for box, (v, tau) in zip(page.locator(".sq-toy").all(), cases, strict=True):
+        found = checked(box)
+        assert found[0].tolist() == v.tolist() and found[1] == tau
+    page.close()
 
 
 # --- finding one's way ---
