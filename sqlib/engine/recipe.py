@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 
     from sqlib.engine.model import QuantizedModel
     from sqlib.engine.site import Site
+
+
+class Together(Protocol):
+    """Upscales all patches of one image."""
+
+    def __call__(self, patches: Sequence[Tensor], /) -> Iterable[tuple[int, Tensor]]:
+        """From tensors (1, C, h, w) to the number of each and what became of it, in any order, one by one."""
 
 
 class Observer(Protocol):
@@ -235,8 +242,8 @@ class Recipe:
         """In it a pass reaches every call site of the prepared network; for calibration and cost."""
         return nullcontext()
 
-    def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]] | None:
-        """What upscales all patches of one image, (1, C, h, w) each, together; None: each by itself."""
+    def together(self, model: QuantizedModel) -> Together | None:
+        """What upscales all patches of one image together; None: each by itself."""
         return None
 
     def starts_from(self) -> Recipe | None:

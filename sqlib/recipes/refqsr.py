@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlib._checks import FULL_PRECISION
 from sqlib.engine import registry
 from sqlib.engine.options import choice, flag, integer, number, option
-from sqlib.engine.recipe import Lesson, Observer, Recipe
+from sqlib.engine.recipe import Lesson, Observer, Recipe, Together
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
 from sqlib.recipes._trained import Trained
@@ -253,12 +253,12 @@ class RefQSR(Trained):
 
         return both()
 
-    def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    def together(self, model: QuantizedModel) -> Together:
         """References first, then their queries."""
-        from sqlib.reference.two_path import upscale_patches
+        from sqlib.reference.two_path import each_upscaled
 
         cluster = self._cluster()
-        return lambda patches: upscale_patches(model, patches, cluster)
+        return lambda patches: each_upscaled(model, patches, cluster)
 
     def _cluster(self) -> Cluster:
         """The packaged extractor is read once; a file of one's own may change."""

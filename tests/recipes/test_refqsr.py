@@ -54,6 +54,12 @@ def patches(sizes: tuple[tuple[int, int], ...] = ((18, 18),) * 6) -> list[Tensor
     return [torch.rand(1, 3, *size, generator=generator) for size in sizes]
 
 
+def upscaled(model: sqlib.QuantizedModel, x: list[Tensor]) -> list[Tensor]:
+    assert model.together is not None
+    found = dict(model.together(x))
+    return [found[n] for n in range(len(x))]
+
+
 @torch.no_grad()
 def used(model: sqlib.QuantizedModel, role: str) -> tuple[dict[str, int], dict[str, int]]:
     """Bits of activations and weights by site on one path."""
@@ -96,8 +102,8 @@ def test_every_base_trains_saves_and_counts(kind: type, tmp_path: Path) -> None:
     again = sqlib.load_quantized(tmp_path / "q.safetensors", edsr())
     pieces = patches(((18, 18), (18, 18), (20, 18), (20, 18), (18, 21)))
     with torch.no_grad(), model.passes() as passes:
-        whole = model.together(pieces)
-        for one, other in zip(whole, again.together(pieces), strict=True):
+        whole = upscaled(model, pieces)
+        for one, other in zip(whole, upscaled(again, pieces), strict=True):
             assert torch.equal(one, other)
     assert {context.roles[0] for context in passes} == {REFERENCE, QUERY}
     assert sum(context.samples for context in passes) == 5
@@ -109,7 +115,7 @@ def test_fqr_is_the_mean_over_patches() -> None:
     """q patches of 8 - (2 middle blocks of 4) (8 - 4) bits; the cost volume is none of its sites."""
     model = made(recipe(low=4, steps=0))
     with torch.no_grad(), model.passes() as passes:
-        model.together(patches())
+        upscaled(model, patches())
     samples = {role: sum(c.samples for c in passes if c.roles[0] == role) for role in (REFERENCE, QUERY)}
     share = samples[QUERY] / 6
     assert 0 < share < 1
@@ -155,7 +161,7 @@ def test_training_lowers_the_loss() -> None:
 def test_every_network(kind: str) -> None:
     model = made(recipe(low=4), network(kind))
     with torch.no_grad():
-        found = model.together(patches(((16, 16),) * 3))
+        found = upscaled(model, patches(((16, 16),) * 3))
     assert [tuple(x.shape) for x in found] == [(1, 3, 32, 32)] * 3
 
 
@@ -208,7 +214,7 @@ def test_a_whole_image_is_a_reference() -> None:
     model = made(recipe(low=3, steps=0))
     x = patches()[0]
     with torch.no_grad():
-        (alone,) = model.together([x])
+        (alone,) = upscaled(model, [x])
         assert torch.equal(alone, model(x))
         with model.context() as context:
             model(x)
@@ -218,7 +224,7 @@ def test_a_whole_image_is_a_reference() -> None:
 def test_an_image_without_queries_costs_what_its_references_do() -> None:
     model = made(recipe(low=3, steps=0))
     with torch.no_grad(), model.passes() as passes:
-        model.together(patches()[:1])
+        upscaled(model, patches()[:1])
     found, plain = cost(model, (36, 36), context=passes), cost(made_start(), (36, 36))
     assert (found.fqr, found.bitops) == (8, plain.bitops)
 
@@ -327,7 +333,7 @@ def test_images_are_counted_with_their_queries() -> None:
     images = torch.rand(2, 3, 18, 60, generator=torch.Generator().manual_seed(5))
     with torch.no_grad(), model.passes() as passes:
         for image in images:
-            model.together(split(image[None], Grid(18, 60, 18, 2)))
+            upscaled(model, split(image[None], Grid(18, 60, 18, 2)))
     queries = sum(c.samples for c in passes if c.roles[0] == QUERY)
     assert 0 < queries < 6
     found = cost(model, (120, 36), patch=18, overlap=2, images=images.double())
@@ -354,9 +360,9 @@ def test_any_floating_dtype(dtype: torch.dtype) -> None:
     model = made(recipe(low=8, steps=0))
     x = [(255 * patch).round() / 255 for patch in patches()]
     with torch.no_grad():
-        plain = model.together(x)
+        plain = upscaled(model, x)
         other = copy.deepcopy(model).to(dtype)
-        found = other.together([patch.to(dtype) for patch in x])
+        found = upscaled(other, [patch.to(dtype) for patch in x])
     assert {one.dtype for one in found} == {dtype}
     for one, two in zip(found, plain, strict=True):
         assert float((one.float() - two).abs().mean()) < 0.02 * float(two.abs().mean())
@@ -388,7 +394,7 @@ def test_other_clusterings_choose_the_references(name: str) -> None:
     cluster = own.recipe._cluster()
     expected = cluster(image)
     with torch.inference_mode(), own.passes() as passes:
-        own.recipe.together(own)(image)
+        upscaled(own, image)
     roles = [(c.roles[0], c.samples) for c in passes]
     assert sum(n for role, n in roles if role == QUERY) == expected.is_query.sum()
     if name != "scan":  # as many as ClustBlock
@@ -399,5 +405,5 @@ def test_small_images(tmp_path: Path) -> None:
     """Below the 15 pixels that the extractor sees, border pixels are repeated."""
     model = made(recipe(low=3, steps=0))
     with torch.no_grad():
-        found = model.together([torch.rand(1, 3, 9, 30), torch.rand(1, 3, 1, 1)])
+        found = upscaled(model, [torch.rand(1, 3, 9, 30), torch.rand(1, 3, 1, 1)])
     assert [tuple(x.shape) for x in found] == [(1, 3, 18, 60), (1, 3, 2, 2)]
