@@ -16,8 +16,8 @@ Either may give a `sqlib.quantizers.QuantizerBank`, for bits that differ from sa
     a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
     takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
-``admit(network, pairs)``
-    refuses what a recipe that starts from another one cannot work on, before that is trained.
+``admit(network, pairs, calibration)``
+    refuses what the recipe cannot work on, before anything is trained.
 
 ``prepare(network)``, ``watching()`` and ``together(model)``
     for recipes that change the network itself before it is calibrated, and whose networks treat the patches
@@ -224,8 +224,8 @@ class Recipe:
         """What the engine calls for an activation: `activation_observer`."""
         return None if self.activation_bits == FULL_PRECISION else self.activation_observer(site, operand)
 
-    def admit(self, network: nn.Module, pairs: Any) -> None:
-        """Raise `InputError` for a network or pairs it cannot work on, before its start is trained."""
+    def admit(self, network: nn.Module, pairs: Any, calibration: Sequence[Any] = ()) -> None:
+        """Raise `InputError` for a network or data it cannot work on, before anything is trained."""
 
     def refine(
         self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None

@@ -213,13 +213,22 @@ class RefQSR(Trained):
 
     # -- the network ------------------------------------------------------------------------------------
 
-    def admit(self, network: nn.Module, pairs: Any) -> None:
-        """Its blocks, its extractor and its pictures are there before the base is trained."""
-        from sqlib.reference.twins import check_pairs
+    def admit(self, network: nn.Module, pairs: Any, calibration: Sequence[Any] = ()) -> None:
+        """Its blocks, its extractor and its RGB pictures are there before the base is trained."""
+        from sqlib.engine.ranges import images
+        from sqlib.reference.twins import Twins, check_pairs
 
         self.first_block(network), self.replaced(network)
         self._cluster()
+        for image in (x for batch in calibration for x in images(batch)):
+            if image.ndim != 4 or image.shape[1] != 3:
+                raise InputError(
+                    f"{type(network).__name__} is given {tuple(image.shape)}: the extractor that finds "
+                    "references looks at RGB images (N, 3, h, w), so RefQSR is for networks of these"
+                )
         check_pairs(pairs)
+        if self.steps and pairs is not None and not hasattr(pairs, "draw"):
+            Twins.of(pairs, self.extractor, self.tau)  # refuses pictures that it cannot use
 
     def prepare(self, network: nn.Module) -> None:
         """Put refinement blocks beside the last blocks."""
@@ -387,13 +396,16 @@ class RefQSR(Trained):
         return BothPaths(self.base.criterion(network))
 
     def _train(self, model: QuantizedModel, lesson: Lesson) -> None:
+        import torch
+
         from sqlib.reference.twins import Twins
 
         for quantizer in model.activations.values():
             getattr(quantizer, "learnable", lambda: None)()
         if self.steps and lesson.pairs is not None:
-            device = next(model.network.parameters()).device
-            source = Twins.of(lesson.pairs, self.extractor, self.tau, device=str(device))
+            like = next(p for p in model.network.parameters() if p.is_floating_point())
+            dtype = torch.promote_types(like.dtype, torch.float32)  # half precision is trained in float32
+            source = Twins.of(lesson.pairs, self.extractor, self.tau, device=str(like.device), dtype=dtype)
             lesson = dataclasses.replace(lesson, pairs=source)
         features = self.base.compared(model)
         rates = {"selectors": self.base.selector_rate(model.network)}
