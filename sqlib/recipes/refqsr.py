@@ -107,20 +107,28 @@ class RefQSR(Trained):
         are b_high. Or its name, as in ``RefQSR(bits=4, base="ddtb", schedule="laptop")``, for one with these
         bits and this schedule.
     low
-        b_low, at most the base's (of CADyQ and CABM: its largest candidate).
+        b_low, at most the base's (of CADyQ and CABM: its largest candidate). Nor may b_medium be more than
+        the base's bits of weights.
     tau
-        Cosine similarity of its features and its reference's below which a patch is its own reference.
+        Cosine similarity of its features and its reference's below which a patch is its own reference; in
+        training, below which two crops are no pair. With k-means it decides how many references there are,
+        see `clustering`, and not who is whose query.
     clustering
-        "clustblock"; or another way to choose references from Table 3's kind, with as many references as
-        ClustBlock has: "kmeans-pixels", "kmeans-gradients" (`sqlib.reference.comparators.kmeans`); or "scan"
-        (`sqlib.reference.comparators.ScanHead`). Pairs to train on are those of `extractor` in any case.
+        "clustblock"; or another way to choose references from Table 3's kind. "kmeans-pixels" and
+        "kmeans-gradients" (`sqlib.reference.comparators.kmeans`) make as many clusters as ClustBlock, with
+        this `tau` and `chains`, has references, at most one for each different patch; every patch of a
+        cluster is a query of the member nearest to its centre, however similar they are. "scan"
+        (`sqlib.reference.comparators.ScanHead`) takes the surest patch of each class, for those of the class
+        that are similar enough to it in its own features. Pairs to train on are those of `extractor` in any
+        case.
     chains
         What becomes of a patch that others point at and that points elsewhere itself; see
-        `sqlib.reference.clustering.assign`.
+        `sqlib.reference.clustering.assign`. With "scan" there is none.
     extractor
         Of the features, as for `sqlib.reference.clustering.ClustBlock`.
     refiner
-        "refer"; "none": the last blocks of queries stay and have b_high (``w/o RefER`` of Table 5).
+        "refer"; "none": the last blocks of queries stay and have b_high (``w/o RefER`` of Table 5), so that
+        nothing comes of the options from `kept` on.
     refiners
         How many of the last blocks are replaced. None: 2 for SRResNet, 1 for CARN, 2 for ELAN.
     blocks
@@ -182,6 +190,12 @@ class RefQSR(Trained):
             raise InputError(f"base={base}: RefQSR lowers the bits of weights and activations, 32 are none")
         if self.low > high:
             raise InputError(f"low={self.low}: expected at most the {high} bits that references have")
+        medium = _medium(base.weight_bits, self.low)
+        if medium > base.weight_bits:
+            raise InputError(
+                f"low={self.low} and a base with weights of {base.weight_bits} bits: those of queries would "
+                f"have {medium} bits, more than those of references; give low={base.weight_bits} or less"
+            )
         if self.bits not in (base.bits, type(self).bits):
             raise InputError(
                 f"bits={self.bits} and a base of {base.bits}: those of the base count, leave bits= out"
@@ -197,7 +211,7 @@ class RefQSR(Trained):
     @property
     def medium_bits(self) -> int:
         """Of the weights on the query path."""
-        return round((self.base.weight_bits + self.low) / 2)  # half to even
+        return _medium(self.base.weight_bits, self.low)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the base's too."""
@@ -446,6 +460,10 @@ class BothPaths:
                 )
             )
         return total
+
+
+def _medium(high: int, low: int) -> int:
+    return round((high + low) / 2)  # half to even
 
 
 @cache
