@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -93,10 +93,12 @@ def super_resolve(
     lr : uint8 (h, w, 3)
     tiling : how to cut ``lr``, in its pixels; None for the whole image. Patches of one size go through the
         network as batches of at most 2^17 pixels (14 patches of 96 x 96), a larger patch alone. Of the
-        upscaled patches the middle is kept (:func:`sqlib.patches.merge`)
+        upscaled patches the middle is kept (:func:`sqlib.patches.merge`). A network that relates the patches
+        of an image (RefQSR) bounds its passes itself; it looks at all patches in its own dtype first, then
+        keeps features of its reference patches (:func:`sqlib.reference.two_path.upscale_patches`)
     device : "cpu", "cuda", ...
     rounded : give uint8 by :func:`sqlib.images.to_uint8`, patch by patch: of a large image there is then
-        never more than its bytes and one batch
+        never more than its bytes and one batch, and what a network that relates patches keeps
     one_image : with a tiling, quantizers that measure what they are given (DFSQ's) have the statistics of the
         whole image, gathered in a first pass (:mod:`sqlib.patches.image_statistics`): no seams, twice the
         time. False: every patch is measured by itself, as in a protocol with a tiling
@@ -241,7 +243,7 @@ def _run(
         made = _patches(model, patches, device)
         canvas, largest = None, -math.inf
         for number, out in _progress(made, len(grid.boxes), "upscaling", "patch", progress):
-            canvas = canvas or Canvas(grid, out.shape[2] // grid.boxes[0].height)
+            canvas = canvas or Canvas(grid, out.shape[2] // grid.boxes[number].height)
             canvas.put(number, finish(_gray(out)))
             largest = max(largest, float(out.max()))
         image = cast(Canvas, canvas).image
@@ -277,13 +279,11 @@ def _as_input(x: Tensor, model: nn.Module, device: torch.device) -> Tensor:
 
 
 def _patches(model: nn.Module, patches: list[Tensor], device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """What ``model`` makes of the patches of one image, each with its number; the first one comes first."""
+    """What ``model`` makes of the patches of one image, each with its number, in any order."""
     together = getattr(model, "together", None)
     if together is not None:
-        with torch.inference_mode():
-            made = together([_as_input(patch, model, device) for patch in patches])
-        for number, (out, patch) in enumerate(zip(made, patches, strict=True)):
-            yield number, _checked(out, patch, model)
+        for number, out in _related(together, _Inputs(patches, model, device)):
+            yield number, _checked(out, patches[number], model)
         return
     alike: dict[torch.Size, list[int]] = {}
     for number, patch in enumerate(patches):
@@ -295,6 +295,24 @@ def _patches(model: nn.Module, patches: list[Tensor], device: torch.device) -> I
             x = torch.cat([patches[number] for number in batch])
             out = _forward(model, _as_input(x, model, device))
             yield from zip(batch, out.split(1))
+
+
+@torch.inference_mode()
+def _related(together: Any, inputs: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    yield from together(inputs)
+
+
+class _Inputs(Sequence[Tensor]):
+    """Patches as the network takes them, made whenever one is asked for."""
+
+    def __init__(self, patches: list[Tensor], model: nn.Module, device: torch.device) -> None:
+        self.patches, self.model, self.device = patches, model, device
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, number: Any) -> Any:
+        return _as_input(self.patches[number], self.model, self.device)
 
 
 def _forward(model: nn.Module, x: Tensor) -> Tensor:

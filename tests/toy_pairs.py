@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,16 @@ def pairs(scale: int = 2, n: int = 6, side: int = 16) -> list[tuple[Tensor, Tens
     generator = torch.Generator().manual_seed(1)
     high = torch.rand(n, 3, scale * side, scale * side, generator=generator)
     return [(nn.functional.avg_pool2d(high, scale), high)]
+
+
+def refilled(n: int = 6) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same pictures, one at a time in one buffer, as some loaders give them."""
+    low, high = pairs(n=n)[0]
+    buffer = torch.zeros_like(low[:1]), torch.zeros_like(high[:1])
+    for pair in zip(low, high, strict=True):
+        for place, x in zip(buffer, pair, strict=True):
+            place.copy_(x)
+        yield buffer
 
 
 def crops() -> list[Tensor]:

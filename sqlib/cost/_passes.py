@@ -186,7 +186,8 @@ def _run(model: QuantizedModel, pieces: Pieces) -> None:
     together = model.together
     if together is not None:
         for image in pieces:
-            together([arguments(piece, model.network)[0][0] for piece in image])
+            for _ in together([arguments(piece, model.network)[0][0] for piece in image]):
+                pass
         return
     for (width, height), group in by_size(pieces).items():
         for batch in torch.cat(group).split(max(1, AT_ONCE // (width * height))):

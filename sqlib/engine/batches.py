@@ -25,8 +25,8 @@ def batches(calibration: Any, network: nn.Module) -> list[Any]:
     """Check the calibration data and keep the batches.
 
     Whatever is given is read exactly once, because not everything that can be iterated gives the same again
-    (a progress bar around a generator, a shuffling loader). A single tensor counts as one batch. Tensors of
-    anything but a list or tuple are copied: a loader may fill one buffer again and again.
+    (a progress bar around a generator, a shuffling loader). A single tensor counts as one batch. Tensors are
+    those of `kept`.
 
     Raises
     ------
@@ -37,8 +37,7 @@ def batches(calibration: Any, network: nn.Module) -> list[Any]:
         calibration = [calibration]
     if isinstance(calibration, (str, bytes, Mapping)) or not isinstance(calibration, Iterable):
         raise InputError(f"calibration is {type(calibration).__name__}, expected {_EXPECTED}")
-    lasting = isinstance(calibration, (list, tuple))
-    found = [_kept(batch, copy=not lasting) for batch in calibration]
+    found = kept(calibration)
     if not found:
         raise InputError(f"calibration is empty, expected {_EXPECTED}")
     for number, batch in enumerate(found):
@@ -48,6 +47,15 @@ def batches(calibration: Any, network: nn.Module) -> list[Any]:
         except InputError as error:
             raise InputError(f"calibration batch {number}: {error}") from error
     return found
+
+
+def kept(data: Iterable[Any]) -> list[Any]:
+    """All batches of some data, read once, with tensors that nobody overwrites.
+
+    Tensors of anything but a list or tuple are copied: a loader may fill one buffer again and again.
+    """
+    lasting = isinstance(data, (list, tuple))
+    return [_kept(batch, copy=not lasting) for batch in data]
 
 
 def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -106,8 +114,8 @@ def _kept(batch: Any, copy: bool) -> Any:
     def own(t: Tensor) -> Tensor:
         if t.device.type == "meta":
             raise InputError(
-                f"the calibration data have a tensor {described(t)} on the meta device, which holds no "
-                "values; give real images"
+                f"the data have a tensor {described(t)} on the meta device, which holds no values; give real "
+                "images"
             )
         return t.detach().clone() if copy or t.is_inference() else t
 

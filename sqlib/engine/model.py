@@ -14,7 +14,7 @@ from sqlib.engine import context, saving
 from sqlib.engine.context import Context
 from sqlib.engine.inference import Inference
 from sqlib.engine.ranges import InputRange
-from sqlib.engine.recipe import Recipe
+from sqlib.engine.recipe import Recipe, Together
 from sqlib.engine.site import Site
 from sqlib.engine.tracing import Tracer
 from sqlib.engine.weights import Cache, noise_db
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     import pandas as pd
-    from torch import Tensor
 
 # What evaluation asks a network for; carried over from the network that was quantized.
 CARRIED = ("scale", "name", "weights_id", "default_skip")
@@ -133,10 +132,11 @@ class QuantizedModel(nn.Module):
         return context.many(self, roles, data)
 
     @property
-    def together(self) -> Callable[[Sequence[Tensor]], list[Tensor]] | None:
+    def together(self) -> Together | None:
         """What upscales the patches of one image together, for recipes that relate them; else None.
 
-        Takes and gives a list of tensors (1, C, h, w). `sqlib.evaluate` uses it where images are cut.
+        Takes tensors (1, C, h, w), and gives each one's number and what became of it, one by one and in any
+        order: ``dict(model.together(patches))``. `sqlib.evaluate` uses it where images are cut.
         """
         return self.recipe.together(self)
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from sqlib.engine import skip as rules
-from sqlib.engine.batches import batches
+from sqlib.engine.batches import batches, kept
 from sqlib.engine.calibration import calibrate
 from sqlib.engine.model import QuantizedModel
 from sqlib.engine.network import check_network, copied, ordinary_tensors
@@ -101,11 +101,11 @@ def quantize_model(
         raise InputError(
             f"pairs is {type(pairs).__name__}, expected an iterable of (low, high), or what draws such"
         )
+    calibration = batches(calibration, model)
+    pairs = pairs if pairs is None or hasattr(pairs, "draw") else kept(pairs)
+    recipe.admit(model, pairs, calibration)
     base = recipe.starts_from()
     if base is not None and start is None:
-        calibration = list(calibration)
-        pairs = pairs if pairs is None or hasattr(pairs, "draw") else list(pairs)
-        recipe.admit(model, pairs)
         start = quantize_model(
             model, base, calibration, skip=skip, pairs=pairs if base.paired else None, resume=resume
         )

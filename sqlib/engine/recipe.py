@@ -16,8 +16,8 @@ Either may give a `sqlib.quantizers.QuantizerBank`, for bits that differ from sa
     a last word with the complete `QuantizedModel`, the calibration batches, and the folder in which what
     takes long keeps its unfinished state (or None), for reconstruction and training; does nothing by default.
 
-``admit(network, pairs)``
-    refuses what a recipe that starts from another one cannot work on, before that is trained.
+``admit(network, pairs, calibration)``
+    refuses what the recipe cannot work on, before anything is trained.
 
 ``prepare(network)``, ``watching()`` and ``together(model)``
     for recipes that change the network itself before it is calibrated, and whose networks treat the patches
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 
     from sqlib.engine.model import QuantizedModel
     from sqlib.engine.site import Site
+
+
+class Together(Protocol):
+    """Upscales all patches of one image."""
+
+    def __call__(self, patches: Sequence[Tensor], /) -> Iterable[tuple[int, Tensor]]:
+        """From tensors (1, C, h, w) to the number of each and what became of it, in any order, one by one."""
 
 
 class Observer(Protocol):
@@ -217,8 +224,8 @@ class Recipe:
         """What the engine calls for an activation: `activation_observer`."""
         return None if self.activation_bits == FULL_PRECISION else self.activation_observer(site, operand)
 
-    def admit(self, network: nn.Module, pairs: Any) -> None:
-        """Raise `InputError` for a network or pairs it cannot work on, before its start is trained."""
+    def admit(self, network: nn.Module, pairs: Any, calibration: Sequence[Any] = ()) -> None:
+        """Raise `InputError` for a network or data it cannot work on, before anything is trained."""
 
     def refine(
         self, model: QuantizedModel, calibration: Sequence[Any], resume: str | PathLike[str] | None = None
@@ -235,8 +242,8 @@ class Recipe:
         """In it a pass reaches every call site of the prepared network; for calibration and cost."""
         return nullcontext()
 
-    def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]] | None:
-        """What upscales all patches of one image, (1, C, h, w) each, together; None: each by itself."""
+    def together(self, model: QuantizedModel) -> Together | None:
+        """What upscales all patches of one image together; None: each by itself."""
         return None
 
     def starts_from(self) -> Recipe | None:

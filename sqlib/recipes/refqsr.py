@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlib._checks import FULL_PRECISION
 from sqlib.engine import registry
 from sqlib.engine.options import choice, flag, integer, number, option
-from sqlib.engine.recipe import Lesson, Observer, Recipe
+from sqlib.engine.recipe import Lesson, Observer, Recipe, Together
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
 from sqlib.recipes._trained import Trained
@@ -107,20 +107,28 @@ class RefQSR(Trained):
         are b_high. Or its name, as in ``RefQSR(bits=4, base="ddtb", schedule="laptop")``, for one with these
         bits and this schedule.
     low
-        b_low, at most the base's (of CADyQ and CABM: its largest candidate).
+        b_low, at most the base's (of CADyQ and CABM: its largest candidate). Nor may b_medium be more than
+        the base's bits of weights.
     tau
-        Cosine similarity of its features and its reference's below which a patch is its own reference.
+        Cosine similarity of its features and its reference's below which a patch is its own reference; in
+        training, below which two crops are no pair. With k-means it decides how many references there are,
+        see `clustering`, and not who is whose query.
     clustering
-        "clustblock"; or another way to choose references from Table 3's kind, with as many references as
-        ClustBlock has: "kmeans-pixels", "kmeans-gradients" (`sqlib.reference.comparators.kmeans`); or "scan"
-        (`sqlib.reference.comparators.ScanHead`). Pairs to train on are those of `extractor` in any case.
+        "clustblock"; or another way to choose references from Table 3's kind. "kmeans-pixels" and
+        "kmeans-gradients" (`sqlib.reference.comparators.kmeans`) make as many clusters as ClustBlock, with
+        this `tau` and `chains`, has references, at most one for each different patch; every patch of a
+        cluster is a query of the member nearest to its centre, however similar they are. "scan"
+        (`sqlib.reference.comparators.ScanHead`) takes the surest patch of each class, for those of the class
+        that are similar enough to it in its own features. Pairs to train on are those of `extractor` in any
+        case.
     chains
         What becomes of a patch that others point at and that points elsewhere itself; see
-        `sqlib.reference.clustering.assign`.
+        `sqlib.reference.clustering.assign`. With "scan" there is none.
     extractor
         Of the features, as for `sqlib.reference.clustering.ClustBlock`.
     refiner
-        "refer"; "none": the last blocks of queries stay and have b_high (``w/o RefER`` of Table 5).
+        "refer"; "none": the last blocks of queries stay and have b_high (``w/o RefER`` of Table 5), so that
+        nothing comes of the options from `kept` on.
     refiners
         How many of the last blocks are replaced. None: 2 for SRResNet, 1 for CARN, 2 for ELAN.
     blocks
@@ -182,6 +190,12 @@ class RefQSR(Trained):
             raise InputError(f"base={base}: RefQSR lowers the bits of weights and activations, 32 are none")
         if self.low > high:
             raise InputError(f"low={self.low}: expected at most the {high} bits that references have")
+        medium = _medium(base.weight_bits, self.low)
+        if medium > base.weight_bits:
+            raise InputError(
+                f"low={self.low} and a base with weights of {base.weight_bits} bits: those of queries would "
+                f"have {medium} bits, more than those of references; give low={base.weight_bits} or less"
+            )
         if self.bits not in (base.bits, type(self).bits):
             raise InputError(
                 f"bits={self.bits} and a base of {base.bits}: those of the base count, leave bits= out"
@@ -197,7 +211,7 @@ class RefQSR(Trained):
     @property
     def medium_bits(self) -> int:
         """Of the weights on the query path."""
-        return round((self.base.weight_bits + self.low) / 2)  # half to even
+        return _medium(self.base.weight_bits, self.low)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the base's too."""
@@ -213,13 +227,22 @@ class RefQSR(Trained):
 
     # -- the network ------------------------------------------------------------------------------------
 
-    def admit(self, network: nn.Module, pairs: Any) -> None:
-        """Its blocks, its extractor and its pictures are there before the base is trained."""
-        from sqlib.reference.twins import check_pairs
+    def admit(self, network: nn.Module, pairs: Any, calibration: Sequence[Any] = ()) -> None:
+        """Its blocks, its extractor and its RGB pictures are there before the base is trained."""
+        from sqlib.engine.ranges import images
+        from sqlib.reference.twins import Twins, check_pairs
 
         self.first_block(network), self.replaced(network)
         self._cluster()
+        for image in (x for batch in calibration for x in images(batch)):
+            if image.ndim != 4 or image.shape[1] != 3:
+                raise InputError(
+                    f"{type(network).__name__} is given {tuple(image.shape)}: the extractor that finds "
+                    "references looks at RGB images (N, 3, h, w), so RefQSR is for networks of these"
+                )
         check_pairs(pairs)
+        if self.steps and pairs is not None and not hasattr(pairs, "draw"):
+            Twins.of(pairs, self.extractor, self.tau)  # refuses pictures that it cannot use
 
     def prepare(self, network: nn.Module) -> None:
         """Put refinement blocks beside the last blocks."""
@@ -253,12 +276,12 @@ class RefQSR(Trained):
 
         return both()
 
-    def together(self, model: QuantizedModel) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    def together(self, model: QuantizedModel) -> Together:
         """References first, then their queries."""
-        from sqlib.reference.two_path import upscale_patches
+        from sqlib.reference.two_path import each_upscaled
 
         cluster = self._cluster()
-        return lambda patches: upscale_patches(model, patches, cluster)
+        return lambda patches: each_upscaled(model, patches, cluster)
 
     def _cluster(self) -> Cluster:
         """The packaged extractor is read once; a file of one's own may change."""
@@ -387,13 +410,16 @@ class RefQSR(Trained):
         return BothPaths(self.base.criterion(network))
 
     def _train(self, model: QuantizedModel, lesson: Lesson) -> None:
+        import torch
+
         from sqlib.reference.twins import Twins
 
         for quantizer in model.activations.values():
             getattr(quantizer, "learnable", lambda: None)()
         if self.steps and lesson.pairs is not None:
-            device = next(model.network.parameters()).device
-            source = Twins.of(lesson.pairs, self.extractor, self.tau, device=str(device))
+            like = next(p for p in model.network.parameters() if p.is_floating_point())
+            dtype = torch.promote_types(like.dtype, torch.float32)  # half precision is trained in float32
+            source = Twins.of(lesson.pairs, self.extractor, self.tau, device=str(like.device), dtype=dtype)
             lesson = dataclasses.replace(lesson, pairs=source)
         features = self.base.compared(model)
         rates = {"selectors": self.base.selector_rate(model.network)}
@@ -434,6 +460,10 @@ class BothPaths:
                 )
             )
         return total
+
+
+def _medium(high: int, low: int) -> int:
+    return round((high + low) / 2)  # half to even
 
 
 @cache

@@ -22,7 +22,7 @@ meant to run at 8 bits.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -121,30 +121,45 @@ class RefER(nn.Module):
         Raises
         ------
         InputError
-            Tensors of other shapes.
+            Tensors of other shapes; no floating ones, or of another dtype than the weights.
         """
-        self._check(query, reference)
         warped = warp(reference, self.flow(query, reference))
+        if query.dtype != self.conv1.weight.dtype and not _cast(query):
+            raise InputError(
+                f"the query is {query.dtype} and the weights {self.conv1.weight.dtype}: give features of "
+                "their dtype"
+            )
         seen = torch.cat((query, warped), 1) if self.mode == "concat" else query - warped
         return query + cast(Tensor, self.conv2(F.relu(self.conv1(seen))))
 
     def flow(self, query: Tensor, reference: Tensor) -> Tensor:
         """Where each pixel of the query is found in the reference, (N, 2, h, w); see the function `flow`."""
+        self._check(query, reference)
         pool = self.pool if self.preprocess else 1
         volume = self.match(*(self._prepared(x) for x in (query, reference)))
         temperature = self.temperature if self.training else None
         return flow(volume, _size(query), _size(reference), pool=pool, temperature=temperature)
+
+    def entries(self, query: Size, reference: Size) -> int:
+        """Entries of the cost volume of a query and a reference of these sizes (height, width)."""
+        pool = self.pool if self.preprocess else 1
+        return math.prod(_pooled(query, pool)) * math.prod(_pooled(reference, pool))
 
     def _prepared(self, x: Tensor) -> Tensor:
         return preprocess(x, self.pool, renormalize=self.renormalize) if self.preprocess else x
 
     def _check(self, query: Tensor, reference: Tensor) -> None:
         for name, x in (("query", query), ("reference", reference)):
-            if x.ndim != 4 or x.shape[1] != self.features or 0 in x.shape[2:]:
+            _check_features(name, x)
+            if x.shape[1] != self.features:
                 raise InputError(
                     f"{name} has shape {tuple(x.shape)}: expected (N, {self.features}, height, width), the "
                     "features of this block"
                 )
+        if query.dtype != reference.dtype and not _cast(query):
+            raise InputError(
+                f"the query is {query.dtype} and its reference {reference.dtype}: give both in one dtype"
+            )
         if len(query) != len(reference):
             raise InputError(
                 f"{len(query)} queries and {len(reference)} references: expected one reference for each query"
@@ -170,6 +185,7 @@ def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
     Tensor
         (N, C, ceil(h / pool), ceil(w / pool)).
     """
+    _check_features("x", x)
     pooled = F.adaptive_avg_pool2d(F.normalize(x, dim=1), _pooled(_size(x), pool))
     return F.normalize(pooled, dim=1) if renormalize else pooled
 
@@ -236,6 +252,13 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     Tensor
         (N, C, h, w).
     """
+    _check_features("x", x)
+    _check_features("flow", flow)
+    if flow.shape[1] != 2 or len(flow) != len(x):
+        raise InputError(
+            f"flow has shape {tuple(flow.shape)}: expected ({len(x)}, 2, height, width), a displacement for "
+            f"each of {len(x)} samples"
+        )
     size = _size(flow)
     positions = flow + _positions(size, size, flow)
     sides = positions.new_tensor([x.shape[-1], x.shape[-2]]).view(1, 2, 1, 1)
@@ -245,6 +268,19 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
         x.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     return warped.to(x.dtype)
+
+
+def _check_features(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"{name} is {found}: expected a floating-point tensor (N, C, height, width)")
+    if x.ndim != 4 or 0 in x.shape[2:]:
+        raise InputError(f"{name} has shape {tuple(x.shape)}: expected (N, C, height, width)")
+
+
+def _cast(x: Tensor) -> bool:
+    """Whether autocast brings dtypes together."""
+    return torch.is_autocast_enabled(x.device.type)
 
 
 def _size(x: Tensor) -> Size:

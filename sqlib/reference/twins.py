@@ -26,14 +26,21 @@ class Twins:
     Parameters
     ----------
     low, high
-        Pictures of low resolution (C, h, w) and theirs of high resolution (C, scale h, scale w), in 0..1.
-        Tensors of bytes are divided by 255.
+        Pictures of low resolution (3, h, w) and theirs of high resolution (3, scale h, scale w), in 0..1,
+        all of one scale. Tensors of bytes are divided by 255.
     crop
         Side of a crop in pixels of low resolution.
     extract
         From crops (N, C, h, w) to features (N, classes).
     tau
         The least cosine similarity of a pair; others are drawn again.
+    device, dtype
+        Of the batches.
+
+    Raises
+    ------
+    InputError
+        No pictures; some of other shapes, scales or dtypes, or with values that are NaN or infinite.
     """
 
     low: Sequence[Tensor]
@@ -42,17 +49,27 @@ class Twins:
     extract: nn.Module
     tau: float
     device: str = "cpu"
+    dtype: torch.dtype = torch.float32
     paired: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, pairs: Any, extractor: str, tau: float, *, crop: int = 48, device: str = "cpu") -> Twins:
+    def of(
+        cls,
+        pairs: Any,
+        extractor: str,
+        tau: float,
+        *,
+        crop: int = 48,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Twins:
         """From what `sqlib.quantize_model` is given as pairs: `sqlib.training.Crops`, or tensors.
 
         Parameters
         ----------
         pairs
-            Crops are cut as they say. Of tensors (N, C, h, w) and (N, C, scale h, scale w) every sample is a
-            picture.
+            Crops are cut as they say. Of tensors (N, 3, h, w) and (N, 3, scale h, scale w) every sample is a
+            picture; they are copied, as a loader may fill one buffer again and again.
         extractor
             As for `sqlib.reference.clustering.ClustBlock`.
         tau
@@ -61,39 +78,53 @@ class Twins:
             Side of the crops of tensors, at most that of the smallest picture.
         device
             Where batches of tensors go; those of `Crops` go where they say.
+        dtype
+            What batches are cast to: that in which the network is trained.
 
         Raises
         ------
         InputError
-            A source of another kind, whose pictures are not known.
+            A source of another kind, whose pictures are not known; or pictures that cannot be used.
         """
         check_pairs(pairs)
         pool = getattr(pairs, "pool", None)
         if pool is not None:
             low = [_planes(image) for image in pool.lr]
             high = [_planes(image) for image in pool.hr if image is not None]
-            return cls(low[: len(high)], high, pairs.patch, load_extractor(extractor), tau, pairs.device)
+            own = pairs.patch, load_extractor(extractor), tau, pairs.device, dtype
+            return cls(low[: len(high)], high, *own)
         low, high = [], []
         for batch in pairs:
             one, other = pair_of(batch)
-            low += list(one.detach().cpu())
-            high += list(other.detach().cpu())
-        if not low:
-            raise InputError("the pairs to train on hold no samples; give at least one picture")
-        smallest = min(min(picture.shape[-2:]) for picture in low)
-        return cls(low, high, min(crop, smallest), load_extractor(extractor), tau, device)
+            low += list(one.detach().to("cpu", copy=True))
+            high += list(other.detach().to("cpu", copy=True))
+        crop = min([crop, *(side for picture in low for side in picture.shape[-2:])])
+        return cls(low, high, crop, load_extractor(extractor), tau, device, dtype)
 
     def __post_init__(self) -> None:
+        if not self.low:
+            raise InputError("the pairs to train on hold no samples; give at least one picture")
+        scale = self.high[0].shape[-1] // max(self.low[0].shape[-1], 1)
         for number, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
             if (
-                min(low.shape[-2:]) < self.crop
-                or high.shape[-2] % low.shape[-2]
-                or high.shape[-1] % low.shape[-1]
+                low.ndim != 3
+                or low.shape[0] != 3
+                or min(low.shape[1:]) < max(self.crop, 1)
+                or tuple(high.shape) != (3, *(scale * side for side in low.shape[1:]))
             ):
                 raise InputError(
-                    f"picture {number} has {tuple(low.shape)} and {tuple(high.shape)}; expected a whole "
-                    f"number of times as high and wide, and at least {self.crop} x {self.crop} pixels"
+                    f"picture {number} has {tuple(low.shape)} and {tuple(high.shape)}; expected RGB (3, h, w)"
+                    f" of {self.crop} x {self.crop} pixels or more, and a whole number of times as high and "
+                    "wide, the same one for all pictures"
                 )
+            for picture in (low, high):
+                if picture.dtype == torch.uint8:
+                    continue
+                if not picture.is_floating_point():
+                    raise InputError(f"picture {number} is {picture.dtype}; expected floating point in 0..1")
+                bad = int((~torch.isfinite(picture)).sum())
+                if bad:
+                    raise InputError(f"picture {number} has {bad} NaN or infinite values: leave it out")
 
     def draw(self, batch: int, augment: bool, generator: torch.Generator) -> Drawn:
         """B pairs; both crops of one have the same of the eight flips and rotations.
@@ -111,7 +142,7 @@ class Twins:
             if len(found) >= batch:
                 first, second, high, other = (torch.stack(part) for part in zip(*found[:batch]))
                 low, target = torch.cat([first, second]), torch.cat([high, other])
-                return Drawn((low.to(self.device),), {}, target.to(self.device))
+                return Drawn((low.to(self.device, self.dtype),), {}, target.to(self.device, self.dtype))
         raise InputError(
             f"{len(found)} of {ROUNDS * batch} pairs of crops of {self.crop} x {self.crop} pixels have a "
             f"similarity of at least tau={self.tau:g}: lower tau, or give pictures with more repetition"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sqlib.engine.running import running
 from sqlib.errors import InputError
+from sqlib.reference.refinement import RefER
 
 if TYPE_CHECKING:
     from sqlib.engine import QuantizedModel
@@ -33,6 +34,10 @@ REFERENCE, QUERY = "reference", "query"
 
 AT_ONCE = 2**17
 """Pixels in one pass, 14 patches of 96 x 96; a larger patch goes alone."""
+
+ENTRIES_AT_ONCE = 2**26
+"""Entries of the cost volumes of one pass, 256 MiB in float32: 64 pairs of patches of 96 x 96 that are
+pooled by 3, without pooling 2 pairs of 72 x 72; a larger volume is computed alone."""
 
 
 class Kept(dict[int, Tensor]):
@@ -168,7 +173,12 @@ def two_path(model: QuantizedModel, low: Tensor) -> Tensor:
 
 
 def upscale_patches(
-    model: QuantizedModel, patches: Sequence[Tensor], cluster: Cluster, *, at_once: int = AT_ONCE
+    model: QuantizedModel,
+    patches: Sequence[Tensor],
+    cluster: Cluster,
+    *,
+    at_once: int = AT_ONCE,
+    entries: int = ENTRIES_AT_ONCE,
 ) -> list[Tensor]:
     """All patches of one image: references in batches of one size, then queries in batches likewise.
 
@@ -177,49 +187,113 @@ def upscale_patches(
     model
         Made with `sqlib.recipes.RefQSR`.
     patches
-        (1, C, h, w) each, of any sizes.
+        (1, C, h, w) each, of any sizes, of one floating dtype and on one device.
     cluster
         Finds the reference of each.
-    at_once
-        Pixels in one pass, which bounds the memory of passes. Besides, the features that are kept are those
-        of all references that have a query: C x h x w numbers for each of the refined blocks.
+    at_once, entries
+        Pixels in one pass, and entries of its cost volumes in one refinement block; together they bound the
+        memory of passes. Besides, the features that are kept are those of all references that have a query:
+        C x h x w numbers for each of the refined blocks. `cluster` is given all patches at once.
 
     Returns
     -------
     list of Tensor
         (1, C, scale h, scale w) each, in the order of `patches`.
+
+    Raises
+    ------
+    InputError
+        Patches of another shape, or not all of one dtype and on one device.
     """
+    made = dict(each_upscaled(model, patches, cluster, at_once=at_once, entries=entries))
+    return [made[n] for n in range(len(made))]
+
+
+def each_upscaled(
+    model: QuantizedModel,
+    patches: Sequence[Tensor],
+    cluster: Cluster,
+    *,
+    at_once: int = AT_ONCE,
+    entries: int = ENTRIES_AT_ONCE,
+) -> Iterator[tuple[int, Tensor]]:
+    """The patches of `upscale_patches`, as soon as they are known.
+
+    Parameters
+    ----------
+    model, patches, cluster, at_once, entries
+        As there. A patch is asked for again in each of its passes.
+
+    Yields
+    ------
+    int, Tensor
+        Number of a patch and what the network made of it.
+    """
+    shapes = _shapes(patches)
     clustering = cluster(patches)
     asked = set(clustering.reference[clustering.is_query].tolist())
-    out: dict[int, Tensor] = {}
     kept: dict[int, Kept] = {}
-    numbers = range(len(patches))
-    alone = [n for n in numbers if not clustering.is_query[n]]
-    for some in _alike(alone, lambda n: patches[n].shape, at_once):
+    alone = [n for n in range(len(shapes)) if not clustering.is_query[n]]
+    for some in _alike(alone, lambda n: shapes[n], lambda shape: at_once // _pixels(shape)):
         with references() as seen, model.context(roles=REFERENCE):
-            out.update(zip(some, model(torch.cat([patches[n] for n in some])).split(1), strict=True))
+            made = model(torch.cat([patches[n] for n in some]))
         kept.update({n: seen.of([place]) for place, n in enumerate(some) if n in asked})
+        yield from zip(some, made.split(1), strict=True)
+    others = [n for n in range(len(shapes)) if clustering.is_query[n]]
     reference = clustering.reference.tolist()
 
-    def sizes(n: int) -> Any:
-        return patches[n].shape, patches[reference[n]].shape
+    def sizes(n: int) -> tuple[torch.Size, torch.Size]:
+        return shapes[n], shapes[reference[n]]
 
-    for some in _alike([n for n in numbers if clustering.is_query[n]], sizes, at_once):
+    def count(sizes: tuple[torch.Size, torch.Size]) -> int:
+        return min(at_once // _pixels(sizes[0]), entries // _volume(model, *sizes))
+
+    for some in _alike(others, sizes, count):
         with queries(_joined([kept[reference[n]] for n in some])), model.context(roles=QUERY):
-            out.update(zip(some, model(torch.cat([patches[n] for n in some])).split(1), strict=True))
-    return [out[n] for n in numbers]
+            made = model(torch.cat([patches[n] for n in some]))
+        yield from zip(some, made.split(1), strict=True)
 
 
 def _joined(parts: Sequence[Kept]) -> Kept:
     return Kept({number: torch.cat([part[number] for part in parts]) for number in parts[0]})
 
 
-def _alike(numbers: Sequence[int], key: Callable[[int], Any], at_once: int) -> Iterator[list[int]]:
-    """Numbers of patches that can run in one pass: of equal sizes, and not too many."""
+def _shapes(patches: Sequence[Tensor]) -> list[torch.Size]:
+    """Of patches that are what they should be."""
+    shapes, kinds = [], set()
+    for number, patch in enumerate(patches):
+        if not isinstance(patch, Tensor) or not patch.is_floating_point():
+            kind = patch.dtype if isinstance(patch, Tensor) else type(patch).__name__
+            raise InputError(f"patch {number} is {kind}: expected a floating-point tensor (1, C, h, w)")
+        if patch.ndim != 4 or len(patch) != 1 or 0 in patch.shape:
+            raise InputError(f"patch {number} has shape {tuple(patch.shape)}: expected (1, C, h, w)")
+        shapes.append(patch.shape)
+        kinds.add(f"{patch.dtype} on {patch.device}")
+    if len(kinds) > 1:
+        found = " and ".join(sorted(kinds))
+        raise InputError(f"the patches are {found}: give all of them as the network takes them")
+    return shapes
+
+
+def _pixels(shape: torch.Size) -> int:
+    return shape[-1] * shape[-2]
+
+
+def _volume(model: QuantizedModel, query: torch.Size, reference: torch.Size) -> int:
+    """Entries of the largest cost volume of a pair of patches, whose features are of their size."""
+    sizes = [(shape[-2], shape[-1]) for shape in (query, reference)]
+    refers = [m for m in model.network.modules() if isinstance(m, RefER)]
+    # a query that is its own reference meets its own size
+    return max((r.entries(sizes[0], size) for r in refers for size in sizes), default=1)
+
+
+def _alike(
+    numbers: Sequence[int], key: Callable[[int], Any], at_once: Callable[[Any], int]
+) -> Iterator[list[int]]:
+    """Numbers of patches that can run in one pass: of equal sizes, and not too many, but one at least."""
     groups: dict[Any, list[int]] = {}
     for number in numbers:
         groups.setdefault(key(number), []).append(number)
     for found, group in groups.items():
-        shape = found if isinstance(found, torch.Size) else found[0]
-        step = max(1, at_once // (shape[-1] * shape[-2]))
+        step = max(1, at_once(found))
         yield from (group[start : start + step] for start in range(0, len(group), step))

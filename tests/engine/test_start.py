@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +55,33 @@ def test_the_start_is_made_where_it_is_not_given_and_its_weights_are_taken() -> 
 def test_calibration_data_that_can_be_read_once_serve_both() -> None:
     made = sqlib.quantize_model(network(), Doubled(bits=4), iter(CROPS))
     assert torch.equal(made(CROPS[0]), sqlib.quantize_model(network(), Doubled(bits=4), CROPS)(CROPS[0]))
+
+
+def test_calibration_data_are_kept_before_the_start_is_made() -> None:
+    """Also of a loader that fills one buffer again and again, and one tensor is one batch."""
+
+    def refilled() -> Iterator[torch.Tensor]:
+        buffer = torch.zeros(1, 3, 16, 16)
+        for x in CROPS[0].split(1):
+            yield buffer.copy_(x)
+
+    for given, alike in ((refilled(), list(CROPS[0].split(1))), (CROPS[0], CROPS)):
+        one, other = (sqlib.quantize_model(network(), Doubled(bits=4), data) for data in (given, alike))
+        assert torch.equal(one(CROPS[0]), other(CROPS[0]))
+    with pytest.raises(InputError, match="calibration is int"):
+        sqlib.quantize_model(network(), Doubled(bits=4), 5)  # type: ignore[arg-type]
+
+
+def test_a_recipe_refuses_before_anything_is_made() -> None:
+    @dataclass(frozen=True)
+    class Refusing(Doubled):
+        def admit(self, network: nn.Module, pairs: Any, calibration: Any = ()) -> None:
+            raise InputError(f"{len(calibration)} batches")
+
+    start = sqlib.quantize_model(network(), MinMax(bits=8), CROPS)
+    for given in (None, start):
+        with pytest.raises(InputError, match="1 batches"):
+            sqlib.quantize_model(network(), Refusing(bits=4), CROPS, start=given)
 
 
 def test_another_start_is_refused() -> None:

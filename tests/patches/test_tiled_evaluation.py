@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +174,34 @@ def test_bad_outputs_of_patches(photo: np.ndarray) -> None:
     model.register_forward_hook(lambda module, args, out: out[:1])
     with pytest.raises(InputError, match=r"returned \(1, 3, 48, 48\) for a batch of 12; expected \(12, 3"):
         super_resolve(model, photo, tiling=Tiling(24, 4))
+
+
+def test_patches_that_are_related_come_and_go_one_by_one(photo: np.ndarray) -> None:
+    """Of all of them there are bytes alone."""
+
+    class Related(Recorder):
+        def together(self, patches: Sequence[torch.Tensor]) -> Iterator[tuple[int, torch.Tensor]]:
+            alive: list[weakref.ref[torch.Tensor]] = []
+            for number in reversed(range(len(patches))):
+                x = patches[number]
+                out = self(x)
+                assert torch.is_inference_mode_enabled() and x.is_floating_point()
+                yield number, out
+                alive += [weakref.ref(x), weakref.ref(out)]
+                assert sum(known() is not None for known in alive) <= 4
+
+    def without(model: Recorder, **options: Any) -> np.ndarray:
+        inside: np.ndarray = super_resolve(model, photo, tiling=Tiling(24, 4), **options)
+        assert not torch.is_inference_mode_enabled()
+        return inside
+
+    model = Related()
+    for options in ({}, {"rounded": True}):
+        np.testing.assert_array_equal(without(model, **options), without(Recorder(), **options))
+    assert set(model.shapes) >= {(1, 3, 24, 24)}
+    model.last = float("nan")
+    with pytest.raises(InputError, match="NaN or infinite values"):
+        without(model)
 
 
 def test_gray_levels_are_named_once_per_image(photo: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_pairs import network, pairs
+from toy_pairs import network, pairs, refilled
 
 import sqlib
 from sqlib.engine.recipe import Lesson
@@ -63,6 +63,16 @@ def test_training_moves_weights_bounds_and_gates(kind, tmp_path):
         for q in gated(loaded).values():
             q.on = False
         assert not torch.equal(loaded(x), out)
+
+
+def test_pairs_that_can_be_read_once_serve_both_trainings():
+    recipe = DDTB(bits=4, steps=12, batch=2, dynamic=50)
+    made = [
+        sqlib.quantize_model(network("own"), recipe, crops(), pairs=given)
+        for given in (refilled(), [tuple(x.clone() for x in pair) for pair in refilled()])
+    ]
+    assert [len(o.curve) for o in made[0].training_log] == [1, 11]
+    assert made[0].training_log[-1].curve == made[1].training_log[-1].curve
 
 
 def test_the_layers_whose_range_differs_most_are_dynamic():

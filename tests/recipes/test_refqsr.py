@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_pairs import Own, crops, network, pairs
+from toy_pairs import Own, crops, network, pairs, refilled
 
 import sqlib
 from sqlib.cost import cost
+from sqlib.engine import Context
 from sqlib.errors import DataError, InputError
 from sqlib.models.edsr import EDSR
 from sqlib.patches import Grid, split
 from sqlib.quantizers import GatedQuantizer, QuantizerBank, UniformQuantizer
-from sqlib.recipes import CABM, DDTB, PAMS, CADyQ, MinMax, RefQSR
+from sqlib.recipes import CABM, DDTB, PAMS, CADyQ, MinMax, RefQSR, refqsr
 from sqlib.recipes.refqsr import BASES
 from sqlib.reference.twins import Twins
 from sqlib.reference.two_path import QUERY, REFERENCE, RefinedBlock, queries, references, two_path
@@ -29,6 +32,7 @@ BRIEF: dict[str, Any] = {
     "batch": 2,
     "bound_learning_rate": 0.01,
 }
+LOW, HIGH = pairs()[0]
 CHOICE: dict[str, Any] = {**BRIEF, "selector_learning_rate": 1e-3, "bit_weight": 1e-2}
 
 
@@ -46,12 +50,18 @@ def made(recipe: RefQSR, model: nn.Module | None = None) -> sqlib.QuantizedModel
 
 
 def recipe(kind: type = PAMS, bits: int = 8, **options: Any) -> RefQSR:
-    return RefQSR(base=base(kind, bits), **{**BRIEF, "refiners": 1, "tau": -1.0, **options})
+    return RefQSR(**{"base": base(kind, bits), **BRIEF, "refiners": 1, "tau": -1.0, **options})
 
 
 def patches(sizes: tuple[tuple[int, int], ...] = ((18, 18),) * 6) -> list[Tensor]:
     generator = torch.Generator().manual_seed(3)
     return [torch.rand(1, 3, *size, generator=generator) for size in sizes]
+
+
+def upscaled(model: sqlib.QuantizedModel, x: list[Tensor]) -> list[Tensor]:
+    assert model.together is not None
+    found = dict(model.together(x))
+    return [found[n] for n in range(len(x))]
 
 
 @torch.no_grad()
@@ -83,6 +93,22 @@ def test_bits_of_both_paths(high: int, low: int, medium: int) -> None:
     assert weights == {**_full(weights), **expected, **refer}
 
 
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("bits, low, medium", [((4, 8), 5, 4), ((8, 4), 3, 6), ((3, 6), 3, 3)])
+def test_weights_and_activations_of_other_bits(
+    kind: type, bits: tuple[int, int], low: int, medium: int
+) -> None:
+    """Of CADyQ and CABM the references choose."""
+    model = made(recipe(kind, bits, low=low, steps=0))
+    activations, weights = used(model, REFERENCE)
+    assert weights["blocks.1.conv1"] == bits[0]
+    chosen = CADyQ(8).candidates if issubclass(kind, CADyQ) else bits[1:]
+    assert activations["blocks.1.conv1"] in chosen
+    activations, weights = used(model, QUERY)
+    assert (activations["blocks.1.conv1"], weights["blocks.1.conv1"]) == (low, medium)
+    assert activations["blocks.0.conv1"] in chosen and weights["blocks.0.conv1"] == bits[0]
+
+
 def _full(bits: dict[str, int]) -> dict[str, int]:
     """What is never quantized."""
     return {name: 32 for name in bits if name.split(".")[0] in ("head", "body_end", "upsampler", "tail")}
@@ -96,8 +122,8 @@ def test_every_base_trains_saves_and_counts(kind: type, tmp_path: Path) -> None:
     again = sqlib.load_quantized(tmp_path / "q.safetensors", edsr())
     pieces = patches(((18, 18), (18, 18), (20, 18), (20, 18), (18, 21)))
     with torch.no_grad(), model.passes() as passes:
-        whole = model.together(pieces)
-        for one, other in zip(whole, again.together(pieces), strict=True):
+        whole = upscaled(model, pieces)
+        for one, other in zip(whole, upscaled(again, pieces), strict=True):
             assert torch.equal(one, other)
     assert {context.roles[0] for context in passes} == {REFERENCE, QUERY}
     assert sum(context.samples for context in passes) == 5
@@ -109,7 +135,7 @@ def test_fqr_is_the_mean_over_patches() -> None:
     """q patches of 8 - (2 middle blocks of 4) (8 - 4) bits; the cost volume is none of its sites."""
     model = made(recipe(low=4, steps=0))
     with torch.no_grad(), model.passes() as passes:
-        model.together(patches())
+        upscaled(model, patches())
     samples = {role: sum(c.samples for c in passes if c.roles[0] == role) for role in (REFERENCE, QUERY)}
     share = samples[QUERY] / 6
     assert 0 < share < 1
@@ -124,17 +150,88 @@ def test_fqr_is_the_mean_over_patches() -> None:
     assert prices["blocks.1.conv1"].bitops == pytest.approx(2 * convolution * middle / 1024)
 
 
-def test_gradients_reach_what_learns_and_nothing_else() -> None:
-    model = made(recipe(low=3, steps=0))
+def idle(model: sqlib.QuantizedModel, passes: list[Context]) -> set[str]:
+    """Bounds of widths that nothing in these passes had, where the choice is not learned."""
+    found = set()
+    for site in model.sites.values():
+        for role, key in site.activation_keys.items():
+            bank = model.activations[key.replace(".", "/")]
+            if isinstance(bank, QuantizerBank) and not list(bank.selector.parameters()):
+                had = {width for c in passes for width in c.operands.get((site.name, role), NONE).tolist()}
+                found |= {
+                    f"activations.{key.replace('.', '/')}.quantizers.{width}.{name}"
+                    for width in set(bank.widths) - had
+                    for name, _ in bank.at(width).named_parameters()
+                }
+    return found
+
+
+NONE = torch.zeros(0)
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_gradients_reach_what_learns_and_nothing_else(kind: type) -> None:
+    """All but the bounds of widths that CABM's table does not choose; neither the clustering nor the data."""
+    data = [(LOW, HIGH), (LOW / 20, HIGH / 20)]
+    apart = {"selector_learning_rate": 3e-3, "bit_weight": 1.0} if issubclass(kind, CADyQ) else {}
+    limit = {"limit": 100} if kind is CABM else {}
+    own = recipe(base=base(kind, **apart, **limit), low=3, steps=0)
+    model = sqlib.quantize_model(edsr(), own, [low for low, _ in data], pairs=data)
     for quantizer in model.activations.values():
         quantizer.learnable()
     model.train()
     with torch.no_grad():  # a new block passes nothing back through its second convolution
         model.network.blocks[3].refer.conv2.weight.normal_(std=0.1)
-    low, high = pairs(n=4)[0]
-    (two_path(model, low) - high).abs().mean().backward()
+    source = Twins.of(data, "textures", -1.0)
+    known = copy.deepcopy(source.extract.state_dict())
+    drawn = source.draw(4, False, torch.Generator().manual_seed(0))
+    with model.passes() as passes:
+        loss = (two_path(model, drawn.args[0]) - drawn.target).abs().mean()
+    loss.backward()
+    assert {context.roles[0] for context in passes} == {REFERENCE, QUERY}
     untouched = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    assert untouched == set()
+    assert untouched == idle(model, passes)
+    assert bool(untouched) == (kind is CABM)
+    if kind is CABM:  # the table has several widths of one bank, and not all
+        first = next(c.bits["blocks.1.conv2"] for c in passes if c.roles[0] == REFERENCE)
+        assert len(first.unique()) == 2
+    assert all(p.grad is None for p in source.extract.parameters())
+    assert all(torch.equal(v, known[k]) for k, v in source.extract.state_dict().items())
+    assert not drawn.args[0].requires_grad and not drawn.target.requires_grad
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_training_changes_what_learns_and_nothing_else(kind: type) -> None:
+    """Not what it starts from, the original that teaches, the extractor of the clustering, or a table."""
+    short = recipe(kind, low=3, learning_rate=1e-3)
+    original = edsr()
+    start = sqlib.quantize_model(original, short.base, crops(), pairs=pairs())
+    fixed = (original, start, refqsr._packaged())
+    known = [copy.deepcopy(network.state_dict()) for network in fixed]
+
+    def trained(recipe: RefQSR) -> sqlib.QuantizedModel:
+        return sqlib.quantize_model(original, recipe, crops(), pairs=pairs(), start=start)
+
+    before, model = trained(dataclasses.replace(short, steps=0)), trained(short)
+    upscaled(model.eval(), patches())
+    for still, state in zip(fixed, known, strict=True):
+        assert all(p.grad is None for p in still.parameters())
+        same(still.state_dict(), state, ())
+    first, last = before.state_dict(), model.state_dict()
+    learned = {name for name, _ in model.named_parameters()}
+    gates = {name for name in first if name.endswith((".gate.mean", ".gate.variance"))}
+    same(first, last, learned | gates)
+    moved = {name for name in learned if not torch.equal(first[name], last[name])}
+    assert learned - moved == set() or kind is CABM
+    assert all(".quantizers." in name for name in learned - moved)
+
+
+def same(one: dict[str, Any], other: dict[str, Any], without: Collection[str]) -> None:
+    """Entries of two states."""
+    assert set(one) == set(other)
+    for name in set(one) - set(without):
+        equal = torch.equal(one[name], other[name]) if isinstance(one[name], Tensor) else None
+        assert one[name] == other[name] if equal is None else equal, name
 
 
 def test_two_bounds_never_cross_on_either_path() -> None:
@@ -155,7 +252,7 @@ def test_training_lowers_the_loss() -> None:
 def test_every_network(kind: str) -> None:
     model = made(recipe(low=4), network(kind))
     with torch.no_grad():
-        found = model.together(patches(((16, 16),) * 3))
+        found = upscaled(model, patches(((16, 16),) * 3))
     assert [tuple(x.shape) for x in found] == [(1, 3, 32, 32)] * 3
 
 
@@ -208,7 +305,7 @@ def test_a_whole_image_is_a_reference() -> None:
     model = made(recipe(low=3, steps=0))
     x = patches()[0]
     with torch.no_grad():
-        (alone,) = model.together([x])
+        (alone,) = upscaled(model, [x])
         assert torch.equal(alone, model(x))
         with model.context() as context:
             model(x)
@@ -218,7 +315,7 @@ def test_a_whole_image_is_a_reference() -> None:
 def test_an_image_without_queries_costs_what_its_references_do() -> None:
     model = made(recipe(low=3, steps=0))
     with torch.no_grad(), model.passes() as passes:
-        model.together(patches()[:1])
+        upscaled(model, patches()[:1])
     found, plain = cost(model, (36, 36), context=passes), cost(made_start(), (36, 36))
     assert (found.fqr, found.bitops) == (8, plain.bitops)
 
@@ -246,6 +343,12 @@ def test_dictionaries_keep_the_base() -> None:
         ({"base": "minmax"}, "expected one of PAMS"),
         ({"base": PAMS(4), "low": 5}, "at most the 4 bits"),
         ({"base": PAMS((32, 8))}, "32 are none"),
+        ({"base": PAMS((4, 8)), "low": 6}, "would have 5 bits, more .*give low=4 or less"),
+        ({"base": DDTB((2, 8)), "low": 4}, "would have 3 bits"),
+        ({"base": CADyQ((4, 8)), "low": 6}, "would have 5 bits"),
+        ({"base": CABM((3, 8)), "low": 4}, "would have 4 bits"),
+        ({"base": CADyQ(8, candidates=(2, 4)), "low": 5}, "at most the 4 bits"),
+        ({"bits": (3, 8)}, "would have 4 bits"),
         ({"low": 1}, "low"),
         ({"tau": 1.5}, "tau"),
         ({"refiners": 0}, "refiners"),
@@ -327,7 +430,7 @@ def test_images_are_counted_with_their_queries() -> None:
     images = torch.rand(2, 3, 18, 60, generator=torch.Generator().manual_seed(5))
     with torch.no_grad(), model.passes() as passes:
         for image in images:
-            model.together(split(image[None], Grid(18, 60, 18, 2)))
+            upscaled(model, split(image[None], Grid(18, 60, 18, 2)))
     queries = sum(c.samples for c in passes if c.roles[0] == QUERY)
     assert 0 < queries < 6
     found = cost(model, (120, 36), patch=18, overlap=2, images=images.double())
@@ -354,9 +457,9 @@ def test_any_floating_dtype(dtype: torch.dtype) -> None:
     model = made(recipe(low=8, steps=0))
     x = [(255 * patch).round() / 255 for patch in patches()]
     with torch.no_grad():
-        plain = model.together(x)
+        plain = upscaled(model, x)
         other = copy.deepcopy(model).to(dtype)
-        found = other.together([patch.to(dtype) for patch in x])
+        found = upscaled(other, [patch.to(dtype) for patch in x])
     assert {one.dtype for one in found} == {dtype}
     for one, two in zip(found, plain, strict=True):
         assert float((one.float() - two).abs().mean()) < 0.02 * float(two.abs().mean())
@@ -380,6 +483,96 @@ def test_faults_are_found_before_the_base_is_trained(tmp_path: Path) -> None:
             sqlib.quantize_model(edsr(), recipe(**options), crops(), pairs=Drawing())
 
 
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is trained is a failure."""
+
+    def train(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("sqlib.fit.train_quantized", train)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ([(LOW * torch.nan, HIGH)], "picture 0 has 768 NaN or infinite"),
+        ([(LOW, HIGH / 0)], "picture 0 has 3072 NaN or infinite"),
+        ([(LOW[:, :1], HIGH[:, :1])], "expected RGB"),
+        ([*pairs(), *pairs(3)], "picture 6 has"),
+        ([((255 * LOW).long(), (255 * HIGH).long())], r"picture 0 is torch\.int64"),
+        ([], "no samples"),
+    ],
+)
+def test_bad_pictures_are_found_before_the_base_is_trained(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sqlib.quantize_model(edsr(), recipe(), crops(), pairs=given)
+
+
+class Gray(nn.Module):
+    scale = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleList(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.body:
+            x = block(x)
+        return x
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_gray_network_is_refused(steps: int) -> None:
+    """Whatever it starts from, and without pairs."""
+    gray, own = [LOW[:, :1]], recipe(base=base(PAMS, steps=steps), blocks="body.*", steps=steps)
+    start = sqlib.quantize_model(Gray(), own.base, gray, skip=[]) if not steps else None
+    for begin in (None, start):
+        with pytest.raises(InputError, match=r"Gray is given \(6, 1, 16, 16\).*RGB"):
+            sqlib.quantize_model(Gray(), own, gray, skip=[], start=begin)
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_pairs_of_any_floating_dtype(dtype: torch.dtype) -> None:
+    """Those of float64 are the same pictures."""
+    given = [(LOW.to(dtype), HIGH.to(dtype))]
+    model = sqlib.quantize_model(edsr(), recipe(low=3), crops(), pairs=given)
+    assert model.training_log[-1].finished
+    if dtype == torch.double:
+        same(model.state_dict(), made(recipe(low=3)).state_dict(), ())
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.double])
+def test_networks_of_other_dtypes_are_given_theirs(dtype: torch.dtype) -> None:
+    own = sqlib.quantize_model(Own().to(dtype), recipe(blocks="middle.?"), crops(), skip=[], pairs=pairs())
+    assert own.training_log[-1].finished
+
+
+def test_a_loader_may_fill_one_buffer_again_and_again() -> None:
+    """All pictures are trained on, by the base, too."""
+    short = recipe(base=base(PAMS, steps=4, batch=6), low=3, steps=4, batch=6)
+    models = [sqlib.quantize_model(edsr(), short, crops(), pairs=p) for p in (list(singles()), refilled())]
+    same(models[0].state_dict(), models[1].state_dict(), ())
+
+
+def singles() -> Iterator[tuple[Tensor, Tensor]]:
+    return ((low, high) for low, high in zip(LOW.split(1), HIGH.split(1), strict=True))
+
+
+def test_k_means_takes_every_patch_and_clustblock_the_similar_ones() -> None:
+    """tau is of the number of references there."""
+    x = split(torch.rand(1, 3, 42, 60, generator=torch.Generator().manual_seed(1)), Grid(42, 60, 18, 0))
+    for tau in (-1.0, 0.5, 1.0):
+        references = len(recipe(tau=tau)._cluster()(x).references)
+        found = recipe(tau=tau, clustering="kmeans-pixels")._cluster()(x)
+        assert len(found.references) == references
+    assert references == len(x)
+    loose = recipe(tau=0.99, clustering="kmeans-pixels")._cluster()(x)
+    assert loose.is_query.any() and bool((loose.similarity[loose.is_query] < 0.5).all())
+
+
 @pytest.mark.parametrize("name", ["kmeans-pixels", "kmeans-gradients", "scan"])
 def test_other_clusterings_choose_the_references(name: str) -> None:
     own = made(recipe(steps=0, clustering=name))
@@ -388,7 +581,7 @@ def test_other_clusterings_choose_the_references(name: str) -> None:
     cluster = own.recipe._cluster()
     expected = cluster(image)
     with torch.inference_mode(), own.passes() as passes:
-        own.recipe.together(own)(image)
+        upscaled(own, image)
     roles = [(c.roles[0], c.samples) for c in passes]
     assert sum(n for role, n in roles if role == QUERY) == expected.is_query.sum()
     if name != "scan":  # as many as ClustBlock
@@ -399,5 +592,5 @@ def test_small_images(tmp_path: Path) -> None:
     """Below the 15 pixels that the extractor sees, border pixels are repeated."""
     model = made(recipe(low=3, steps=0))
     with torch.no_grad():
-        found = model.together([torch.rand(1, 3, 9, 30), torch.rand(1, 3, 1, 1)])
+        found = upscaled(model, [torch.rand(1, 3, 9, 30), torch.rand(1, 3, 1, 1)])
     assert [tuple(x.shape) for x in found] == [(1, 3, 18, 60), (1, 3, 2, 2)]

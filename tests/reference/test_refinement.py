@@ -337,6 +337,53 @@ def test_features_of_other_shapes_are_refused(query, reference, message):
 
 
 @pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (torch.zeros(1, 4, 6, 6).double(), "query is torch.float64 and its reference torch.float32"),
+        (torch.zeros(1, 4, 6, 6).long(), "query is torch.int64: expected a floating-point tensor"),
+        (np.zeros((1, 4, 6, 6)), "query is ndarray: expected a floating-point tensor"),
+        (None, "query is NoneType"),
+    ],
+)
+def test_features_of_other_kinds_are_refused(query, message):
+    made = RefER(4)
+    for call in (made, made.flow):
+        with pytest.raises(InputError, match=message):
+            call(query, torch.zeros(1, 4, 6, 6))
+    with pytest.raises(InputError, match=r"x is (torch\.int64|ndarray|NoneType|torch\.float64)"):
+        preprocess(query if not isinstance(query, Tensor) else query.long(), 3)
+
+
+def test_features_of_another_dtype_than_the_weights_are_refused():
+    x = features(1, 1, 4, 6, 6)
+    with pytest.raises(InputError, match=r"query is torch\.float64 and the weights torch\.float32"):
+        RefER(4)(x, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # which brings dtypes together
+        assert RefER(4)(x.bfloat16(), x.float()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("x", "displacement", "message"),
+    [
+        (
+            torch.zeros(2, 3, 5, 5),
+            torch.zeros(1, 2, 5, 5),
+            r"shape \(1, 2, 5, 5\): expected \(2, 2,",
+        ),
+        (torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 5, 5), r"flow has shape \(1, 3, 5, 5\)"),
+        (torch.zeros(1, 3, 5, 5), torch.zeros(2, 5, 5), r"flow has shape \(2, 5, 5\)"),
+        (torch.zeros(3, 5, 5), torch.zeros(1, 2, 5, 5), r"x has shape \(3, 5, 5\)"),
+        (torch.zeros(1, 3, 0, 5), torch.zeros(1, 2, 5, 5), r"x has shape \(1, 3, 0, 5\)"),
+        (torch.zeros(1, 3, 5, 5).long(), torch.zeros(1, 2, 5, 5), "x is torch.int64"),
+        (torch.zeros(1, 3, 5, 5), np.zeros((1, 2, 5, 5)), "flow is ndarray"),
+    ],
+)
+def test_warping_of_other_shapes_and_kinds_is_refused(x, displacement, message):
+    with pytest.raises(InputError, match=message):
+        warp(x, displacement)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"features": 0}, "features=0: expected an integer of at least 1"),

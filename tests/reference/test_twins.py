@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_pairs import pairs
+from toy_pairs import pairs, refilled
 
 from sqlib import training
 from sqlib.errors import InputError
+from sqlib.fit.samples import Samples
 from sqlib.reference.twins import Twins
 
 
@@ -74,6 +75,33 @@ def test_from_pictures_and_from_tensors() -> None:
     assert source.content()[2:4] == [20, 0.2]
 
 
+def test_a_loader_may_fill_one_buffer_again_and_again() -> None:
+    """As many pictures as `Samples` has, and the same."""
+    source = Twins.of(refilled(4), "textures", -1.0)
+    (pool,) = Samples(refilled(4), nn.Conv2d(3, 3, 1), paired=True).pools
+    for own, expected in zip((source.low, source.high), pool, strict=True):
+        assert torch.equal(torch.stack(list(own)), expected)
+    assert len(torch.stack(list(source.low)).unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.double])
+def test_batches_have_the_dtype_that_is_asked_for(dtype: torch.dtype) -> None:
+    given = [tuple(x.to(dtype) for x in pair) for pair in pairs(n=2)]
+    assert {x.dtype for x in draw(Twins.of(given, "textures", -1.0))} == {torch.float32}
+    assert {x.dtype for x in draw(Twins.of(pairs(n=2), "textures", -1.0, dtype=dtype))} == {dtype}
+    mixed = [*pairs(n=2), *given]
+    assert {x.dtype for x in draw(Twins.of(mixed, "textures", -1.0))} == {torch.float32}
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_pictures_that_are_not_finite(value: float, side: int) -> None:
+    pair = [x.clone() for x in pairs(n=2)[0]]
+    pair[side][1, 0, 0, 0] = value
+    with pytest.raises(InputError, match="picture 1 has 1 NaN or infinite values"):
+        Twins.of([pair], "textures", 0.5)
+
+
 def test_bad_sources() -> None:
     class Drawing:
         def draw(self) -> None: ...
@@ -86,3 +114,11 @@ def test_bad_sources() -> None:
         Twins([torch.rand(3, 4, 4)], [torch.rand(3, 8, 8)], 6, Color(), 0.5)
     with pytest.raises(InputError, match="whole number of times"):
         Twins([torch.rand(3, 8, 8)], [torch.rand(3, 12, 12)], 6, Color(), 0.5)
+    with pytest.raises(InputError, match=r"picture 2 has .* the same one for all pictures"):
+        Twins.of([*pairs(n=2), *pairs(3, n=2)], "textures", 0.5)
+    with pytest.raises(InputError, match=r"picture 0 has \(1, 16, 16\) .* expected RGB"):
+        Twins.of([tuple(x[:, :1] for x in pairs()[0])], "textures", 0.5)
+    with pytest.raises(InputError, match=r"picture 0 is torch\.int64"):
+        Twins.of([tuple((255 * x).long() for x in pairs()[0])], "textures", 0.5)
+    with pytest.raises(InputError, match="picture 0 has"):
+        Twins.of([(torch.rand(1, 3, 0, 4), torch.rand(1, 3, 0, 8))], "textures", 0.5)

@@ -24,6 +24,7 @@ from sqlib.reference.two_path import (
     Kept,
     RefinedBlock,
     both,
+    each_upscaled,
     queries,
     references,
     two_path,
@@ -48,10 +49,10 @@ def block(**options: Any) -> RefinedBlock:
     return RefinedBlock(nn.Identity(), Difference(), 0, **options)
 
 
-def model() -> sqlib.QuantizedModel:
+def model(**options: Any) -> sqlib.QuantizedModel:
     torch.manual_seed(0)
     network = EDSR("edsr-small", 2, blocks=3, features=8)
-    recipe = RefQSR(base=PAMS(8, **BRIEF), low=3, refiners=1, **BRIEF)
+    recipe = RefQSR(base=PAMS(8, **BRIEF), low=3, refiners=1, **BRIEF, **options)
     made = sqlib.quantize_model(network, recipe, crops(), pairs=pairs())
     with torch.no_grad():
         made.network.blocks[2].refer.conv2.weight.normal_(std=0.2)
@@ -147,6 +148,36 @@ def test_a_stated_number_of_pixels_at_once() -> None:
     assert [(c.roles[0], c.samples) for c in passes] == [(REFERENCE, 1), (QUERY, 2), (QUERY, 2)]
 
 
+@torch.no_grad()
+def test_a_stated_number_of_entries_of_cost_volumes_at_once() -> None:
+    """Without pooling they are what needs the memory; values stay."""
+    made = model(preprocess=False).double()
+    x = [p.double() for p in pieces(*((18, 18),) * 3, *((18, 21),) * 2)]
+    group = grouped(0, 0, 0, 0, 0)
+    volume = (18 * 18) ** 2, 18 * 21 * 18 * 21
+    with made.passes() as passes:
+        found = upscale_patches(made, x, group, entries=2 * volume[0])
+    assert [c.samples for c in passes] == [1, 2, 1, 1]
+    with made.passes() as passes:
+        whole = upscale_patches(made, x, group)
+    assert [c.samples for c in passes] == [1, 2, 2]
+    for one, other in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+    pooled = model().double()
+    with pooled.passes() as passes:  # 81 times as small
+        upscale_patches(pooled, x, group, entries=volume[0])
+    assert [c.samples for c in passes] == [1, 2, 2]
+
+
+@torch.no_grad()
+def test_patches_are_given_as_soon_as_they_are_known() -> None:
+    made, x = model(), pieces(*((18, 18),) * 4)
+    with made.passes() as passes:
+        each = each_upscaled(made, x, grouped(0, 0, 2, 2), at_once=18 * 18)
+        order = [(number, len(passes)) for number, _ in each]
+    assert order == [(0, 1), (2, 2), (1, 3), (3, 4)]
+
+
 def test_a_pair_is_the_two_halves_of_a_batch() -> None:
     made = model()
     x = torch.cat(pieces(*((18, 18),) * 4))
@@ -172,6 +203,27 @@ def test_mistakes() -> None:
         pytest.raises(InputError, match="passes of their own"),
     ):
         made(torch.rand(2, 3, 18, 18))
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (torch.rand(1, 3, 18, 18).double(), "the patches are torch.float32 on cpu and torch.float64 on cpu"),
+        (torch.zeros(1, 3, 18, 18, dtype=torch.uint8), "patch 1 is torch.uint8"),
+        (np.zeros((1, 3, 18, 18), np.float32), "patch 1 is ndarray"),
+        (torch.rand(3, 18, 18), r"patch 1 has shape \(3, 18, 18\): expected \(1, C, h, w\)"),
+        (torch.rand(2, 3, 18, 18), r"patch 1 has shape \(2, 3, 18, 18\)"),
+        (torch.rand(1, 3, 0, 18), r"patch 1 has shape \(1, 3, 0, 18\)"),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else type(x).__name__,
+)
+def test_patches_of_other_shapes_and_kinds_are_refused(patch: Any, message: str) -> None:
+    made = model()
+    with pytest.raises(InputError, match=message):
+        upscale_patches(made, [*pieces((18, 18)), patch], grouped(0, 0))
+    assert made.together is not None
+    with pytest.raises(InputError, match=message):
+        dict(made.together([*pieces((18, 18)), patch]))
 
 
 def checkpointed(made: sqlib.QuantizedModel, reentrant: bool) -> sqlib.QuantizedModel:
