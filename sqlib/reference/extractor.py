@@ -28,6 +28,9 @@ from sqlib.errors import InputError
 SMALLEST = 15
 """Pixels that an output of the last convolution sees, along each side: no patch may be smaller."""
 
+AT_ONCE = 256
+"""Patches in one batch: those of 72 x 72 pixels take half a megabyte each in the convolutions."""
+
 _WEIGHTS = resources.files("sqlib.reference") / "weights"
 
 
@@ -122,7 +125,7 @@ def _loaded(path: Path, classes: int | None) -> QuantizedModel:
 
 
 def features(extract: nn.Module, patches: Sequence[Tensor]) -> Tensor:
-    """Features of patches of any sizes, those of one size in one batch.
+    """Features of patches of any sizes, those of one size in batches of up to `AT_ONCE`.
 
     Parameters
     ----------
@@ -143,12 +146,13 @@ def features(extract: nn.Module, patches: Sequence[Tensor]) -> Tensor:
     like = next((t for t in extract.parameters() if t.is_floating_point()), torch.zeros(()))
     for number, patch in enumerate(whole):
         same.setdefault(patch.shape, []).append(number)
-    with torch.no_grad():
-        found = {
-            n: v
-            for ns in same.values()
-            for n, v in zip(ns, extract(torch.cat([whole[n].to(like.device, like.dtype) for n in ns])))
-        }
+    found: dict[int, Tensor] = {}
+    for numbers in same.values():
+        for first in range(0, len(numbers), AT_ONCE):
+            some = numbers[first : first + AT_ONCE]
+            batch = torch.cat([whole[n].to(like.device, like.dtype) for n in some])
+            with torch.no_grad():
+                found.update(zip(some, extract(batch)))
     return torch.stack([found[n] for n in range(len(whole))]).float()
 
 

@@ -47,6 +47,16 @@ def test_features_of_small_patches_are_those_with_repeated_borders() -> None:
     assert torch.equal(found[0], found[1])
 
 
+def test_many_patches_go_in_batches_of_a_stated_size(monkeypatch) -> None:
+    sizes, extract = [], extractor("textures")
+    extract.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    patches = [torch.rand(3, 15 + (i % 2), 16) for i in range(11)]
+    whole = features(extract, patches)
+    monkeypatch.setattr("sqlib.reference.extractor.AT_ONCE", 2)
+    assert torch.allclose(features(extract, patches), whole, atol=1e-5)
+    assert sizes == [6, 5, 2, 2, 2, 2, 2, 1]
+
+
 def test_features_of_patches_in_several_dtypes_are_those_of_one() -> None:
     coarse = [torch.rand(3, 24, 24).bfloat16() for _ in range(3)]
     mixed = [coarse[0].double(), coarse[1], coarse[2].float().requires_grad_()]
