@@ -62,12 +62,22 @@ class RGBMean(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * rgb_range, persistent=False)
 
     def subtract(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != 3:  # broadcasting would make it three channels without a word
-            raise InputError(f"the network takes RGB images (N, 3, H, W), but the input is {tuple(x.shape)}")
-        return x * self.rgb_range - self.mean
+        return rgb(x) * self.rgb_range - self.mean
 
     def add(self, x: Tensor) -> Tensor:
         return (x + self.mean) / self.rgb_range
+
+
+def rgb(x: Tensor) -> Tensor:
+    """``x`` itself, if it is what an `SRNetwork` takes; what broadcasting or a cast would hide is refused."""
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise InputError(f"the network takes RGB images (N, 3, H, W), but the input is {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise InputError(
+            f"the network takes floating-point images in 0..1, but the input is {x.dtype}; divide bytes "
+            "by 255"
+        )
+    return x
 
 
 class Upsampler(nn.Sequential):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._common import SRNetwork, check_scale, rgb
 
 
 class Bilinear(SRNetwork):
@@ -23,4 +23,4 @@ class Bilinear(SRNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, h, w) to (N, 3, scale * h, scale * w)."""
-        return F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return F.interpolate(rgb(x), scale_factor=self.scale, mode="bilinear", align_corners=False)

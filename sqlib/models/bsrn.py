@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlib.models._common import SRNetwork, check_scale
+from sqlib.models._common import SRNetwork, check_scale, rgb
 from sqlib.models._spec import Spec, WeightsFile
 
 
@@ -125,7 +125,7 @@ class BSRN(SRNetwork):
         self.upsampler = nn.ModuleDict({"upsampleOneStep": step})
 
     def forward(self, x: Tensor) -> Tensor:
-        shallow = self.fea_conv(x.repeat(1, 4, 1, 1))
+        shallow = self.fea_conv(rgb(x).repeat(1, 4, 1, 1))
         deep, outputs = shallow, []
         for i in range(self.blocks):
             deep = self.get_submodule(f"B{i + 1}")(deep)

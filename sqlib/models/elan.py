@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sqlib.errors import InputError
-from sqlib.models._common import RGBMean, SRNetwork, check_scale
+from sqlib.models._common import RGBMean, SRNetwork, check_scale, rgb
 from sqlib.models._layout import Layout, check_mean
 from sqlib.models._spec import Spec, WeightsFile
 
@@ -227,7 +227,7 @@ class ELAN(SRNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        shallow = self.head(self.rgb_mean.subtract(reflect_to_multiple(x, self.multiple)))
+        shallow = self.head(self.rgb_mean.subtract(reflect_to_multiple(rgb(x), self.multiple)))
         deep = shallow
         for block in self.body:
             deep = block(deep)

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sqlib.models._common import DISTILLED, SRNetwork, check_scale, upsampling_steps
+from sqlib.models._common import DISTILLED, SRNetwork, check_scale, rgb, upsampling_steps
 from sqlib.models._layout import Layout
 from sqlib.models._spec import Spec
 
@@ -81,7 +81,7 @@ class RDN(SRNetwork):
         self.tail = nn.Conv2d(growth, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        shallow = self.shallow1(x * RGB_RANGE)
+        shallow = self.shallow1(rgb(x) * RGB_RANGE)
         deep, outputs = self.shallow2(shallow), []
         for block in self.blocks:
             deep = block(deep)

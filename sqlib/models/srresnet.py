@@ -15,7 +15,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from sqlib.models._common import DISTILLED, SRNetwork, check_scale, upsampling_steps
+from sqlib.models._common import DISTILLED, SRNetwork, check_scale, rgb, upsampling_steps
 from sqlib.models._layout import Layout
 from sqlib.models._spec import Spec
 
@@ -74,7 +74,7 @@ class SRResNet(SRNetwork):
         self.tail = nn.Conv2d(features, 3, 9, padding=4, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        shallow = self.head_prelu(self.head(x * RGB_RANGE))
+        shallow = self.head_prelu(self.head(rgb(x) * RGB_RANGE))
         deep = shallow
         for block in self.blocks:
             deep = block(deep)

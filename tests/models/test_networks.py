@@ -7,6 +7,7 @@ import torch
 
 from sqlib import models
 from sqlib.errors import InputError
+from sqlib.models._interpolation import Bilinear
 from sqlib.models.carn import CARN
 
 
@@ -43,6 +44,23 @@ def test_output_is_scale_times_larger(name: str, scale: int) -> None:
     assert out.shape == (2, 3, 7 * scale, 5 * scale)
     assert torch.isfinite(out).all()
     assert (model.name, model.scale, model.training) == (name, scale, False)
+
+
+@pytest.mark.parametrize("name", [*models.names(), "bilinear"])
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "images in 0..1, .*uint8; divide bytes by 255"),
+        (torch.zeros(1, 1, 16, 16), "takes RGB images"),
+        (torch.zeros(3, 16, 16), "takes RGB images"),
+    ],
+)
+def test_what_is_no_image_in_0_to_1_is_refused(name: str, x: torch.Tensor, words: str) -> None:
+    """Bytes times a range would be numbers, only wrong ones."""
+    with torch.device("meta"):
+        network = Bilinear(4) if name == "bilinear" else models.create(name, scale=4)
+    with pytest.raises(InputError, match=words):
+        network(x.to("meta"))
 
 
 @pytest.mark.parametrize("name", ["edsr-small", "carn-m"])
