@@ -282,7 +282,7 @@ SPEC = Spec(
         # 2e-3: ahead of 1e-3 on the held-out images after 600 steps; 5e-4 with patches of 32 was behind both.
         ("swinir-small", 4): dict(steps=4500, batch=8, patch=24, learning_rate=2e-3),
         ("swinir-small", 2): dict(steps=4500, batch=8, patch=24, learning_rate=2e-3),
-        ("swinir-light", 4): dict(_SHARED, steps=11_000, start="swinir-small-x4"),
+        ("swinir-light", 4): dict(_SHARED, steps=19_000, restarts=(11_000,), start="swinir-small-x4"),
         ("swinir-light", 2): dict(_SHARED, steps=16_000, start="swinir-light-x4"),
         ("swinir-light", 3): dict(_SHARED, steps=16_000, start="swinir-light-x4"),
     },
