@@ -101,9 +101,8 @@ def _partial(place: Path) -> Iterator[Path]:
         while True:
             # A name of its own: nobody's file is overwritten, and two writers do not meet.
             partial = place.with_name(f"{prefix}{secrets.token_hex(8)}.partial")
-            file = open(partial, "xb")  # noqa: SIM115
+            file = held.enter_context(open(partial, "xb"))
             held.callback(_remove, partial)
-            held.callback(file.close)
             if not fcntl:  # Windows, where a file that is open cannot be renamed
                 file.close()
                 break
