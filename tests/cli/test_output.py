@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sqlib import models
 from sqlib.cli import main
 from sqlib.images import read_image
 
@@ -38,11 +39,8 @@ def test_any_name_on_any_console(picture: Path, console: dict[str, str]) -> None
     out = picture.with_name(NAME)
     done = command("upscale", picture, out, "--scale", 4, env=console, stdout=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("128 x 96 from 32 x 24 by edsr-baseline\n") and read_image(out).shape == (
-        96,
-        128,
-        3,
-    )
+    assert done.stdout.endswith(f"128 x 96 from 32 x 24 by {models.best(4)}\n")
+    assert read_image(out).shape == (96, 128, 3)
 
 
 @pytest.mark.parametrize(
