@@ -108,7 +108,8 @@ class Statement:
         Also, drop(better) is at most this share of drop(worse); by default any.
     ours
         Printed label to the label of the variant that stands for it on our networks, where the printed
-        method itself was not run (a shorter schedule); the summary names it.
+        method itself was not run (a shorter schedule); to several where networks have one each. The summary
+        names them.
     """
 
     name: str
@@ -121,9 +122,14 @@ class Statement:
     low: float = 0.0
     high: float = math.inf
     share: float = math.inf
-    ours: Mapping[str, str] = field(default_factory=dict)
+    ours: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     against: Mapping[int | str, int | str] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
+
+    def variants(self, label: str) -> tuple[str, ...]:
+        """Labels that stand for a printed one on our networks."""
+        found = self.ours.get(label, label)
+        return (found,) if isinstance(found, str) else found
 
 
 @dataclass(frozen=True)

@@ -87,11 +87,16 @@ def _instances(statement: Statement, frame: pd.DataFrame, records: dict[_Place, 
         scale, other, method, network = cast("tuple[int, int | str, str, str]", key)
         if claimed is not None and network not in claimed:
             continue
-        ours = {} if network.endswith("(printed)") else statement.ours
-        if method != ours.get(statement.worse, statement.worse) or other != statement.against.get(bits, bits):
+        named = network.endswith("(printed)")
+        worse_labels, better_labels = (
+            (label,) if named else statement.variants(label) for label in (statement.worse, statement.better)
+        )
+        if method not in worse_labels or other != statement.against.get(bits, bits):
             continue
-        place = (scale, bits, ours.get(statement.better, statement.better), network)
-        if place not in frame.index:
+        place = next(
+            (p for label in better_labels if (p := (scale, bits, label, network)) in frame.index), None
+        )
+        if place is None:
             continue
         better = frame.loc[[place]].iloc[0]
         for dataset in datasets:
@@ -184,7 +189,8 @@ def statement_summary(
 
 
 def _variants(statement: Statement) -> str:
-    used = [statement.ours[label] for label in (statement.better, statement.worse) if label in statement.ours]
+    labels = [label for label in (statement.better, statement.worse) if label in statement.ours]
+    used = [" or ".join(statement.variants(label)) for label in labels]
     return f" (on ours: {', '.join(used)})" if used else ""
 
 
