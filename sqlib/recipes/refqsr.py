@@ -24,7 +24,7 @@ from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, as_integer
 from sqlib.engine import registry
 from sqlib.engine.options import choice, flag, integer, number, option
 from sqlib.engine.recipe import Lesson, Observer, Recipe, Together
@@ -185,7 +185,7 @@ class RefQSR(Trained):
     def check(self) -> Mapping[str, Any]:
         """Bits are the base's, and few are not more than many."""
         base = self._named_base() if isinstance(self.base, str) else self.base
-        high = max(base.candidates) if isinstance(base, CADyQ) else base.activation_bits
+        high = _high(base)
         if FULL_PRECISION in (high, base.weight_bits):
             raise InputError(f"base={base}: RefQSR lowers the bits of weights and activations, 32 are none")
         if self.low > high:
@@ -323,7 +323,7 @@ class RefQSR(Trained):
         if not self._own(site):
             return _Known()
         few = _matches(site) and self.preprocess
-        bits = 8, self.low if few else self.base.activation_bits
+        bits = 8, self.low if few else _high(self.base)
         plain = DDTB(bits=bits, dynamic=0) if isinstance(self.base, DDTB) else PAMS(bits=bits)
         return plain.activation_observer(site, operand)
 
@@ -466,6 +466,11 @@ def _medium(high: int, low: int) -> int:
     return round((high + low) / 2)  # half to even
 
 
+def _high(base: Trained) -> int:
+    """Bits of activations on the path of references; the most that a chooser may choose."""
+    return max(base.candidates) if isinstance(base, CADyQ) else base.activation_bits
+
+
 @cache
 def _packaged() -> nn.Module:
     from sqlib.reference.extractor import extractor
@@ -543,9 +548,10 @@ def _place(network: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = as_integer(value)
+    if number is None or number < 1:
         raise InputError(f"{name}={value!r}: expected a number of blocks of at least 1, or None")
-    return value
+    return number
 
 
 def _width(name: str, block: nn.Module) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -277,6 +278,8 @@ def test_ablations() -> None:
     assert used(itself, QUERY)[0]["blocks.3.refer.conv1"] == 8
     whole = made(recipe(preprocess=False, low=3, steps=0))
     assert used(whole, QUERY)[0]["blocks.3.refer.match.matmul"] == 8
+    chosen = made(recipe(base=base(CADyQ, candidates=(2, 4)), preprocess=False, low=3, steps=0))
+    assert used(chosen, QUERY)[0]["blocks.3.refer.match.matmul"] == 4
     assert made(recipe(mode="concat", steps=0)).network.blocks[3].refer.conv1.in_channels == 16
     assert made(recipe(kept="output", refiners=2)).training_log[-1].finished
 
@@ -361,6 +364,11 @@ def test_dictionaries_keep_the_base() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RefQSR(**options)
+
+
+def test_a_number_of_numpy_is_a_number() -> None:
+    found = RefQSR(refiners=np.int64(2))
+    assert found.to_dict() == RefQSR(refiners=2).to_dict() and type(found.refiners) is int
 
 
 def test_bad_networks_and_data() -> None:

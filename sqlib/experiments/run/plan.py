@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqlib._checks import as_integer
 from sqlib.errors import InputError
 from sqlib.experiments import papers
 from sqlib.experiments.papers import Method, Network, Table
@@ -26,7 +27,8 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
     InputError
         Unknown table or profile, or a seed that is not a non-negative integer.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    drawn = as_integer(seed)
+    if drawn is None or drawn < 0:
         raise InputError(f"seed is {seed!r}, expected an integer of 0 or more")
     chosen, extent = papers.table(table), profiles.profile(profile)
     cells: list[Cell] = []
@@ -39,7 +41,7 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
                 continue
             for bits in method.bits:
                 if _allowed(bits, extent.bits):
-                    cells += _row(chosen, network, method, bits, extent, seed)
+                    cells += _row(chosen, network, method, bits, extent, drawn)
     return cells
 
 

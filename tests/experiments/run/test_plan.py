@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sqlib.errors import InputError
@@ -66,6 +67,11 @@ def test_one_side_alone_is_a_pair_of_bits():
     assert pairs["weights only: compensated"] == "3/32" and pairs["activations only: DFSQ"] == "32/3"
     one_sided = next(c for c in cells if c.bits == "3/32")
     assert one_sided.make_recipe().bits == (3, 32)
+
+
+def test_a_seed_of_numpy_is_a_number():
+    seed = np.random.default_rng(0).integers(1, 2)
+    assert plan("dfsq-table2", "laptop", seed=seed) == plan("dfsq-table2", "laptop", seed=1)
 
 
 def test_seed_changes_only_what_draws():
