@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import cos, pi
 
+from sqlib._checks import as_integer
 from sqlib.errors import InputError
 from sqlib.models import Spec
 from sqlib.models._spec import follow
@@ -82,9 +83,10 @@ class TrainConfig:
                 ("patch", self.patch >= 1),
                 ("learning_rate", self.learning_rate > 0),
                 ("restarts", self.steps < 1 or self._cycles == sorted({*self._cycles})),
+                ("later", self._ordered()),
                 ("ema", 0 <= self.ema < 1),
                 ("clip", self.clip >= 0),
-                ("border", self.border >= 0 and 2 * self.border < self.patch),
+                ("border", self.border >= 0 and all(2 * self.border < patch for patch in self._patches)),
                 ("teacher_share", 0 <= self.teacher_share <= 1),
                 ("frozen", 0 <= self.frozen <= self.steps and (self.start or not self.frozen)),
                 ("held_out", self.held_out >= 1),
@@ -96,8 +98,19 @@ class TrainConfig:
             raise InputError(
                 f"a training configuration cannot have {values}; expected positive sizes and rates, "
                 "shares in 0..1, a border of less than half a patch, ascending restarts within the "
-                "steps, and frozen steps only with a start"
+                "steps, later=((step, batch, patch), ...) likewise, and frozen steps only with a start"
             )
+
+    def _ordered(self) -> bool:
+        """Whether ``later`` holds positive integers, by threes, in the order of their steps."""
+        if any(len(entry) != 3 or any((as_integer(v) or 0) < 1 for v in entry) for entry in self.later):
+            return False
+        steps = [step for step, *_ in self.later]
+        return steps == sorted({*steps}) and all(step < self.steps for step in steps)
+
+    @property
+    def _patches(self) -> list[int]:
+        return [self.patch, *(entry[-1] for entry in self.later if self._ordered())]
 
     @property
     def _cycles(self) -> list[int]:
@@ -118,7 +131,7 @@ class TrainConfig:
     @property
     def largest_patch(self) -> int:
         """Side, in low-resolution pixels, that every image must have."""
-        return max([self.patch, *(patch for _, _, patch in self.later)])
+        return max(self._patches)
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of 0-based ``step``: a pure function, so resuming anywhere continues it."""

@@ -163,12 +163,14 @@ class CropPool:
     def split(self, held_out: int) -> tuple[CropPool, CropPool]:
         """Split into (training pool, held-out pool), seeded; only images with an original are held out.
 
-        A low-resolution input that equals a held-out original in every pixel leaves the training pool too.
+        A low-resolution input that equals a held-out image in every pixel, its original or what the network
+        gets of it, leaves the training pool too.
         """
         count = sum(image is not None for image in self.hr)
         order = np.random.default_rng([self.seed, 0xE7A1]).permutation(count)
         kept_out = sorted(order[:held_out].tolist())
-        forbidden = {_pixels_id(image) for i in kept_out if (image := self.hr[i]) is not None}
+        hidden = (image for i in kept_out for image in (self.hr[i], self.lr[i]))
+        forbidden = {_pixels_id(image) for image in hidden if image is not None}
         rest = [i for i in range(count, len(self.lr)) if _pixels_id(self.lr[i]) not in forbidden]
         return self._take([*sorted(order[held_out:].tolist()), *rest]), self._take(kept_out)
 

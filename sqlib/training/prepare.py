@@ -13,6 +13,7 @@ from sqlib import models
 from sqlib.errors import InputError
 from sqlib.training.config import TrainConfig
 from sqlib.training.crops import CropPool, load_images
+from sqlib.training.start import start_tensors
 from sqlib.training.targets import teacher_targets
 
 
@@ -49,7 +50,7 @@ def prepare(
     config : TrainConfig
     data : folders of original images, searched deep
     inputs : folders of low-resolution images without original; they need a teacher
-    start : instead of ``config.start``: ``NETWORK-xSCALE``, or a path of weights
+    start : instead of ``config.start``: ``NETWORK-xSCALE``, or a path of weights, in our names or a release's
     device : where the teacher runs
 
     Raises
@@ -57,7 +58,7 @@ def prepare(
     DataError
         A folder, the teacher's weights or those to start from are missing; the cache cannot be written.
     InputError
-        Unusable images, inputs without a teacher, a teacher that is none.
+        Unusable images, inputs without a teacher, a teacher that is none, a start that fits nothing.
     """
     if inputs and not config.teacher:
         raise InputError(f"{config.name} has no teacher: images without an original have no target")
@@ -65,6 +66,10 @@ def prepare(
     extra, more = load_images(_one_or_many(inputs), smallest=config.largest_patch) if inputs else ([], [])
     pool = CropPool.from_images(images, config.scale, config.seed, extra)
     provenance: dict[str, Any] = {}
+    tensors, source = None, start or config.start
+    if source:  # before the teacher, which may need hours
+        tensors = start_tensors(source, config.network, config.scale)
+        provenance["start"] = {"from": Path(source).name}
     if config.teacher:
         teacher = models.pretrained(config.teacher, scale=config.scale)
         named = list(zip(pool.names, pool.lr, strict=True))
@@ -76,21 +81,8 @@ def prepare(
             "weights_id": teacher.weights_id,
             "licence": teacher.licence or "this project's own",
         }
-    tensors = None
-    if start or config.start:
-        source = start or config.start
-        tensors = _tensors(source)
-        provenance["start"] = {"from": Path(source).name}
     return Prepared(pool, tensors, provenance, [*skipped, *more])
 
 
 def _one_or_many(folders: Sequence[str | Path]) -> str | Path | Sequence[str | Path]:
     return folders[0] if len(folders) == 1 else folders
-
-
-def _tensors(source: str) -> Mapping[str, Tensor]:
-    """The tensors of ``NETWORK-xSCALE`` or of a file."""
-    name, _, scale = source.rpartition("-x")
-    if name in models.names() and scale.isdecimal():
-        return models.pretrained(name, scale=int(scale)).state_dict()
-    return models.read_state(source)[0]

@@ -60,9 +60,9 @@ def train(
     Raises
     ------
     InputError
-        The checkpoint belongs to another configuration or other images; another training runs in ``folder``;
-        ``start`` fits nothing; the pool lacks targets; or loss or gradients are not finite: the checkpoint
-        then is the last good state.
+        The checkpoint belongs to another configuration or other images, or began elsewhere; another training
+        runs in ``folder``; ``start`` fits nothing; the pool lacks targets; or loss or gradients are not
+        finite: the checkpoint then is the last good state.
     DataError
         ``folder`` cannot be written.
     """
@@ -94,6 +94,8 @@ def train(
         )
         if file.exists():
             log(f"{config.name}: continuing at step {_saved_step(file, task)} of {config.steps}")
+        elif task.taken:
+            log(task.beginning())
         try:
             fitted = fit(
                 task,

@@ -18,9 +18,10 @@ from sqlib.errors import InputError
 from sqlib.fit.loop import Average, Group, Task
 from sqlib.fit.loop.execution import Execution
 from sqlib.metrics import psnr
-from sqlib.models import SRNetwork, matching
+from sqlib.models import SRNetwork
 from sqlib.training.config import TrainConfig
 from sqlib.training.crops import CropPool
+from sqlib.training.start import fitting
 
 
 class Training(Task):
@@ -74,17 +75,23 @@ class Training(Task):
         self._ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
 
     def _take(self, start: Mapping[str, Tensor]) -> None:
-        taken, new, _ = matching(start, self.model)
-        weights = [name for name, value in taken.items() if value.dim() > 1]
-        if not weights:
+        taken, new = fitting(start, self.model)
+        if self.config.frozen and taken.keys() >= dict(self.model.named_parameters()).keys():
             raise InputError(
-                f"none of the {len(start)} tensors to start from fits {self.config.name} by name and shape; "
-                "start from weights of the same network at another scale, or of one that shares its layers"
+                f"{self.config.name} takes every parameter from its start, so that the first "
+                f"{self.config.frozen} steps, which leave these as they are, train nothing; use frozen=0"
             )
         self.model.load_state_dict({k: v.float() for k, v in taken.items()}, strict=False)
         self.taken = sorted(taken)
         entry = self.provenance.setdefault("start", {})
         self.provenance["start"] = {**entry, "taken": len(taken), "new": sorted(new)}
+
+    def beginning(self) -> str:
+        """A line about what this training started from."""
+        new = self.provenance["start"]["new"]
+        some = f" ({', '.join(new[:3])}{', ...' if len(new) > 3 else ''})" if new else ""
+        source = self.provenance["start"].get("from", "what was given")
+        return f"{self.name}: starts with {len(self.taken)} tensors of {source}; {len(new)} are new{some}"
 
     def groups(self) -> list[Group]:
         """All parameters, along the schedule of the configuration."""
@@ -130,11 +137,11 @@ class Training(Task):
         self.execution.synchronize()
         self.settle()
         score = validate(self.averaged, self.held_out, self.execution.torch_device)
-        loss, rate = float(torch.tensor(losses).mean()) * 255, self._note()
+        loss, (crops, rate) = float(torch.tensor(losses).mean()) * 255, self._note()
         self.curve.append({"step": step, "l1": loss, "psnr": score, "seconds": self.seconds})
         self.log(
             f"{self.name} {step}/{self.steps}  L1 {loss:.3f}  held-out {score:.3f} dB  "
-            f"{rate * self.config.batch:.1f} images/s  ETA {(self.steps - step) / rate / 60:.0f} min"
+            f"{crops:.1f} images/s  ETA {(self.steps - step) / rate / 60:.0f} min"
         )
 
     def settle(self) -> None:
@@ -145,18 +152,19 @@ class Training(Task):
             for mean, buffer in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
                 mean.copy_(buffer)
 
-    def _note(self) -> float:
-        """Bring the clock and this call's entry up to date; returns steps per second since it began."""
+    def _note(self) -> tuple[float, float]:
+        """Bring the clock and this call's entry up to date; crops and steps per second since it began."""
         seconds, steps = time.monotonic() - self._entered, self.step - self._from_step
         self.seconds = self._earlier + seconds
-        rate = steps / max(1e-9, time.monotonic() - self._began)
+        active = max(1e-9, time.monotonic() - self._began)
+        crops = sum(self.config.crops_at(step)[0] for step in range(self._from_step, self.step)) / active
         if self.bursts and self.bursts[-1]["from_step"] == self._from_step:
             self.bursts.pop()
         if steps:
             entry = {"from_step": self._from_step, "to_step": self.step, "seconds": round(seconds, 1)}
-            speed = {"images_per_second": round(rate * self.config.batch, 1)}
+            speed = {"images_per_second": round(crops, 1)}
             self.bursts.append({**self.execution.describe(), **entry, **speed})
-        return rate
+        return crops, steps / active
 
     def state(self) -> dict[str, Any]:
         """Network, random state, and what the card will say."""
@@ -173,7 +181,13 @@ class Training(Task):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state, which must not have begun elsewhere."""
+        given, began = (p.get("start", {}).get("from") for p in (self.provenance, state["provenance"]))
+        if given is not None and given != began:
+            raise InputError(
+                f"this training started from {began or 'random weights'}, not from {given}; continue it "
+                "without a start, or begin in another folder"
+            )
         self.model.load_state_dict(state["model"])
         self.settle()
         torch.set_rng_state(state["random"])

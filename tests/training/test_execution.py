@@ -32,6 +32,16 @@ def test_the_precision_asks_the_processor(
     assert Execution("cpu", "fp32").precision == "fp32"
 
 
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_the_precision_asks_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert Execution("cuda:0").precision == precision
+    assert Execution("cuda", "bf16").precision == "bf16"
+
+
 def test_bf16_trains_close_to_fp32_and_is_recorded(tmp_path: Path, pool: CropPool, tiny: TrainConfig) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from filelock import FileLock
 from sqlib import models
 from sqlib.errors import DataError, InputError
 from sqlib.fit.loop import Loop, checkpoint
-from sqlib.training import CropPool, Execution, TrainConfig, train
+from sqlib.images import write_image
+from sqlib.training import CropPool, Execution, TrainConfig, prepare, train
+from sqlib.training.start import fitting, start_tensors
 from sqlib.training.task import Training
 
 
@@ -99,6 +103,13 @@ def test_later_crops_have_other_sizes(tiny: TrainConfig, pool: CropPool) -> None
         {"learning_rate": 0.0},
         {"clip": -1.0},
         {"held_out": 0},
+        {"later": ((2, 0, 8),)},
+        {"later": ((2, 2, -3),)},
+        {"later": ((2, 1.5, 8),)},
+        {"later": ((2, 2),)},
+        {"later": ((4, 2, 8), (1, 1, 8))},
+        {"later": ((6, 2, 8),)},
+        {"later": ((2, 2, 4),), "border": 3},
     ],
 )
 def test_impossible_configurations(tiny: TrainConfig, options: dict[str, float]) -> None:
@@ -106,10 +117,71 @@ def test_impossible_configurations(tiny: TrainConfig, options: dict[str, float])
         dataclasses.replace(tiny, **options)
 
 
+def test_the_names_of_a_release_are_a_start(tmp_path: Path) -> None:
+    """With the scale's own tensors new, and colours shifted by another mean."""
+    model = models.create("edsr-small", scale=4)
+    layout = models.spec("edsr-small").official((), model)
+    state = {layout.theirs(name): value for name, value in model.state_dict().items()}
+    assert "body.0.body.0.weight" in state and "blocks.0.conv1.weight" not in state
+    bias = torch.tensor([-1.0, -2.0, -3.0])
+    state |= {"sub_mean.weight": torch.eye(3).reshape(3, 3, 1, 1), "sub_mean.bias": bias}
+    torch.save(state, tmp_path / "release.pt")
+    taken = fitting(
+        start_tensors(str(tmp_path / "release.pt"), "edsr-small", 2), models.create("edsr-small", scale=2)
+    )[0]
+    assert len(taken) >= len(model.state_dict()) - 4
+    assert torch.equal(taken["blocks.0.conv1.weight"], model.state_dict()["blocks.0.conv1.weight"])
+
+
+def test_what_was_taken_is_said(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+    lines: list[str] = []
+    start = {"head.weight": models.pretrained("edsr-small", scale=2).state_dict()["head.weight"]}
+    train(tiny, pool, tmp_path, start=start, log=lines.append)
+    new = len(models.create("edsr-small", scale=2).state_dict()) - 1
+    first = f"edsr-small-x2: starts with 1 tensors of what was given; {new} are new (blocks.0.conv1.bias, "
+    assert lines[0].startswith(first)
+
+
+def test_a_training_goes_on_from_where_it_began(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+    start = models.pretrained("edsr-small", scale=2).state_dict()
+    first, other = ({"start": {"from": name}} for name in "AB")
+    assert not train(tiny, pool, tmp_path, minutes=0, start=start, provenance=first, log=quiet)
+    with pytest.raises(InputError, match="started from A, not from B; continue it without a start"):
+        train(tiny, pool, tmp_path, start=start, provenance=other, log=quiet)
+    assert train(tiny, pool, tmp_path, start=start, provenance=first, log=quiet)
+
+
+def test_frozen_steps_that_would_train_nothing(tiny: TrainConfig, pool: CropPool) -> None:
+    config = dataclasses.replace(tiny, start="edsr-small-x2", frozen=2)
+    with pytest.raises(InputError, match="train nothing; use frozen=0"):
+        Training(config, Execution(), pool, pool, start=models.pretrained("edsr-small", scale=2).state_dict())
+
+
+def test_a_start_is_looked_at_before_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        write_image(tmp_path / "images" / f"{i}.png", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    torch.save({"other.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    module = importlib.import_module("sqlib.training.prepare")  # the package has a function of this name
+    monkeypatch.setattr(module, "teacher_targets", lambda *_, **__: pytest.fail("too early"))
+    config = TrainConfig("edsr-small", 2, steps=6, patch=8, teacher="edsr-baseline")
+    with pytest.raises(InputError, match="none of the 1 tensors to start from fits"):
+        prepare(config, [tmp_path / "images"], start=str(tmp_path / "other.pt"))
+
+
+def test_images_a_second_count_the_crops_that_were(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny, batch=64, later=((1, 1, 8),))
+    state = Training(config, Execution(), pool, pool)
+    state.step, state._began = 6, time.monotonic() - 10.0
+    state.judge(6, [0.0])
+    assert state.bursts[0]["images_per_second"] == pytest.approx(6.9, abs=0.1)
+
+
 def test_targets_and_configuration_must_agree(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has teacher='bsrn', but the images come without a teacher's"):
         train(dataclasses.replace(tiny, teacher="bsrn"), pool, tmp_path)
-    photo = ("b", np.zeros((20, 20, 3), np.uint8))
+    photo = ("b", np.full((20, 20, 3), 7, np.uint8))
     mixed = CropPool.from_images([("a", np.zeros((40, 40, 3), np.uint8))] * 2, 2, 1, inputs=[photo])
     with pytest.raises(InputError, match="some have no original"):
         train(tiny, mixed, tmp_path)

@@ -71,6 +71,11 @@ def test_batches_depend_on_seed_and_step_alone_and_are_aligned() -> None:
 def test_held_out_images_are_never_trained_on() -> None:
     training, held_out = CropPool.from_images(photos(), 2, seed=3).split(2)
     assert len(held_out.names) == 2 and not set(training.names) & set(held_out.names)
+    known = [
+        (name, image) for part in (held_out.lr, held_out.hr) for name, image in zip("ab", part, strict=True)
+    ]
+    again = CropPool.from_images(photos(), 2, seed=3, inputs=[*known, ("e", training.lr[0])])
+    assert again.split(2)[0].names == [*training.names, "e"]
 
 
 class SlowClock:

@@ -17,11 +17,14 @@ CPUINFO = Path("/proc/cpuinfo")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies in bfloat16 itself (AVX512-BF16, AMX, Armv8.6), without emulation.
+def has_bf16(device: str = "cpu") -> bool:
+    """Whether a device multiplies in bfloat16 itself, without emulation.
 
-    Then a step takes about half the time of float32 (``benchmarks/training.py``).
+    Of CPUs do so those with AVX512-BF16, AMX or Armv8.6, of NVIDIA's GPUs those from Ampere on. Then a step
+    takes about half the time of float32 (``benchmarks/training.py``).
     """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     flags: set[str] = set()
     if CPUINFO.is_file():
         for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -39,7 +42,7 @@ class Execution:
     ----------
     device : "cpu", "cuda" or "cuda:N"
     precision : "fp32", "bf16" (autocast of the forward pass; weights, optimizer and averages stay float32) or
-        "auto": bf16 on CUDA and on a CPU that has instructions for it (:func:`has_bf16`), else fp32
+        "auto": bf16 on a device that has instructions for it (:func:`has_bf16`), else fp32
     compiled : whether ``torch.compile`` is used; on CUDA in the mode that replays CUDA graphs
     """
 
@@ -61,7 +64,7 @@ class Execution:
                 f"device {self.device!r} was asked for but this torch has no CUDA device; use --device cpu"
             )
         if self.precision == "auto":
-            object.__setattr__(self, "precision", "bf16" if kind == "cuda" or has_bf16() else "fp32")
+            object.__setattr__(self, "precision", "bf16" if has_bf16(self.device) else "fp32")
 
     @property
     def torch_device(self) -> torch.device:

@@ -1,0 +1,58 @@
+"""What a training starts from: tensors of other weights that fit by name and shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from sqlib import models
+from sqlib.errors import InputError
+from sqlib.models import Layout, SRNetwork
+
+
+def start_tensors(source: str, network: str, scale: int) -> dict[str, Tensor]:
+    """Tensors under our names, some of which fit a network.
+
+    Parameters
+    ----------
+    source : ``NETWORK-xSCALE``, or the path of a checkpoint, in our names or those of the network's release
+    network, scale : what is to start
+
+    Raises
+    ------
+    DataError
+        No such weights.
+    InputError
+        No checkpoint, or one of which nothing fits.
+    """
+    model = models.create(network, scale=scale)
+    name, _, of = source.rpartition("-x")
+    if name in models.names() and of.isdecimal():
+        found = models.pretrained(name, scale=int(of)).state_dict()
+    else:
+        state = models.read_state(source)[0]
+        # Colours shifted otherwise are no reason against a start, which learns on.
+        layout = dataclasses.replace(models.spec(network).official(state, model), check=None)
+        readings = [each.translate(state) for each in (Layout({}), layout)]
+        found = max(readings, key=lambda reading: len(models.matching(reading, model)[0]))
+    fitting(found, model)
+    return found
+
+
+def fitting(start: Mapping[str, Tensor], model: SRNetwork) -> tuple[dict[str, Tensor], list[str]]:
+    """What ``model`` takes of ``start``, and the names of what is new in it.
+
+    Raises
+    ------
+    InputError
+        Nothing fits but, at most, a vector by chance.
+    """
+    taken, new, _ = models.matching(start, model)
+    if not any(value.dim() > 1 for value in taken.values()):
+        raise InputError(
+            f"none of the {len(start)} tensors to start from fits {model.name}-x{model.scale} by name and "
+            "shape; start from weights of the same network at another scale, or of one that shares its layers"
+        )
+    return taken, new
