@@ -24,14 +24,20 @@ LARGEST_FILE = 4_000_000
 
 
 def export(run: Training, folder: Path, pool: CropPool) -> None:
-    """Write the averaged weights of a finished run as safetensors (float32), and their card as JSON."""
-    from safetensors.torch import save_file
+    """Write the averaged weights of a finished run as safetensors (float32), and their card as JSON.
+
+    Raises
+    ------
+    DataError
+        ``folder`` cannot be written or is full.
+    """
+    from safetensors.torch import save
 
     config = run.config
     state = run.averaged.state_dict().items()  # counts of batches stay integers
     tensors = {k: (v.float() if v.is_floating_point() else v).cpu().contiguous() for k, v in state}
     path = folder / f"{config.name}.safetensors"
-    save_file(tensors, path, metadata={"name": config.network, "scale": str(config.scale)})
+    write_atomically(path, save(tensors, metadata={"name": config.network, "scale": str(config.scale)}))
     model = models.load(path, scale=config.scale)
     card = {
         "name": config.network,
@@ -110,7 +116,7 @@ def ship(
     InputError, DataError
         As :func:`add_scores`; also when the file would exceed 4 MB.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights, folder = Path(weights), Path(folder)
     card = _card_of(weights)
@@ -120,7 +126,7 @@ def ship(
     trial = weights.with_name(f"{weights.stem}.half.safetensors")
     try:
         half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-        save_file(half, trial, metadata=metadata)
+        write_atomically(trial, save(half, metadata=metadata))
         scores = _scores(models.load(weights, scale=scale), names, data_dir)
         half_scores = _scores(models.load(trial, scale=scale), names, data_dir)
         change = {name: round(half_scores[name]["psnr"] - scores[name]["psnr"], 5) for name in scores}

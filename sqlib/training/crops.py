@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from sqlib.errors import DataError, InputError
 from sqlib.fit.samples import Drawn
 from sqlib.images import read_image
 from sqlib.resize import downscale
+
+if TYPE_CHECKING:
+    from sqlib.training.targets import Target
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 
@@ -115,7 +118,7 @@ class CropPool:
         The originals; None for an image that has none. Images without one come last.
     scale, seed : int
     taught : list of float16 (scale h, scale w, 3) in 0..255
-        What a teacher made of ``lr``; empty when there is no teacher.
+        What a teacher made of ``lr``, in memory or on disk; empty when there is no teacher.
     teacher_share : float
         Part of the teacher in the target of an image that has an original too.
     """
@@ -125,7 +128,7 @@ class CropPool:
     hr: list[NDArray[np.uint8] | None]
     scale: int
     seed: int
-    taught: list[NDArray[np.float16]] = field(default_factory=list)
+    taught: list[NDArray[np.float16] | Target] = field(default_factory=list)
     teacher_share: float = 0.0
 
     @classmethod
@@ -151,7 +154,7 @@ class CropPool:
         lr = [*(downscale(image, scale) for image in hr), *(image for _, image in inputs)]
         return cls(names, lr, [*hr, *(None for _ in inputs)], scale, seed)
 
-    def with_teacher(self, taught: Sequence[NDArray[np.float16]], share: float) -> CropPool:
+    def with_teacher(self, taught: Sequence[NDArray[np.float16] | Target], share: float) -> CropPool:
         """The same images with a teacher's outputs as targets (:func:`sqlib.training.teacher_targets`)."""
         if len(taught) != len(self.lr) or not 0 <= share <= 1:
             raise InputError(

@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from sqlib._files import write_atomically
 from sqlib.datasets import cache_folder
 from sqlib.errors import DataError, InputError
 from sqlib.fit.loop.bar import Bar
 from sqlib.models import SRNetwork
-from sqlib.resize import downscale
+from sqlib.training.teacher import check_teacher, teacher_id
 
 FORMAT = 1
 """Part of every key: raise it when the same teacher and image would give other targets."""
-LARGEST_DISTANCE = 4.0
-"""Mean distance (0..255) between an image and its enlargement, reduced again, that a teacher may have."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a teacher made of one image: float16 (scale h, scale w, 3) in 0..255, sliced like an array.
+
+    The file is open only while a part is read: there may be more images than a process may open files.
+
+    Attributes
+    ----------
+    path : Path
+    shape : tuple of int
+    offset : int
+        Where in the file the pixels begin.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    offset: int
+    dtype: ClassVar = np.dtype(np.float16)
+
+    def __getitem__(self, index: Any) -> NDArray[np.float16]:
+        try:
+            return np.array(np.memmap(self.path, self.dtype, "r", self.offset, self.shape)[index])
+        except (OSError, ValueError) as error:  # ValueError: the file is shorter now
+            raise DataError(_unreadable(self.path, error)) from error
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
 
 
 def enlarge(teacher: SRNetwork, image: NDArray[np.uint8], device: torch.device) -> NDArray[np.float16]:
@@ -60,15 +90,19 @@ def teacher_targets(
     scale: int,
     folder: str | Path | None = None,
     device: str | torch.device = "cpu",
-) -> list[NDArray[np.float16]]:
+) -> list[Target]:
     """Targets of every image, from the cache where they are there already.
 
     Each is one file below ``folder``, named by the SHA-256 of image, teacher and settings and written
     atomically, so several trainings may share a cache and an interrupted one loses one image at most.
+    Before anything is computed the teacher has to enlarge photographs
+    (:func:`sqlib.training.teacher.check_teacher`).
 
     Parameters
     ----------
     teacher : SRNetwork
+        Told from others by what it is now, not by what it was loaded from
+        (:func:`sqlib.training.teacher.teacher_id`).
     images : (name, uint8 (h, w, 3)) low-resolution images; the names serve messages alone
     scale : of the network to be trained
     folder : default ``teacher`` in the cache folder of sqlib (:func:`sqlib.datasets.cache_folder`)
@@ -76,15 +110,15 @@ def teacher_targets(
 
     Returns
     -------
-    list of float16 (scale h, scale w, 3) in 0..255, mapped from disk.
+    list of Target : float16 (scale h, scale w, 3) in 0..255, finite, read from disk where they are sliced.
 
     Raises
     ------
     InputError
-        A teacher of another scale, or one whose outputs are no enlargements of its inputs (it may expect
-        another range than 0..1, or have no trained weights).
+        A teacher of another scale, or one that does not enlarge photographs well (it may expect another
+        range than 0..1, or have no trained weights), or that makes NaN or infinite values of an image.
     DataError
-        The cache cannot be written; what was computed so far stays in it.
+        The cache cannot be read or written; what was computed so far stays in it.
     """
     if teacher.scale != scale:
         raise InputError(
@@ -92,7 +126,8 @@ def teacher_targets(
             f"give a teacher for x{scale}"
         )
     folder = Path(folder) if folder is not None else cache_folder() / "teacher"
-    paths = [folder / f"{_key(teacher, image)}.npy" for _, image in images]
+    who = f"{FORMAT} {teacher_id(teacher)} x{scale}"
+    paths = [folder / f"{_key(who, image)}.npy" for _, image in images]
     shapes = [(image.shape[0] * scale, image.shape[1] * scale, 3) for _, image in images]
     targets = [_read(path, shape) for path, shape in zip(paths, shapes, strict=True)]
     missing = [i for i, target in enumerate(targets) if target is None]
@@ -101,11 +136,16 @@ def teacher_targets(
         device = torch.device(device)
         runner = teacher.to(device).eval()
         runner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        check_teacher(runner, device)
         with Bar(len(missing), label=f"targets of {teacher.name} x{scale}", unit="image") as bar:
             for i in missing:
                 name, image = images[i]
                 target = enlarge(runner, image, device)
-                _check_enlargement(teacher, name, image, target)
+                if not np.isfinite(target).all():
+                    raise InputError(
+                        f"the teacher {teacher.name} x{scale} makes NaN or infinite values of {name}; leave "
+                        "the image out or give another teacher"
+                    )
                 _write(paths[i], target)
                 targets[i] = _read(paths[i], shapes[i])
                 bar.update()
@@ -114,8 +154,8 @@ def teacher_targets(
     return [target for target in targets if target is not None]
 
 
-def _key(teacher: SRNetwork, image: NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {teacher.weights_id} x{teacher.scale} {image.shape}".encode())
+def _key(who: str, image: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(f"{who} {image.shape}".encode())
     digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
 
@@ -126,7 +166,7 @@ def _check_room(folder: Path, needed: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise DataError(_unwritable(folder, error)) from error
+        raise DataError(_unwritable(folder, error.strerror or error)) from error
     if free < needed:
         raise DataError(
             f"the targets need {needed / 1e6:,.0f} MB in {folder}, where {free / 1e6:,.0f} MB are free; "
@@ -134,43 +174,39 @@ def _check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _unwritable(folder: Path, error: OSError) -> str:
+def _unwritable(folder: Path, why: object) -> str:
     return (
-        f"the cache of the teacher's targets in {folder} cannot be written ({error.strerror or error}); "
+        f"the cache of the teacher's targets in {folder} cannot be written ({why}); "
         "make room, or set SQLIB_CACHE to a folder that can be written. What is there already is kept"
     )
 
 
-def _check_enlargement(
-    teacher: SRNetwork, name: str, image: NDArray[np.uint8], target: NDArray[np.float16]
-) -> None:
-    reduced = downscale(np.clip(np.rint(target.astype(np.float32)), 0, 255).astype(np.uint8), teacher.scale)
-    distance = float(np.abs(reduced.astype(np.float32) - image.astype(np.float32)).mean())
-    if not distance <= LARGEST_DISTANCE:  # NaN counts as too far
-        raise InputError(
-            f"the teacher {teacher.name} x{teacher.scale} does not enlarge {name}: reduced again, its output "
-            f"is {distance:.1f} of 255 away from the image (expected below {LARGEST_DISTANCE:.0f}). It must "
-            "take and give RGB in 0..1 and have trained weights"
-        )
+def _unreadable(path: Path, error: Exception) -> str:
+    why = (error.strerror if isinstance(error, OSError) else None) or error
+    return (
+        f"the teacher's target {path} cannot be read ({why}); see to it, or delete the file, and run the "
+        "same command again: what is missing is made anew"
+    )
 
 
 def _write(path: Path, target: NDArray[np.float16]) -> None:
-    # The process in the name: two trainings may compute the same target at once, and either may win.
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    content = io.BytesIO()
+    np.save(content, target)
     try:
-        with temporary.open("wb") as file:
-            np.save(file, target)
-        os.replace(temporary, path)
-    except OSError as error:
+        write_atomically(path, content.getbuffer())
+    except DataError as error:
         raise DataError(_unwritable(path.parent, error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16] | None:
-    """The target in ``path``, mapped from disk; None when there is none, or none that is whole."""
+def _read(path: Path, shape: tuple[int, ...]) -> Target | None:
+    """The target in ``path``; None when there is none, or none that is whole."""
     try:
-        target: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        stored = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
         return None
-    return target if target.shape == shape and target.dtype == np.float16 else None
+    except OSError as error:  # too many open files, a closed folder, a broken disk: no reason to compute
+        raise DataError(_unreadable(path, error)) from error
+    except Exception:  # cut off or overwritten; NumPy's reader raises many kinds for a damaged header
+        return None
+    alike = (stored.shape, stored.dtype, stored.flags.c_contiguous) == (shape, Target.dtype, True)
+    return Target(path, shape, stored.offset) if alike and np.isfinite(stored).all() else None

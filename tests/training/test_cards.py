@@ -56,3 +56,27 @@ def test_nothing_ships_when_it_is_too_large_or_not_the_cards(
     card.unlink()
     with pytest.raises(DataError, match="is missing"):
         cards.ship(trained, tmp_path / "out", ["set5"], data_dir=str(tmp_path))
+
+
+def test_a_full_disk_leaves_no_weights_behind(
+    pool: CropPool, tiny: TrainConfig, trained: Path, tmp_path: Path
+) -> None:
+    """Exported or shipped; a limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource")
+    size = trained.stat().st_size
+    trained.rename(tmp_path / trained.name)
+    trained.with_suffix(".json").rename(tmp_path / trained.with_suffix(".json").name)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write, limit in (
+        (lambda: train(tiny, pool, trained.parent, log=lambda _line: None), size - 1),
+        (lambda: cards.ship(tmp_path / trained.name, tmp_path, ["set5"], data_dir=str(tmp_path)), size // 4),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(DataError, match=r"cannot write .*safetensors: File too large"):
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert sorted(tmp_path.rglob("*")) == before
+    assert train(tiny, pool, trained.parent, log=lambda _line: None) and trained.is_file()

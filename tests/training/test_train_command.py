@@ -42,7 +42,7 @@ def test_train_and_continue(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_teacher_enlarges_what_has_no_original(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The shipped x4 network teaches; real photographs, since noise is what no network enlarges."""
+    """The shipped x4 network teaches."""
     from sqlib import datasets
 
     for i, item in enumerate(list(datasets.load("builtin").pairs(4))[:4]):
