@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlib._download import cache_folder, fetch
+from sqlib._tensor_files import what_else
 from sqlib.errors import InputError
-from sqlib.models._checkpoints import what_else
 from sqlib.models._spec import WeightsFile
 
 
