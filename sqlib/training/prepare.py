@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def prepare(
     *,
     start: str | None = None,
     device: str = "cpu",
+    show: Callable[[str], object] | None = None,
 ) -> Prepared:
     """Read the images of ``config``, let its teacher enlarge them, and find the weights to start from.
 
@@ -51,6 +52,7 @@ def prepare(
     inputs : folders of low-resolution images without original; they need a teacher
     start : instead of ``config.start``: ``NETWORK-xSCALE``, or a path of weights
     device : where the teacher runs
+    show : gets the licence of a third party's weights, as in `sqlib.models.pretrained`
 
     Raises
     ------
@@ -66,7 +68,8 @@ def prepare(
     pool = CropPool.from_images(images, config.scale, config.seed, extra)
     provenance: dict[str, Any] = {}
     if config.teacher:
-        teacher = models.pretrained(config.teacher, scale=config.scale)
+        teacher = models.pretrained(config.teacher, scale=config.scale, show=show)
+        ships = config.scale in models.available().get(config.teacher, ())
         named = list(zip(pool.names, pool.lr, strict=True))
         pool = pool.with_teacher(
             teacher_targets(teacher, named, scale=config.scale, device=device), config.teacher_share
@@ -74,12 +77,12 @@ def prepare(
         provenance["teacher"] = {
             "name": teacher.name,
             "weights_id": teacher.weights_id,
-            "licence": teacher.licence or "this project's own",
+            "licence": teacher.licence or ("this project's own" if ships else "unknown"),
         }
     tensors = None
     if start or config.start:
         source = start or config.start
-        tensors = _tensors(source)
+        tensors = _tensors(source, show)
         provenance["start"] = {"from": Path(source).name}
     return Prepared(pool, tensors, provenance, [*skipped, *more])
 
@@ -88,9 +91,9 @@ def _one_or_many(folders: Sequence[str | Path]) -> str | Path | Sequence[str | P
     return folders[0] if len(folders) == 1 else folders
 
 
-def _tensors(source: str) -> Mapping[str, Tensor]:
+def _tensors(source: str, show: Callable[[str], object] | None) -> Mapping[str, Tensor]:
     """The tensors of ``NETWORK-xSCALE`` or of a file."""
     name, _, scale = source.rpartition("-x")
     if name in models.names() and scale.isdecimal():
-        return models.pretrained(name, scale=int(scale)).state_dict()
+        return models.pretrained(name, scale=int(scale), show=show).state_dict()
     return models.read_state(source)[0]
