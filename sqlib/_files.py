@@ -77,7 +77,7 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Itera
     _check_replaceable(path)
     try:
         place = _followed(path)
-        with _partial(place) as partial:
+        with partial_file(place) as partial:
             with open(partial, "wb") as file:
                 file.writelines(data if isinstance(data, Iterator) else [data])
             if place.exists():
@@ -88,7 +88,7 @@ def write_atomically(path: str | PathLike[str], data: bytes | memoryview | Itera
 
 
 @contextlib.contextmanager
-def _partial(place: Path) -> Iterator[Path]:
+def partial_file(place: Path) -> Iterator[Path]:
     """An empty file beside ``place``, locked and gone in the end; those that nobody locks any more go too."""
     # Of the name a digest: the name itself may be as long as names can be.
     prefix = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]}-"

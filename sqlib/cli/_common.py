@@ -251,11 +251,15 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
     if getattr(args, "quantized", None) is not None:
         from sqlib import load_quantized
 
-        return load_quantized(args.quantized, models.create(model, scale=args.scale)).to(args.device)
+        loaded = load_quantized(args.quantized, models.create(model, scale=args.scale))
+        licence = getattr(loaded, "licence", None)
+        if licence is not None:
+            show(f"{args.quantized}: licence of its weights {licence}; see its terms before you pass it on")
+        return loaded.to(args.device)
     if args.weights is not None:
         loaded = models.load(args.weights, model, scale=args.scale)
     else:
-        loaded = models.pretrained(model, scale=args.scale, allow_unverified=args.allow_unverified)
+        loaded = models.pretrained(model, scale=args.scale, allow_unverified=args.allow_unverified, show=show)
     loaded = loaded.eval()
     if recipe is not None:
         from sqlib import quantize_model
@@ -271,11 +275,20 @@ def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.M
     return loaded.to(args.device)
 
 
+def show(line: str) -> None:
+    """A line beside the output."""
+    print(line, file=sys.stderr)
+
+
 def used(model: nn.Module) -> dict[str, Any]:
-    """Name and bits of the recipe by which a network is quantized, None where it is not."""
+    """Name and bits of the recipe, None without one; licence of a third party's weights, None for others."""
     recipe = getattr(model, "recipe", None)
     known = {} if recipe is None else recipe.to_dict()
-    return {"recipe": known.get("name"), "bits": known.get("bits")}
+    return {
+        "recipe": known.get("name"),
+        "bits": known.get("bits"),
+        "licence": getattr(model, "licence", None),
+    }
 
 
 def calibration(args: argparse.Namespace) -> Calibration:

@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.resume or Path("training") / config.name)
     execution = training.Execution(args.device, args.precision, args.compile)
     with progress(config.name):
-        prepared = training.prepare(config, args.data, args.inputs, start=args.start, device=args.device)
+        prepared = training.prepare(
+            config, args.data, args.inputs, start=args.start, device=args.device, show=_common.show
+        )
     for name, reason in prepared.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     print(f"{len(prepared.pool.lr)} images, {len(prepared.skipped)} skipped", flush=True)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sqlib._files import check_output, write_atomically
+from sqlib._tensor_files import read_file
 from sqlib.errors import InputError
-from sqlib.models._checkpoints import QUANTIZED, read_file
+from sqlib.models._checkpoints import QUANTIZED
 
 FORMAT = 1
 """Goes up when a file can no longer be read by the program that reads this one."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sqlib.errors import InputError
 
 _NO_MATTER = {"training", "inplace", "p", "momentum"}  # to what a layer computes in evaluation mode
-_ABOUT_WEIGHTS = {"name", "weights_id", "default_skip"}
+_ABOUT_WEIGHTS = {"name", "weights_id", "licence", "default_skip"}
 
 
 class Identity(TypedDict):

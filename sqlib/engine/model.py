@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What evaluation asks a network for; carried over from the network that was quantized.
-CARRIED = ("scale", "name", "weights_id", "default_skip")
+CARRIED = ("scale", "name", "weights_id", "licence", "default_skip")
 
 
 class QuantizedModel(nn.Module):

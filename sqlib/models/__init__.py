@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -128,12 +128,19 @@ def best(scale: int) -> str:
     return max(found, key=lambda name: float(card(name, scale=scale)["scores"]["set5"]["psnr"]))
 
 
-def pretrained(name: str, *, scale: int, allow_unverified: bool = False, download: bool = True) -> SRNetwork:
+def pretrained(
+    name: str,
+    *,
+    scale: int,
+    allow_unverified: bool = False,
+    download: bool = True,
+    show: Callable[[str], object] | None = None,
+) -> SRNetwork:
     """A network with weights by name, from the first of these places that has them.
 
     1. What ships with sqlib (:func:`available`); 2. a file in the folder ``$SQLIB_WEIGHTS``; 3. the user's
-    cache; 4. for third-party checkpoints a download into the cache, whose licence is shown. A file is called
-    as in ``files`` of the network's :func:`spec`, or ``NAME-xS.safetensors``.
+    cache; 4. for third-party checkpoints a download into the cache. A file is called as in ``files`` of the
+    network's :func:`spec`, or ``NAME-xS.safetensors``.
 
     Parameters
     ----------
@@ -142,23 +149,33 @@ def pretrained(name: str, *, scale: int, allow_unverified: bool = False, downloa
     allow_unverified : fetch also a file whose content this project has not checked, from its publisher's
         address. Without it only files with a checksum on record are downloaded.
     download : whether anything may be downloaded
+    show : gets a line with the licence where the weights are a third party's. Without it the licence is
+        logged, where they are downloaded.
 
     Returns
     -------
-    network in evaluation mode; ``weights_id`` says which weights, ``licence`` whose terms (None for ours).
+    network in evaluation mode; ``weights_id`` says which weights, ``licence`` whose terms (None for those
+    that ship, and where none is on record).
 
     Raises
     ------
     InputError
-        Unknown name or scale; a file that does not fit, or in the cache another than the one on record.
+        Unknown name or scale; a file that does not fit, or in the cache or among those that ship another
+        than the one on record.
     DataError
         Nowhere to be found, or the download failed: the message names the address and where to put the file
-        by hand, what ships, and how to train the rest.
+        by hand, what ships, and how to train the rest. ``$SQLIB_WEIGHTS`` is no folder, or one that cannot
+        be read.
     """
     create(name, scale=scale)
-    path: Path | None = WEIGHTS_FOLDER / f"{name}-x{scale}.safetensors"
-    if path is not None and path.is_file():
-        return load(path, name, scale=scale)
+    shipped = WEIGHTS_FOLDER / f"{name}-x{scale}.safetensors"
+    if shipped.is_file():
+        model = load(shipped, name, scale=scale)
+        if model.weights_id != card(name, scale=scale)["weights_id"]:
+            raise InputError(
+                f"{shipped} is not what its card describes: damaged or replaced; reinstall sqlib"
+            )
+        return model
     known = spec(name).file(name, scale)
     path = local_file(name, scale, known)
     if path is None:
@@ -169,10 +186,21 @@ def pretrained(name: str, *, scale: int, allow_unverified: bool = False, downloa
             path = download_weights(known, lambda partial: load(partial, name, scale=scale))
         except DataError as error:
             raise DataError(f"no weights ship for {name} x{scale}, and {error}") from error
+        show = show or _log
     model = load(path, name, scale=scale)
     if known is not None and path.name == known.file:
         model.licence = known.licence
+        if show is not None:
+            show(
+                f"{path}: licence {known.licence}, from {known.source}; see their terms before you pass it on"
+            )
     return model
+
+
+def _log(line: str) -> None:
+    import pooch
+
+    pooch.get_logger().info("%s", line)
 
 
 def _nowhere(name: str, scale: int) -> str:
@@ -184,12 +212,13 @@ def _nowhere(name: str, scale: int) -> str:
         if known.url is not None:
             extra = "" if known.sha256 else ", allow_unverified=True"
             note = "" if known.sha256 else ", whose content this project has not checked"
-            third += f"; sqlib.models.pretrained({name!r}, scale={scale}{extra}) downloads it{note}"
+            flag = "" if known.sha256 else " (on the command line: --allow-unverified)"
+            third += f"; sqlib.models.pretrained({name!r}, scale={scale}{extra}){flag} downloads it{note}"
         third += "."
     train = f" or train it with 'python -m sqlib train {name}-x{scale} --data DIR'"
     return (
         f"no weights ship for {name} x{scale}; shipped: {have}.{third} Load a checkpoint with "
-        f"sqlib.models.load(path, {name!r}, scale={scale})"
+        f"sqlib.models.load(path, {name!r}, scale={scale}) (on the command line: --weights PATH)"
         + (train if (name, scale) in spec(name).training else "; no training configuration exists for it yet")
     )
 

@@ -1,11 +1,7 @@
-"""Reading checkpoint files by what they hold, whatever they are called; nothing is unpickled."""
+"""Checkpoints: the tensors of a network, taken out of what trainings put around them."""
 
 from __future__ import annotations
 
-import codecs
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sqlib.errors import DataError, InputError
+from sqlib._tensor_files import read_file
+from sqlib.errors import InputError
 
 # Entries of a training's checkpoint, or first parts of names, that hold the network; averaged weights first.
 _WRAPPERS = (
@@ -35,21 +32,6 @@ QUANTIZED = "sqlib.quantized"
 """Key of a safetensors header's metadata under which a quantized network says what it is."""
 
 _DEPTH = 8  # of nested wrappers; pickled dictionaries may contain themselves
-
-_MAGIC = {
-    b"\x89HDF": "an HDF5 file (Keras)",
-    b"\x93NUMPY": "a NumPy array",
-    b"GGUF": "a GGUF file",
-    b"\x1f\x8b": "a gzip archive: unpack it first",
-    b"7z\xbc\xaf": "a 7z archive: unpack it first",
-    b"Rar!": "a RAR archive: unpack it first",
-    b"\xfd7zXZ": "an xz archive: unpack it first",
-    b"BZh": "a bzip2 archive: unpack it first",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"%PDF": "a PDF document",
-    b"\x7fELF": "a program",
-}
 
 
 @dataclass(frozen=True)
@@ -97,133 +79,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 f"{path}: {prefix}{key} {kind}; expected dense tensors with values, as of model.state_dict()"
             )
     return Checkpoint({key: tensor.detach() for key, tensor in tensors.items()}, metadata, prefix)
-
-
-def read_file(path: str | Path, *, pickled: bool = True) -> tuple[Path, Any, dict[str, str]]:
-    """What a checkpoint file holds, as it stands there: (path, content, metadata of a safetensors header).
-
-    Parameters
-    ----------
-    path
-        Of a file.
-    pickled
-        Whether a file of `torch.save` is read as well (tensors and plain data only).
-    """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InputError(
-            f"weights are loaded by path, got {type(path).__name__}: write it to a file"
-        ) from None
-    wanted = f"give the path of a {'.safetensors, .pth or .pt' if pickled else '.safetensors'} file"
-    try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise DataError(f"weights file {path} {what}; {wanted}")
-        other = what_else(path)
-        if other is not None:
-            raise InputError(f"{path} cannot be read as weights: it is {other}")
-        if _is_safetensors(path):
-            return path, *_read_safetensors(path)
-        if not pickled:
-            raise InputError(f"{path} is not a safetensors file; {wanted}")
-        return path, _read_torch(path), {}
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"weights file {path} cannot be read: {error.strerror}; {wanted}") from error
-
-
-def what_else(path: Path) -> str | None:
-    """What a file without weights is, and what to do about it; None where it may hold some."""
-    with path.open("rb") as file:
-        head = file.read(1024)
-    size = path.stat().st_size
-    if not head:
-        return "empty: copy or download it again"
-    if head.startswith(b"version https://git-lfs"):
-        return f"a Git-LFS pointer of {size} bytes: run 'git lfs pull', or download the file itself"
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return "a web page (HTML): download the file that the page is about"
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _what_zip(path)
-    if head[257:262] == b"ustar":
-        return "a tar archive: unpack it first"
-    for magic, name in _MAGIC.items():
-        if head.startswith(magic):
-            return name if ":" in name else f"{name}; expected a state dict of tensors"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
-    except UnicodeDecodeError:
-        return None
-    if all(character.isprintable() or character in "\t\n\r" for character in text):
-        return f"a text file that begins with {text[:40]!r}: download it again"
-    return None
-
-
-def _what_zip(path: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return f"damaged or cut off ({path.stat().st_size} bytes): copy or download it again"
-    inner = {name.partition("/")[2] for name in names}
-    if "constants.pkl" in inner:
-        return "a TorchScript program: save the state dict of the network that it was made from"
-    if "data.pkl" in inner:
-        return None
-    if any(name.endswith(("serialized_exported_program.json", "models/model.json")) for name in names):
-        return "a program of torch.export: save the state dict of the network that it was made from"
-    if names and all(name.endswith(".npy") for name in names):
-        return "an archive of NumPy arrays; expected a state dict of tensors"
-    some = f"holding {', '.join(names[:3])}" if names else "holding nothing"
-    return f"a zip archive {some}: unpack it and give the path of the weights inside"
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(9)
-    # The length of a JSON header, then the header.
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            # The file object is not a mapping: it has keys() but cannot be iterated.
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except Exception:  # safetensors raises its own type, and others for types of number that torch lacks
-        raise InputError(
-            f"{path} cannot be read as weights: it is a safetensors file that is damaged or cut off "
-            f"({path.stat().st_size} bytes): copy or download it again"
-        ) from None
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about versions and storages: nothing that a user could change
-            with path.open("rb") as file:  # given a path, PyTorch goes by its suffix
-                return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes make the unpickler fail in any way
-        # PyTorch's text is left out: it advises to switch off safe loading, in colours.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            reason = (
-                f"it is damaged or cut off ({path.stat().st_size} bytes), or was not written by torch.save: "
-                "copy, download or save it again"
-            )
-        else:
-            reason = (
-                f"it holds a pickled Python object ({found[1]}), which could run code: in a program that has "
-                "its class, and where you trust the file, load it and save model.state_dict() alone"
-            )
-        raise InputError(f"{path} cannot be read as weights: {reason}") from None
 
 
 def _is_state(value: object) -> bool:

@@ -41,7 +41,7 @@ class SRNetwork(nn.Module):
     weights_id: str = "random"
     """SHA-256 of the loaded state dict; ``"random"`` until weights are loaded."""
     licence: str | None = None
-    """Licence of weights that a third party trained; None for ours."""
+    """Licence of weights that a third party trained; None for ours, and where none is on record."""
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of what the network computes on, for such an input: more where it pads it."""

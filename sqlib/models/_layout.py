@@ -27,11 +27,15 @@ class Layout:
         Patterns of their tensors that hold no weights.
     check : callable or None
         Raises InputError where constants of a file are not those that our network computes with.
+    biases : float
+        What their biases are multiplied by: of convolutions and ReLUs alone, this puts a network that
+        computes in another range of pixel values into ours.
     """
 
     names: Mapping[str, str | tuple[str, ...]]
     constants: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Tensor]], None] | None = None
+    biases: float = 1.0
 
     def is_constant(self, theirs: str) -> bool:
         """Whether their tensor holds no weights."""
@@ -56,6 +60,10 @@ class Layout:
                     return renamed
         return ours
 
+    def scaled(self, theirs: str, value: Tensor) -> Tensor:
+        """Their tensor in the range of values that our network computes in."""
+        return value * self.biases if self.biases != 1 and theirs.endswith(".bias") else value
+
     def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``state`` under our names, without constants; unknown names pass through.
 
@@ -70,6 +78,7 @@ class Layout:
         for key, value in state.items():
             if self.is_constant(key):
                 continue
+            value = self.scaled(key, value)
             names = self.ours(key)
             if len(names) == 1:
                 renamed[names[0]] = value

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlib._download import cache_folder, fetch
-from sqlib.errors import InputError
-from sqlib.models._checkpoints import what_else
+from sqlib._tensor_files import what_else
+from sqlib.errors import DataError, InputError
 from sqlib.models._spec import WeightsFile
 
 
@@ -29,21 +29,34 @@ def local_file(name: str, scale: int, known: WeightsFile | None) -> Path | None:
     InputError
         The file in the cache is not the one on record. One in ``$SQLIB_WEIGHTS`` is the user's own choice: a
         warning.
+    DataError
+        ``$SQLIB_WEIGHTS`` is no folder; a folder or file cannot be read.
     """
     files = [f"{name}-x{scale}.safetensors"]
     if known is not None:
         files.insert(0, known.file)
     given = os.environ.get("SQLIB_WEIGHTS")
     folders = [Path(given).expanduser()] if given else []
+    for folder in folders:
+        if not (os.path.isdir(folder) and os.access(folder, os.X_OK)):
+            raise DataError(
+                f"SQLIB_WEIGHTS={given!r} is not a folder that can be opened: name one, or unset the variable"
+            )
     for folder in (*folders, weights_cache()):
         for file in files:
             path = folder / file
-            if not path.is_file():
-                continue
-            if known is None or known.sha256 is None or file != known.file:
-                return path
             try:
+                if not path.is_file():
+                    continue
+                if known is None or known.sha256 is None or file != known.file:
+                    return path
                 check_sha256(path, known.sha256)
+            except OSError as error:
+                variable = "SQLIB_WEIGHTS" if folder in folders else "SQLIB_CACHE"
+                raise DataError(
+                    f"{path} cannot be read ({error.strerror or error}): let its owner allow it, or set "
+                    f"{variable} to another folder"
+                ) from error
             except InputError as error:
                 if folder not in folders:
                     raise InputError(
@@ -56,7 +69,7 @@ def local_file(name: str, scale: int, known: WeightsFile | None) -> Path | None:
 
 
 def download_weights(known: WeightsFile, check: Callable[[Path], object]) -> Path:
-    """Fetch a checkpoint into the cache, and show its licence.
+    """Fetch a checkpoint into the cache.
 
     Parameters
     ----------
@@ -70,8 +83,6 @@ def download_weights(known: WeightsFile, check: Callable[[Path], object]) -> Pat
     DataError
         Offline, refused, cut off, another file, ...; nothing is left behind.
     """
-    import pooch
-
     assert known.url is not None
     sha256 = known.sha256
     target = weights_cache() / known.file
@@ -80,9 +91,6 @@ def download_weights(known: WeightsFile, check: Callable[[Path], object]) -> Pat
         target,
         check=check if sha256 is None else lambda path: check_sha256(path, sha256),
         by_hand=f"By hand: {by_hand(known)}",
-    )
-    pooch.get_logger().info(
-        "%s: licence %s, from %s; see their terms before you pass it on", target, known.licence, known.source
     )
     return target
 

@@ -64,7 +64,7 @@ def load_strict(
         if problem is not None:
             faults.setdefault(problem, []).append(key)
             continue
-        value = state[key].to(stacked[0].dtype)
+        value = layout.scaled(key, state[key].to(stacked[0].dtype))
         if len(stacked) == 1:
             loaded[parts[key][0]] = value
         else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sqlib.models._common import DISTILLED, SRNetwork, check_scale, rgb, upsampling_steps
 from sqlib.models._layout import Layout
-from sqlib.models._spec import Spec
+from sqlib.models._spec import Spec, WeightsFile
 
 RGB_RANGE = 255.0
 
@@ -101,10 +101,25 @@ def _upsampler(scale: int, features: int, growth: int) -> nn.Sequential:
 
 
 def official(names: Collection[str], network: RDN) -> Layout:
-    """The names of the EDSR-PyTorch layout (``RDBs.0.convs.0.conv.0.weight``).
+    """The names of the EDSR-PyTorch layout (``RDBs.0.convs.0.conv.0.weight``), or of torchSR's.
 
-    Its ``UPNet`` holds the upsampler and, last, the closing convolution. Its colour shifts were never used.
+    In the former ``UPNet`` holds the upsampler and, last, the closing convolution; its colour shifts were
+    never used. The latter (``rdbs.0.layers.0.conv.weight``) computes in 0..1.
     """
+    if "sfe1.weight" in names:
+        return Layout(
+            {
+                "sfe1": "shallow1",
+                "sfe2": "shallow2",
+                "rdbs.*.layers.*.conv": "blocks.*.convs.*",
+                "rdbs.*.lff": "blocks.*.fusion",
+                "gff.0": "fusion1",
+                "gff.1": "fusion2",
+                "upscale": "upsampler",
+                "output": "tail",
+            },
+            biases=RGB_RANGE,
+        )
     return Layout(
         {
             "SFENet1": "shallow1",
@@ -120,6 +135,14 @@ def official(names: Collection[str], network: RDN) -> Layout:
     )
 
 
+def _released(scale: int) -> WeightsFile:
+    # The authors' files are Torch7's, which nothing here reads. The addresses stand in torchsr/models/rdn.py.
+    source = "https://github.com/Coloquinte/torchSR"
+    url = f"{source}/releases/download/v1.0.3/rdn_x{scale}.pt"
+    trained = f"{source}, trained by https://github.com/yjn870/RDN-pytorch"
+    return WeightsFile("rdn", (scale,), f"rdn_x{scale}.pt", "MIT", trained, url)
+
+
 _SHARED = dict(DISTILLED, batch=8, learning_rate=2e-4)
 
 SPEC = Spec(
@@ -129,6 +152,7 @@ SPEC = Spec(
     skip=("shallow1", "shallow2", "upsampler.*", "tail"),
     blocks="blocks.*",
     official=official,
+    files=(_released(2), _released(3), _released(4)),
     training={
         ("rdn", 4): dict(_SHARED, steps=20_000),
         ("rdn", 2): dict(_SHARED, steps=9_000, start="rdn-x4"),

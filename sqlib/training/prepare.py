@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def prepare(
     *,
     start: str | None = None,
     device: str = "cpu",
+    show: Callable[[str], object] | None = None,
 ) -> Prepared:
     """Read the images of ``config``, let its teacher enlarge them, and find the weights to start from.
 
@@ -52,6 +53,7 @@ def prepare(
     inputs : folders of low-resolution images without original; they need a teacher
     start : instead of ``config.start``: ``NETWORK-xSCALE``, or a path of weights, in our names or a release's
     device : where the teacher runs
+    show : gets the licence of a third party's weights, as in `sqlib.models.pretrained`
 
     Raises
     ------
@@ -68,10 +70,11 @@ def prepare(
     provenance: dict[str, Any] = {}
     tensors, source = None, start or config.start
     if source:  # before the teacher, which may need hours
-        tensors = start_tensors(source, config.network, config.scale)
+        tensors = start_tensors(source, config.network, config.scale, show=show)
         provenance["start"] = {"from": Path(source).name}
     if config.teacher:
-        teacher = models.pretrained(config.teacher, scale=config.scale)
+        teacher = models.pretrained(config.teacher, scale=config.scale, show=show)
+        ships = config.scale in models.available().get(config.teacher, ())
         named = list(zip(pool.names, pool.lr, strict=True))
         pool = pool.with_teacher(
             teacher_targets(teacher, named, scale=config.scale, device=device), config.teacher_share
@@ -79,7 +82,7 @@ def prepare(
         provenance["teacher"] = {
             "name": teacher.name,
             "weights_id": teacher.weights_id,
-            "licence": teacher.licence or "this project's own",
+            "licence": teacher.licence or ("this project's own" if ships else "unknown"),
         }
     return Prepared(pool, tensors, provenance, [*skipped, *more])
 

@@ -93,7 +93,9 @@ def train(
             entered=entered,
         )
         if file.exists():
-            log(f"{config.name}: continuing at step {_saved_step(file, task)} of {config.steps}")
+            with checkpoint.using(file):
+                step = _saved_step(file, task)
+            log(f"{config.name}: continuing at step {step} of {config.steps}")
         elif task.taken:
             log(task.beginning())
         try:

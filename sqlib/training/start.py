@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -12,13 +12,16 @@ from sqlib.errors import InputError
 from sqlib.models import Layout, SRNetwork
 
 
-def start_tensors(source: str, network: str, scale: int) -> dict[str, Tensor]:
+def start_tensors(
+    source: str, network: str, scale: int, *, show: Callable[[str], object] | None = None
+) -> dict[str, Tensor]:
     """Tensors under our names, some of which fit a network.
 
     Parameters
     ----------
     source : ``NETWORK-xSCALE``, or the path of a checkpoint, in our names or those of the network's release
     network, scale : what is to start
+    show : gets the licence of a third party's weights, as in `sqlib.models.pretrained`
 
     Raises
     ------
@@ -30,7 +33,7 @@ def start_tensors(source: str, network: str, scale: int) -> dict[str, Tensor]:
     model = models.create(network, scale=scale)
     name, _, of = source.rpartition("-x")
     if name in models.names() and of.isdecimal():
-        found = models.pretrained(name, scale=int(of)).state_dict()
+        found = models.pretrained(name, scale=int(of), show=show).state_dict()
     else:
         state = models.read_state(source)[0]
         # Colours shifted otherwise are no reason against a start, which learns on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from functools import partial
@@ -133,10 +134,61 @@ def test_a_checkpoint_belongs_to_what_it_was_made_for(tmp_path: Path) -> None:
         torch.save(wrong, file)
         with pytest.raises(InputError, match="no training checkpoint of format 4; restore it, or"):
             fit(Point(), file=file)
-    for damaged in (b"", b"not one", (tmp_path / "a.pt").read_bytes()[:100]):
-        file.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"cannot be read as a checkpoint .*restore it or remove it"):
-            fit(Point(), file=file)
+
+
+def written(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def flipped(data: bytes) -> bytes:
+    """With other bits in the middle of a tensor, which `torch.load` does not notice."""
+    at = data.index(torch.tensor([3.0, -2.0, 1.0]).numpy().tobytes())
+    return data[: at + 5] + bytes([data[at + 5] ^ 255]) + data[at + 6 :]
+
+
+START = torch.tensor([3.0, -2.0, 1.0])
+FOREIGN = {
+    "empty": (b"", "it is empty"),
+    "text": (b"not one", "it is a text file that begins with 'not one'"),
+    "page": (b"<!DOCTYPE html><html></html>", "it is a web page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "a Git-LFS pointer"),
+    "module": (
+        written(nn.Linear(1, 1)),
+        r"a pickled Python object \(torch.nn.modules.linear.Linear\), which could run code; restore",
+    ),
+    "cut": (written({"format": checkpoint.FORMAT, "place": START})[:-9], "it is damaged or cut off"),
+    "flipped": (
+        flipped(written({"format": checkpoint.FORMAT, "place": START})),
+        "it is damaged in archive/data/0, by its checksum",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_what_a_damaged_or_foreign_file_is(tmp_path: Path, case: str) -> None:
+    """In words of ours: PyTorch advises to switch off safe loading, in colours."""
+    data, message = FOREIGN[case]
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(InputError, match=f"a.pt cannot be read as a checkpoint: .*{message}") as caught:
+        fit(Point(), file=tmp_path / "a.pt")
+    text = str(caught.value)
+    assert text.endswith("; restore it or remove it to begin anew")
+    assert "weights_only" not in text and "\x1b" not in text and "state_dict" not in text
+
+
+@pytest.mark.parametrize("key", ["identity", "step", "losses", "optimizer", "task", "average"])
+@pytest.mark.parametrize("value", [None, "other"])
+def test_a_checkpoint_that_lacks_parts(tmp_path: Path, key: str, value: str | None) -> None:
+    file, identity = tmp_path / "a.pt", {"configuration": 1}
+    fit(Point(decay=0.9), file=file, identity=identity)
+    state = torch.load(file, weights_only=True)
+    del state[key]
+    torch.save(state if value is None else {**state, key: value}, file)
+    wrong = f"has no '{key}'" if value is None else "does not fit this training: "
+    with pytest.raises(InputError, match=f"a.pt is an incomplete or foreign checkpoint: it {wrong}.*restore"):
+        fit(Point(decay=0.9), file=file, identity=identity)
 
 
 class Evil:

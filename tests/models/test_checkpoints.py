@@ -157,6 +157,32 @@ def test_no_network_has_a_wrappers_name_in_its_own(name: str) -> None:
     assert not {key.split(".")[0] for key in model.state_dict()} & set(_WRAPPERS)
 
 
+def test_no_other_bit_goes_unnoticed(tmp_path: Path) -> None:
+    """A byte that differs anywhere: what the file held, or a refusal; `torch.load` looks at no checksum."""
+    held = {"a.weight": torch.arange(20.0)}
+    good, path = saved(held), tmp_path / "weights.pth"
+    refusals = 0
+    for at in range(0, len(good), 3):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        try:
+            found = read_checkpoint(path).tensors
+        except InputError:
+            refusals += 1
+        else:
+            assert found.keys() == held.keys() and torch.equal(found["a.weight"], held["a.weight"]), at
+    assert refusals > 100
+
+
+def test_files_without_checksums_are_read(tmp_path: Path) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "weights.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert models.load(tmp_path / "weights.pth", NAME, scale=SCALE).weights_id == ID
+
+
 # --- files that are refused: what the message says ----------------------------------------------------------
 
 UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -202,7 +228,11 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
         f"damaged or cut off ({len(GOOD) // 2} bytes): copy or download",
     ),
     "one byte short": (lambda: GOOD[:-1], f"damaged or cut off ({len(GOOD) - 1} bytes): copy or download"),
-    "damaged inside": (lambda: GOOD[:3000] + bytes(400) + GOOD[3400:], "damaged or cut off"),
+    "damaged inside": (lambda: GOOD[:3000] + bytes(400) + GOOD[3400:], "damaged in archive/data.pkl"),
+    "other bits in a tensor": (
+        lambda: GOOD[: len(GOOD) // 2] + bytes([GOOD[len(GOOD) // 2] ^ 255]) + GOOD[len(GOOD) // 2 + 1 :],
+        ", by its checksum: download it again, or restore a copy",
+    ),
     "old format, cut off": (
         lambda: saved(STATE, _use_new_zipfile_serialization=False)[:5000],
         "damaged or cut off (5000 bytes), or was not written by torch.save",

@@ -8,17 +8,22 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import pooch
 import pytest
+import requests
 import torch
 from safetensors.torch import save_file
 
@@ -146,6 +151,34 @@ def failing(handler: http.server.BaseHTTPRequestHandler) -> None:
     handler.send_error(503)
 
 
+def stalls(handler: http.server.BaseHTTPRequestHandler) -> None:
+    broken(handler)
+    handler.wfile.flush()
+    time.sleep(3 * PATIENCE)
+
+
+def silent(handler: http.server.BaseHTTPRequestHandler) -> None:
+    time.sleep(3 * PATIENCE)
+
+
+def closes(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def circles(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.end_headers()
+
+
+def not_compressed(handler: http.server.BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.end_headers()
+    handler.wfile.write(GOOD)
+
+
+PATIENCE = 0.5  # seconds, where nothing comes
 PAGE = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 FAULTS = {
@@ -158,6 +191,11 @@ FAULTS = {
     "cut off without a length": (sends(GOOD[:-500], length=0), "damaged or cut off"),
     "absent": (missing, "the server answered 404"),
     "unavailable": (failing, "the server answered 503"),
+    "stall": (stalls, "the server stopped sending before the end of the file"),
+    "silence": (silent, "the server did not answer in time"),
+    "closed": (closes, r"no connection \(Remote end closed connection without response\)"),
+    "circle": (circles, "the server leads from address to address without end"),
+    "no gzip": (not_compressed, "the server's answer is not compressed as it says"),
 }
 
 
@@ -181,6 +219,9 @@ def test_failed_download_leaves_nothing_and_says_what_to_do(
             torch.save(state, buffer)
             answer, message = sends(buffer.getvalue()), "the answer does not fit edsr-small x3"
     server.answer = answer
+    if answer in (stalls, silent):
+        patient = pooch.HTTPDownloader.__init__
+        monkeypatch.setattr(pooch.HTTPDownloader, "__init__", partialmethod(patient, timeout=PATIENCE))
     with pytest.raises(DataError, match=message) as caught:
         models.pretrained(NAME, scale=SCALE, allow_unverified=not verified)
     text = str(caught.value)
@@ -290,12 +331,105 @@ def test_interrupted_download_leaves_nothing(known: WeightsFile, server: Server,
     assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
 
 
+def test_no_secure_connection(known: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    def untrusted(self: object, url: str, output_file: str, pooch: object) -> None:
+        """As requests does, without a certificate and its key in this folder."""
+        first = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+        first.verify_message = "certificate has expired"
+        raise requests.exceptions.SSLError("Max retries exceeded") from first
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", untrusted)
+    with pytest.raises(
+        DataError, match=r"failed: no secure connection \(certificate has expired\)\. By hand"
+    ):
+        models.pretrained(NAME, scale=SCALE)
+
+
+def test_a_proxy_that_is_not_there(known: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    listed(monkeypatch, known, url="http://example.invalid/x")
+    with pytest.raises(
+        DataError, match=r"failed: no connection to the proxy \(Connection refused\)\. By hand"
+    ):
+        models.pretrained(NAME, scale=SCALE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and flock are POSIX")
+def test_what_a_killed_download_left_goes_with_the_next(
+    known: WeightsFile, server: Server, cache: Path
+) -> None:
+    half, stop = threading.Event(), threading.Event()
+
+    def stalling(handler: http.server.BaseHTTPRequestHandler) -> None:
+        broken(handler)
+        handler.wfile.flush()
+        half.set()
+        stop.wait(timeout=120)
+
+    server.answer = stalling
+    process = child(known)
+    assert half.wait(timeout=120)
+    process.kill()
+    process.communicate(timeout=120)
+    stop.set()
+    assert len(list(cache.iterdir())) == 1
+    server.answer = sends(GOOD)
+    assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
+    assert [path.name for path in cache.iterdir()] == [FILE]
+
+
+def test_a_downloaded_file_has_the_permissions_of_any_new_file(known: WeightsFile, cache: Path) -> None:
+    models.pretrained(NAME, scale=SCALE)
+    (cache / "plain").write_bytes(b"")
+    assert (cache / FILE).stat().st_mode == (cache / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("variable", ["SQLIB_WEIGHTS", "SQLIB_CACHE"])
+@pytest.mark.parametrize("denied", ["file", "folder"])
+def test_somebody_elses_files(
+    known: WeightsFile, cache: Path, monkeypatch: pytest.MonkeyPatch, variable: str, denied: str
+) -> None:
+    """Whoever runs the tests may read everything: the system's answer is made up."""
+    cache.mkdir(parents=True)
+    (cache / FILE).write_bytes(GOOD)
+    if variable == "SQLIB_WEIGHTS":
+        monkeypatch.setenv(variable, str(cache))
+    real, operation = getattr(Path, name := {"file": "open", "folder": "is_file"}[denied]), str(cache / FILE)
+
+    def refuse(self: Path, *args: object) -> object:
+        if str(self) == operation:
+            raise PermissionError(13, "Permission denied", operation)
+        return real(self, *args)
+
+    monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(
+        DataError, match=rf"small_x3\.pth cannot be read \(Permission denied\): .*set {variable} to another"
+    ):
+        models.pretrained(NAME, scale=SCALE)
+
+
+def test_damaged_weights_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors keeps no checksum, but the card does."""
+    for suffix in ("safetensors", "json"):
+        shutil.copy(models.WEIGHTS_FOLDER / f"edsr-small-x4.{suffix}", tmp_path)
+    monkeypatch.setattr(models, "WEIGHTS_FOLDER", tmp_path)
+    assert models.pretrained("edsr-small", scale=4)
+    path = tmp_path / "edsr-small-x4.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    with pytest.raises(InputError, match="is not what its card describes: damaged or replaced; reinstall"):
+        models.pretrained("edsr-small", scale=4)
+
+
 def test_unverified_addresses_are_fetched_on_demand_only(
     known: WeightsFile, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed(monkeypatch, known, sha256=None)
     with pytest.raises(
-        DataError, match=r"pretrained\('edsr-small', scale=3, allow_unverified=True\) downloads"
+        DataError,
+        match=r"pretrained\('edsr-small', scale=3, allow_unverified=True\) \(on the command line: "
+        r"--allow-unverified\) downloads",
     ):
         models.pretrained(NAME, scale=SCALE)
     assert server.requests == 0
@@ -357,9 +491,32 @@ def test_command_line_goes_the_same_way(
     listed(monkeypatch, known, sha256=None)
     args = ["evaluate", NAME, "--scale", "3", "--dataset", "builtin", "--first", "1", "--json"]
     assert main(args) == 1
-    assert f"save {server.url} as" in capsys.readouterr().err
-    assert main([*args, "--allow-unverified"]) == 0
-    assert json.loads(capsys.readouterr().out)["n"] == 1
+    error = capsys.readouterr().err
+    assert f"save {server.url} as" in error and "--allow-unverified" in error and "--weights PATH" in error
+    for where in ("downloaded", "from the cache"):
+        assert main([*args, "--allow-unverified"]) == 0
+        out, error = capsys.readouterr()
+        assert (json.loads(out)["n"], json.loads(out)["licence"]) == (1, "MIT"), where
+        assert error.count(f"{FILE}: licence MIT, from https://example.org/small; see their terms") == 1, (
+            where
+        )
+
+
+def test_licence_goes_with_a_quantized_network(
+    known: WeightsFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "q.safetensors")
+    assert main(["quantize", NAME, file, "--scale", "3", "--recipe", "minmax", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == "MIT"
+    args = ["evaluate", NAME, "--scale", "3", "--dataset", "builtin", "--first", "1", "--json"]
+    assert main([*args, "--quantized", file]) == 0
+    out, error = capsys.readouterr()
+    assert json.loads(out)["licence"] == "MIT" and "warning" not in error
+    assert error.count(f"{file}: licence of its weights MIT; see its terms") == 1
+    args[args.index("3")] = "4"
+    assert main(args) == 0
+    out, error = capsys.readouterr()
+    assert json.loads(out)["licence"] is None and "licence" not in error  # ours
 
 
 def test_catalogue() -> None:
@@ -401,5 +558,9 @@ def test_checksums_are_those_of_the_files_at_hand(weights_dir: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist(known: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SQLIB_WEIGHTS", os.path.join("no", "such", "folder"))
-    assert models.pretrained(NAME, scale=SCALE).weights_id == good_id()
+    """A slip in its name would mean other weights, or a download."""
+    given = os.path.join("no", "such", "folder")
+    monkeypatch.setenv("SQLIB_WEIGHTS", given)
+    with pytest.raises(DataError, match=f"SQLIB_WEIGHTS='{given}' is not a folder .*name one, or unset"):
+        models.pretrained(NAME, scale=SCALE)
+    assert models.pretrained(NAME, scale=4)  # ships

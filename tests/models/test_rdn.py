@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import sqlib
 from sqlib import models
+from sqlib.models._state_dict import load_strict
 from sqlib.models.rdn import RDN, official
 from sqlib.recipes import BRECQ, DFSQ, CompensatedDFSQ, MinMax, QDrop
 
@@ -167,3 +168,35 @@ def test_channels_last_and_low_precision() -> None:
             out = small().to(dtype)(x.to(dtype))
             assert out.dtype == dtype
             torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05 * float(expected.std()))
+
+
+TORCHSR = {"sfe1": "shallow1", "sfe2": "shallow2", "gff.0": "fusion1", "gff.1": "fusion2", "output": "tail"}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_published_file_computes_in_another_range(scale: int) -> None:
+    """torchSR's names (torchsr/models/rdn.py): its network takes and gives 0..1, ours multiplies by 255."""
+    names = dict(TORCHSR)
+    for i in range(2):
+        names |= {f"rdbs.{i}.layers.{j}.conv": f"blocks.{i}.convs.{j}" for j in range(3)}
+        names[f"rdbs.{i}.lff"] = f"blocks.{i}.fusion"
+    names |= {f"upscale.{i}": f"upsampler.{i}" for i in (0, 2)[: 2 if scale == 4 else 1]}
+    within = small(scale)  # its tensors, read as those of a network in 0..1
+    own = within.state_dict()
+    theirs = {f"{t}.{kind}": own[f"{o}.{kind}"] for t, o in names.items() for kind in ("weight", "bias")}
+    loaded = RDN("rdn", scale, blocks=2, layers=3, growth=6, features=8).eval()
+    layout = official(theirs, loaded)
+    load_strict(loaded, theirs, "file", layout=layout)
+    x = torch.rand(1, 3, 5, 6)
+    with torch.inference_mode():
+        expected = 255 * within(x / 255)  # the same tensors on x itself, and without the division at the end
+        torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-5)
+    translated = layout.translate(theirs)
+    assert all(torch.equal(translated[key], value) for key, value in loaded.state_dict().items())
+
+
+def test_addresses_are_fetched_on_demand_only() -> None:
+    for scale in (2, 3, 4):
+        known = models.spec("rdn").file("rdn", scale)
+        assert known is not None and known.url is not None and known.sha256 is None
+        assert known.url.endswith(f"/rdn_x{scale}.pt")

@@ -22,6 +22,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path, tiny: TrainConfig
     torch.save({"step": 1}, tmp_path / "checkpoint.pt")
     with pytest.raises(InputError, match="no training checkpoint of format"):
         train(tiny, pool, tmp_path)
+    for incomplete in ({"format": 4, "step": 1}, {"format": 4}, {"format": 3}):
+        torch.save(incomplete, tmp_path / "checkpoint.pt")
+        with pytest.raises(InputError, match="an incomplete or foreign checkpoint: it has no '"):
+            train(tiny, pool, tmp_path)
 
 
 def test_a_checkpoint_of_the_format_before_continues(tmp_path: Path, pool: CropPool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from sqlib import models
 from sqlib.cli import main
-from sqlib.training import TrainConfig
+from sqlib.training import TrainConfig, prepare
 from sqlib.training.config import CONFIGS
 
 
@@ -103,3 +105,20 @@ def test_wrong_arguments(
     except SystemExit as stop:
         code = int(stop.code or 0)
     assert code == status and message in capsys.readouterr().err
+
+
+def test_weights_of_unknown_origin_are_not_called_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: TrainConfig
+) -> None:
+    """A teacher from a file in ``$SQLIB_WEIGHTS``, called as training calls its results: anybody's."""
+    from sqlib import datasets
+
+    shutil.copy(models.WEIGHTS_FOLDER / "edsr-small-x2.safetensors", tmp_path)
+    monkeypatch.setattr(models, "WEIGHTS_FOLDER", tmp_path / "nothing ships")
+    monkeypatch.setenv("SQLIB_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("SQLIB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "images").mkdir()
+    for i, item in enumerate(list(datasets.load("builtin").pairs(2))[:3]):
+        Image.fromarray(item.hr[:64, :64]).save(tmp_path / "images" / f"{i}.png")
+    found = prepare(replace(tiny, teacher="edsr-small"), [tmp_path / "images"])
+    assert found.provenance["teacher"]["licence"] == "unknown"

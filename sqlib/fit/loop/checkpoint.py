@@ -6,9 +6,10 @@ for bit (same CPU, threads and versions).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 
 from sqlib._files import write_atomically
+from sqlib._tensor_files import contents
 from sqlib.errors import DataError, InputError, SqlibError
 from sqlib.fit.loop.task import State
 
 FILE = "checkpoint.pt"
 """Name of the checkpoint where a folder belongs to one training."""
 FORMAT = 4
+_REMEDY = "restore it or remove it to begin anew"
 
 
 def save(state: State, path: Path) -> None:
@@ -54,19 +57,35 @@ def read(path: Path, *, formats: tuple[int, ...] = (FORMAT,)) -> State:
     ------
     InputError
         The file is damaged, or no checkpoint of one of these `formats`.
+    DataError
+        The file cannot be opened.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}); restore it or remove it"
+        state, _ = contents(path, "a checkpoint")
+    except InputError as error:
+        raise InputError(f"{error}; {_REMEDY}") from None
+    except OSError as error:
+        raise DataError(
+            f"the checkpoint {path} cannot be read: {error.strerror or error}; {_REMEDY}"
         ) from error
     if not isinstance(state, dict) or state.get("format") not in formats:
         raise InputError(
             f"{path} is no training checkpoint of format {FORMAT}; restore it, or choose another folder"
         )
     return state
+
+
+@contextlib.contextmanager
+def using(path: Path | None) -> Iterator[None]:
+    """While the state in the file `path` is used: an InputError where it lacks parts, or they do not fit."""
+    try:
+        yield
+    except SqlibError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        what = f"has no {reason}" if isinstance(error, KeyError) else f"does not fit this training: {reason}"
+        raise InputError(f"{path} is an incomplete or foreign checkpoint: it {what}; {_REMEDY}") from error
 
 
 def place(

@@ -111,7 +111,8 @@ class Loop:
     def run(self, deadline: float = math.inf, bar: Bar | None = None) -> Fitted:
         """Continue from the file if there is one, and take the steps that are left."""
         if self.file is not None and self.file.exists():
-            self.restore(checkpoint.read(self.file))
+            with checkpoint.using(self.file):
+                self.restore(checkpoint.read(self.file))
         else:
             # Now rather than after the first hour: a folder that cannot be written.
             self._save()
@@ -227,7 +228,7 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.task.average is not None:
             self.task.average.load(state["average"])
-        self.step = self._saved = self._judged = state["step"]
+        self.step = self._saved = self._judged = int(state["step"])
         self.losses = state["losses"].tolist()
 
 
