@@ -20,6 +20,9 @@ from sqlib.models._layout import Layout
 from sqlib.models._spec import Spec
 
 RGB_RANGE = 255.0
+# Normalized features have a variance of 1 and are added to features in 0..255, beside which they would be
+# nothing for the first thousands of steps: Adam moves a factor by no more than the learning rate.
+_RESIDUAL_RANGE = 25.0
 
 
 class ResidualBlock(nn.Module):
@@ -72,6 +75,8 @@ class SRResNet(SRNetwork):
         self.body_end_norm = nn.BatchNorm2d(features)
         self.upsampler = Upsampler(scale, features)
         self.tail = nn.Conv2d(features, 3, 9, padding=4, bias=False)
+        for norm in (*(block.norm2 for block in self.blocks), self.body_end_norm):
+            nn.init.constant_(cast(nn.BatchNorm2d, norm).weight, _RESIDUAL_RANGE)
 
     def forward(self, x: Tensor) -> Tensor:
         shallow = self.head_prelu(self.head(rgb(x) * RGB_RANGE))
@@ -116,7 +121,9 @@ SPEC = Spec(
     replaced=2,
     official=official,
     training={
-        ("srresnet", 4): dict(DISTILLED, steps=20_000),
+        ("srresnet", 4): dict(
+            DISTILLED, batch=8, border=0, learning_rate=4e-4, steps=5_500, start="edsr-baseline-x4"
+        ),
         ("srresnet-small", 4): dict(DISTILLED, steps=6_000),
     },
 )

@@ -7,8 +7,8 @@ import importlib
 import os
 import signal
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,12 +170,15 @@ def test_a_start_is_looked_at_before_the_teacher(tmp_path: Path, monkeypatch: py
         prepare(config, [tmp_path / "images"], start=str(tmp_path / "other.pt"))
 
 
-def test_images_a_second_count_the_crops_that_were(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
+def test_images_a_second_count_the_crops_that_were(
+    tiny: TrainConfig, pool: CropPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = dataclasses.replace(tiny, batch=64, later=((1, 1, 8),))
     state = Training(config, Execution(), pool, pool)
-    state.step, state._began = 6, time.monotonic() - 10.0
+    state.step, state._began = 6, 90.0
+    monkeypatch.setattr("sqlib.training.task.time", SimpleNamespace(monotonic=lambda: 100.0))
     state.judge(6, [0.0])
-    assert state.bursts[0]["images_per_second"] == pytest.approx(6.9, abs=0.1)
+    assert state.bursts[0]["images_per_second"] == 6.9  # 64 + 5 crops in 10 seconds
 
 
 def test_targets_and_configuration_must_agree(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
