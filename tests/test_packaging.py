@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +60,19 @@ def test_constraints_are_portable() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf8")
     assert "torch==2.13.0\n" in text
     assert "+" not in text and "@" not in text and "file:" not in text
+
+
+def test_pins_install_on_the_oldest_python() -> None:
+    """On 3.11.0, that is: some releases ask for a later 3.11."""
+    oldest = f"{min(re.findall(r'[0-9.]+', project()['requires-python']))}.0"
+    for name, pin in listed(ROOT / "constraints.txt").items():
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        asked = found.metadata["Requires-Python"]
+        if asked is not None and pin.specifier.contains(found.version):
+            assert SpecifierSet(asked).contains(oldest), f"{pin} asks for Python {asked}"
 
 
 def test_jupyter_book_stays_below_version_2() -> None:
