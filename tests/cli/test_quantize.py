@@ -46,6 +46,7 @@ def test_the_summary(tmp_path: Path, capsys) -> None:
         "scale": 4,
         "recipe": "minmax",
         "bits": 4,
+        "licence": None,
         "recipe_options": {},
         "sites": 21,
         "quantized_sites": 17,
