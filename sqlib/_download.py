@@ -32,7 +32,6 @@ def download(url: str, target: Path) -> None:
     """
     import pooch
     import requests
-    import urllib3
 
     try:
         pooch.HTTPDownloader(progressbar=sys.stderr.isatty())(url, str(target), None)
@@ -50,7 +49,7 @@ def download(url: str, target: Path) -> None:
         raise DataError("the server did not answer in time") from error
     except requests.exceptions.ConnectionError as error:
         # Of what comes after the head of the answer, requests makes a ConnectionError as well.
-        if any(isinstance(each, urllib3.exceptions.ReadTimeoutError) for each in _nested(error)):
+        if any(type(each).__name__ == "ReadTimeoutError" for each in _nested(error)):
             raise DataError("the server stopped sending before the end of the file") from error
         raise DataError(f"no connection ({_cause(error)})") from error
     except requests.exceptions.ChunkedEncodingError as error:

@@ -47,6 +47,9 @@ class SRNetwork(nn.Module):
         """Height and width of what the network computes on, for such an input: more where it pads it."""
         return height, width
 
+    def begin(self) -> None:
+        """What a training does to random weights before its first step; nothing, but where a network says."""
+
 
 class RGBMean(nn.Module):
     """A fixed colour shift: ``range * x - range * mean`` going in, the inverse going out.

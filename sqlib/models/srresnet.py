@@ -75,6 +75,9 @@ class SRResNet(SRNetwork):
         self.body_end_norm = nn.BatchNorm2d(features)
         self.upsampler = Upsampler(scale, features)
         self.tail = nn.Conv2d(features, 3, 9, padding=4, bias=False)
+
+    def begin(self) -> None:
+        """Give residuals about the range of the features that they are added to."""
         for norm in (*(block.norm2 for block in self.blocks), self.body_end_norm):
             nn.init.constant_(cast(nn.BatchNorm2d, norm).weight, _RESIDUAL_RANGE)
 

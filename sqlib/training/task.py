@@ -56,6 +56,7 @@ class Training(Task):
         self.provenance = dict(provenance or {})
         device = execution.torch_device
         self.model: SRNetwork = models.create(config.network, scale=config.scale).to(device).train()
+        self.model.begin()
         self.taken: list[str] = []
         if start is not None:
             self._take(start)

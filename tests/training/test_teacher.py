@@ -36,7 +36,8 @@ class Wrapped(SRNetwork):
 
 def _true(name: str, scale: int, request: pytest.FixtureRequest) -> SRNetwork:
     if name == "bsrn":
-        request.getfixturevalue("weights_dir")
+        folder = request.getfixturevalue("weights_dir")
+        request.getfixturevalue("monkeypatch").setenv("SQLIB_WEIGHTS", str(folder))
     return models.pretrained(name, scale=scale, download=False)
 
 
