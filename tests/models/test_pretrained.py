@@ -310,7 +310,8 @@ def test_two_processes_at_once(known: WeightsFile, server: Server, cache: Path) 
     assert [path.name for path in cache.iterdir()] == [FILE]
 
 
-def test_interrupted_download_leaves_nothing(known: WeightsFile, server: Server, cache: Path) -> None:
+def halfway(known: WeightsFile, server: Server) -> tuple[subprocess.Popen[str], threading.Event]:
+    """A process that has half of a file, and what lets the server go on."""
     half, stop = threading.Event(), threading.Event()
 
     def stalling(handler: http.server.BaseHTTPRequestHandler) -> None:
@@ -322,6 +323,11 @@ def test_interrupted_download_leaves_nothing(known: WeightsFile, server: Server,
     server.answer = stalling
     process = child(known)
     assert half.wait(timeout=120)
+    return process, stop
+
+
+def test_interrupted_download_leaves_nothing(known: WeightsFile, server: Server, cache: Path) -> None:
+    process, stop = halfway(known, server)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     stop.set()
@@ -359,17 +365,7 @@ def test_a_proxy_that_is_not_there(known: WeightsFile, monkeypatch: pytest.Monke
 def test_what_a_killed_download_left_goes_with_the_next(
     known: WeightsFile, server: Server, cache: Path
 ) -> None:
-    half, stop = threading.Event(), threading.Event()
-
-    def stalling(handler: http.server.BaseHTTPRequestHandler) -> None:
-        broken(handler)
-        handler.wfile.flush()
-        half.set()
-        stop.wait(timeout=120)
-
-    server.answer = stalling
-    process = child(known)
-    assert half.wait(timeout=120)
+    process, stop = halfway(known, server)
     process.kill()
     process.communicate(timeout=120)
     stop.set()
