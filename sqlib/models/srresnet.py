@@ -125,7 +125,7 @@ SPEC = Spec(
     official=official,
     training={
         ("srresnet", 4): dict(
-            DISTILLED, batch=8, border=0, learning_rate=4e-4, steps=5_500, start="edsr-baseline-x4"
+            DISTILLED, batch=8, border=0, learning_rate=1e-4, steps=3_000, start="edsr-baseline-x4"
         ),
         ("srresnet-small", 4): dict(DISTILLED, steps=6_000),
     },

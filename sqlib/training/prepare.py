@@ -16,6 +16,9 @@ from sqlib.training.crops import CropPool, load_images
 from sqlib.training.start import start_tensors
 from sqlib.training.targets import teacher_targets
 
+# Images whose features a normalization needs to know its statistics to a few percent.
+_SEEN = 32
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -70,7 +73,8 @@ def prepare(
     provenance: dict[str, Any] = {}
     tensors, source = None, start or config.start
     if source:  # before the teacher, which may need hours
-        tensors = start_tensors(source, config.network, config.scale, show=show)
+        some = pool.lr[:: len(pool.lr) // _SEEN + 1]
+        tensors = start_tensors(source, config.network, config.scale, images=some, show=show)
         provenance["start"] = {"from": Path(source).name}
     if config.teacher:
         teacher = models.pretrained(config.teacher, scale=config.scale, show=show)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sqlib import models
 from sqlib.errors import InputError
 from sqlib.models import Layout, SRNetwork
+from sqlib.models.srresnet import SRResNet
+from sqlib.training.srresnet_from_edsr import adopt_edsr
 
 
 def start_tensors(
-    source: str, network: str, scale: int, *, show: Callable[[str], object] | None = None
+    source: str,
+    network: str,
+    scale: int,
+    *,
+    images: Iterable[NDArray[np.uint8]],
+    show: Callable[[str], object] | None = None,
 ) -> dict[str, Tensor]:
     """Tensors under our names, some of which fit a network.
 
     Parameters
     ----------
     source : ``NETWORK-xSCALE``, or the path of a checkpoint, in our names or those of the network's release
-    network, scale : what is to start
+    network, scale : what is to start; SRResNet begins with the function of an EDSR that it is started from
+    images : uint8 (h, w, 3); SRResNet's normalizations then begin with the statistics of their features
     show : gets the licence of a third party's weights, as in `sqlib.models.pretrained`
 
     Raises
@@ -33,7 +43,10 @@ def start_tensors(
     model = models.create(network, scale=scale)
     name, _, of = source.rpartition("-x")
     if name in models.names() and of.isdecimal():
-        found = models.pretrained(name, scale=int(of), show=show).state_dict()
+        start = models.pretrained(name, scale=int(of), show=show)
+        if isinstance(model, SRResNet) and adopt_edsr(model, start, images):
+            return dict(model.state_dict())
+        found = start.state_dict()
     else:
         state = models.read_state(source)[0]
         # Colours shifted otherwise are no reason against a start, which learns on.

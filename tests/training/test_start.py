@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from scipy.ndimage import gaussian_filter
 
 from sqlib import models
 from sqlib.errors import DataError, InputError
@@ -41,6 +42,31 @@ def test_tensors_that_fit_are_taken_and_the_rest_is_new(tiny: TrainConfig, pool:
         Training(tiny, Execution(), pool, pool, start={"head.weight": torch.zeros(1, 3, 3, 3)})
     with pytest.raises(InputError, match="none of the"):  # one bias that fits by chance is no start
         Training(tiny, Execution(), pool, pool, start={"head.bias": torch.zeros(32)})
+
+
+def test_srresnet_begins_with_the_function_of_edsr() -> None:
+    """Far from the border it computes the same, evaluating or training on the images of its statistics."""
+    rng = np.random.default_rng(0)
+    images = [gaussian_filter(rng.uniform(0, 255, (96, 96, 3)), 1.5).astype(np.uint8) for _ in range(4)]
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+    source = models.pretrained("edsr-small", scale=4)
+    network = models.create("srresnet-small", scale=4)
+    network.load_state_dict(start_tensors("edsr-small-x4", "srresnet-small", 4, images=images))
+    with torch.inference_mode():
+        expected = source(x)
+        evaluating, training = network.eval()(x), network.train()(x)
+    middle = (..., slice(184, 200), slice(184, 200))
+    # 32 channels cannot make all 48 constants of the output exactly.
+    assert float((evaluating - expected)[middle].abs().max()) < 1e-4
+    assert float((training - evaluating).abs().max()) < 1e-4
+
+
+def test_srresnet_of_another_size_takes_what_fits_of_edsr() -> None:
+    x2 = models.pretrained("edsr-small", scale=2).state_dict()
+    tensors = start_tensors("edsr-small-x2", "srresnet-small", 4, images=[])
+    assert tensors.keys() == x2.keys()
+    with pytest.raises(InputError, match="fits srresnet-x4"):
+        start_tensors("edsr-small-x4", "srresnet", 4, images=[])
 
 
 def test_what_was_taken_stays_until_it_thaws(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
@@ -126,9 +152,8 @@ def test_the_names_of_a_release_are_a_start(tmp_path: Path) -> None:
     bias = torch.tensor([-1.0, -2.0, -3.0])
     state |= {"sub_mean.weight": torch.eye(3).reshape(3, 3, 1, 1), "sub_mean.bias": bias}
     torch.save(state, tmp_path / "release.pt")
-    taken = fitting(
-        start_tensors(str(tmp_path / "release.pt"), "edsr-small", 2), models.create("edsr-small", scale=2)
-    )[0]
+    start = start_tensors(str(tmp_path / "release.pt"), "edsr-small", 2, images=[])
+    taken = fitting(start, models.create("edsr-small", scale=2))[0]
     assert len(taken) >= len(model.state_dict()) - 4
     assert torch.equal(taken["blocks.0.conv1.weight"], model.state_dict()["blocks.0.conv1.weight"])
 
