@@ -355,7 +355,7 @@ def test_missing_set_with_an_unverified_address_is_not_fetched(
     no_data: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_load, "_fetch", lambda *_: pytest.fail("must not download"))
-    with pytest.raises(DataError, match=r"https://\S+ \(not verified by this project; allow_unverified=True"):
+    with pytest.raises(DataError, match=r"https://\S+ \(not verified by this project; sqlib\.datasets"):
         datasets.load(name)
 
 

@@ -116,7 +116,8 @@ def _missing(known: Entry, roots: list[Path]) -> str:
     if known.url is None:
         source = f"No verified URL is recorded for it ({known.about})."
     else:
-        source = f"Source: {known.url} (not verified by this project; allow_unverified=True fetches it)."
+        call = f"sqlib.datasets.load({known.name!r}, allow_unverified=True)"
+        source = f"Source: {known.url} (not verified by this project; {call} fetches it)."
     return (
         f"dataset {known.name!r} not found in {places}. Put its {known.count} images into "
         f"{cache_folder() / inner}, or set SQLIB_DATA to a folder that holds {inner}. {source}"
