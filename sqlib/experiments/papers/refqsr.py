@@ -740,7 +740,8 @@ GAPS = (
         "refqsr-srresnet-full-precision",
         ("refqsr-table2/SRResNet/x4/FP/32/*/*",),
         "The paper's SRResNet was trained on DIV2K for 400 epochs. Ours began with the function of our "
-        "EDSR-baseline and learned from a teacher for half an hour on one core, from 24,000 crops of 571 images.",
+        "EDSR-baseline and learned from a teacher for half an hour on one core, from 24,000 crops of 571 "
+        "images.",
     ),
 )
 
