@@ -29,7 +29,7 @@ def adopt_edsr(network: SRResNet, source: SRNetwork, images: Iterable[NDArray[np
 
     EDSR has biases and subtracts a mean; SRResNet has neither, but normalizes and has PReLU slopes.
 
-    - A slope of 0 makes EDSR's ReLU. A slope of 1, behind the head and in the upsampler, makes nothing.
+    - A PReLU of slope 0 is a ReLU. A slope of 1, behind the head and in the upsampler, does nothing.
     - EDSR's features are the head's without bias and mean, plus a constant per channel. A convolution makes
       of it another constant, which the normalization behind it adds.
     - Biases of upsampler and tail and the mean make 3 scale^2 constants of the output. Behind the body all is
