@@ -7,7 +7,7 @@ their source (Net2Net, Chen et al., ICLR 2016).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sqlib.errors import InputError
 from sqlib.models import SRNetwork
 from sqlib.models.edsr import EDSR
 from sqlib.models.edsr import ResidualBlock as EDSRBlock
@@ -24,7 +25,7 @@ from sqlib.models.srresnet import ResidualBlock, SRResNet
 _FAR = 13
 
 
-def adopt_edsr(network: SRResNet, source: SRNetwork, images: Iterable[NDArray[np.uint8]]) -> bool:
+def adopt_edsr(network: SRResNet, source: SRNetwork, images: Sequence[NDArray[np.uint8]]) -> bool:
     """Let ``network`` compute what ``source`` does, except along the border.
 
     EDSR has biases and subtracts a mean; SRResNet has neither, but normalizes and has PReLU slopes.
@@ -49,6 +50,11 @@ def adopt_edsr(network: SRResNet, source: SRNetwork, images: Iterable[NDArray[np
     Returns
     -------
     False, and nothing is changed, where ``source`` is another network.
+
+    Raises
+    ------
+    InputError
+        No images.
     """
     fits = (
         isinstance(source, EDSR)
@@ -57,6 +63,8 @@ def adopt_edsr(network: SRResNet, source: SRNetwork, images: Iterable[NDArray[np
         and all(cast(EDSRBlock, block).residual_scale == 1.0 for block in source.blocks)
         and source.head.out_channels == network.head.out_channels
     )
+    if fits and not len(images):
+        raise InputError("no images were given; normalizations need one at least for their statistics")
     if fits:
         with torch.no_grad():
             _compute_the_same(network.eval(), cast(EDSR, source).eval())
@@ -107,7 +115,7 @@ def _that_becomes(constants: Tensor, network: SRResNet) -> Tensor:
     return (torch.linalg.pinv(response.double()) @ constants.flatten().double()).float()
 
 
-def _normalize(network: SRResNet, images: Iterable[NDArray[np.uint8]]) -> None:
+def _normalize(network: SRResNet, images: Sequence[NDArray[np.uint8]]) -> None:
     """Normalizations get the statistics of what reaches them; what the network computes stays."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     sums: dict[nn.Module, list[Tensor]] = {}

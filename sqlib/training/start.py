@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ def start_tensors(
     network: str,
     scale: int,
     *,
-    images: Iterable[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     show: Callable[[str], object] | None = None,
 ) -> dict[str, Tensor]:
     """Tensors under our names, some of which fit a network.
@@ -38,7 +38,7 @@ def start_tensors(
     DataError
         No such weights.
     InputError
-        No checkpoint, or one of which nothing fits.
+        No checkpoint, or one of which nothing fits; no images where their features are needed.
     """
     model = models.create(network, scale=scale)
     name, _, of = source.rpartition("-x")

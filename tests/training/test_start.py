@@ -59,6 +59,8 @@ def test_srresnet_begins_with_the_function_of_edsr() -> None:
     # 32 channels cannot make all 48 constants of the output exactly.
     assert float((evaluating - expected)[middle].abs().max()) < 1e-4
     assert float((training - evaluating).abs().max()) < 1e-4
+    with pytest.raises(InputError, match="no images were given"):
+        start_tensors("edsr-small-x4", "srresnet-small", 4, images=[])
 
 
 def test_srresnet_of_another_size_takes_what_fits_of_edsr() -> None:
