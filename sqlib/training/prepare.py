@@ -16,7 +16,7 @@ from sqlib.training.crops import CropPool, load_images
 from sqlib.training.start import start_tensors
 from sqlib.training.targets import teacher_targets
 
-# Images whose features a normalization needs to know its statistics to a few percent.
+# Images whose features give normalizations the statistics that they begin with.
 _SEEN = 32
 
 
