@@ -64,7 +64,13 @@ def run(args: argparse.Namespace) -> None:
     execution = training.Execution(args.device, args.precision, args.compile)
     with progress(config.name):
         prepared = training.prepare(
-            config, args.data, args.inputs, start=args.start, device=args.device, show=_common.show
+            config,
+            args.data,
+            args.inputs,
+            start=args.start,
+            continuing=(folder / training.CHECKPOINT).is_file(),
+            device=args.device,
+            show=_common.show,
         )
     for name, reason in prepared.skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)

@@ -3,6 +3,7 @@
 Configurations, images, targets and cards are here; the steps are those of `sqlib.fit.loop`.
 """
 
+from sqlib.fit.loop.checkpoint import FILE as CHECKPOINT
 from sqlib.fit.loop.execution import Execution, has_bf16
 from sqlib.training.config import CONFIGS, TrainConfig, config
 from sqlib.training.crops import CropPool, Crops, load_images
@@ -12,6 +13,7 @@ from sqlib.training.run import train
 from sqlib.training.targets import teacher_targets
 
 __all__ = [
+    "CHECKPOINT",
     "CONFIGS",
     "CropPool",
     "Crops",

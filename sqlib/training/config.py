@@ -44,8 +44,8 @@ class TrainConfig:
         The target is ``teacher_share`` x teacher + (1 - ``teacher_share``) x original.
     start : str
         Weights to start from, as ``NETWORK-xSCALE`` (of another scale or network): tensors that fit by name
-        and shape are taken, the rest is new; SRResNet takes the function of an EDSR of its size and scale. ""
-        for random ones.
+        and shape are taken, the rest is new; SRResNet takes the function of an EDSR of its size and scale,
+        computed in its own layers. "" for random ones.
     frozen : int
         Steps for which the tensors taken from ``start`` stay as they are.
     held_out : int

@@ -13,7 +13,7 @@ from sqlib import models
 from sqlib.errors import InputError
 from sqlib.training.config import TrainConfig
 from sqlib.training.crops import CropPool, load_images
-from sqlib.training.start import start_tensors
+from sqlib.training.start import find_start
 from sqlib.training.targets import teacher_targets
 
 # Images whose features give normalizations the statistics that they begin with.
@@ -44,6 +44,7 @@ def prepare(
     inputs: Sequence[str | Path] = (),
     *,
     start: str | None = None,
+    continuing: bool = False,
     device: str = "cpu",
     show: Callable[[str], object] | None = None,
 ) -> Prepared:
@@ -55,6 +56,7 @@ def prepare(
     data : folders of original images, searched deep
     inputs : folders of low-resolution images without original; they need a teacher
     start : instead of ``config.start``: ``NETWORK-xSCALE``, or a path of weights, in our names or a release's
+    continuing : the training goes on from a checkpoint: a start is noted for the card and not read
     device : where the teacher runs
     show : gets the licence of a third party's weights, as in `sqlib.models.pretrained`
 
@@ -72,10 +74,14 @@ def prepare(
     pool = CropPool.from_images(images, config.scale, config.seed, extra)
     provenance: dict[str, Any] = {}
     tensors, source = None, start or config.start
-    if source:  # before the teacher, which may need hours
-        some = pool.lr[:: len(pool.lr) // _SEEN + 1]
-        tensors = start_tensors(source, config.network, config.scale, images=some, show=show)
+    if source:
         provenance["start"] = {"from": Path(source).name}
+    if source and not continuing:  # before the teacher, which may need hours
+        some = pool.lr[:: len(pool.lr) // _SEEN + 1]
+        found = find_start(source, config.network, config.scale, images=some, show=show)
+        tensors = found.tensors
+        if found.function:
+            provenance["start"]["taken"] = "function"
     if config.teacher:
         teacher = models.pretrained(config.teacher, scale=config.scale, show=show)
         ships = config.scale in models.available().get(config.teacher, ())

@@ -1,9 +1,10 @@
-"""What a training starts from: tensors of other weights that fit by name and shape."""
+"""What a training starts from: tensors of other weights that fit by name and shape, or their function."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +17,35 @@ from sqlib.models.srresnet import SRResNet
 from sqlib.training.srresnet_from_edsr import adopt_edsr
 
 
-def start_tensors(
+@dataclass(frozen=True)
+class Start:
+    """Weights that a training begins with.
+
+    Attributes
+    ----------
+    tensors : name (ours) -> tensor; some or all of them fit the network
+    function : whether they are computed so that the network does what their source does, in other layers;
+        otherwise they are tensors of the source
+    """
+
+    tensors: Mapping[str, Tensor]
+    function: bool = False
+
+
+def find_start(
     source: str,
     network: str,
     scale: int,
     *,
     images: Sequence[NDArray[np.uint8]],
     show: Callable[[str], object] | None = None,
-) -> dict[str, Tensor]:
-    """Tensors under our names, some of which fit a network.
+) -> Start:
+    """Weights for a network to begin with.
 
     Parameters
     ----------
     source : ``NETWORK-xSCALE``, or the path of a checkpoint, in our names or those of the network's release
-    network, scale : what is to start; SRResNet begins with the function of an EDSR that it is started from
+    network, scale : what is to start; SRResNet takes the function of an EDSR of its size and scale
     images : uint8 (h, w, 3); SRResNet's normalizations then begin with the statistics of their features
     show : gets the licence of a third party's weights, as in `sqlib.models.pretrained`
 
@@ -42,10 +58,13 @@ def start_tensors(
     """
     model = models.create(network, scale=scale)
     name, _, of = source.rpartition("-x")
-    if name in models.names() and of.isdecimal():
-        start = models.pretrained(name, scale=int(of), show=show)
-        if isinstance(model, SRResNet) and adopt_edsr(model, start, images):
-            return dict(model.state_dict())
+    named = name in models.names() and of.isdecimal()
+    start = models.pretrained(name, scale=int(of), show=show) if named else None
+    if isinstance(model, SRResNet):
+        edsr = start or _edsr_of(source, scale)
+        if edsr is not None and adopt_edsr(model, edsr, images):
+            return Start(model.state_dict(), function=True)
+    if start is not None:
         found = start.state_dict()
     else:
         state = models.read_state(source)[0]
@@ -54,7 +73,17 @@ def start_tensors(
         readings = [each.translate(state) for each in (Layout({}), layout)]
         found = max(readings, key=lambda reading: len(models.matching(reading, model)[0]))
     fitting(found, model)
-    return found
+    return Start(found)
+
+
+def _edsr_of(path: str, scale: int) -> SRNetwork | None:
+    """The EDSR whose weights a file holds, whole; None where it holds others."""
+    for name in models.spec("edsr-baseline").names:
+        try:
+            return models.load(path, name, scale=scale)
+        except InputError:
+            continue
+    return None
 
 
 def fitting(start: Mapping[str, Tensor], model: SRNetwork) -> tuple[dict[str, Tensor], list[str]]:

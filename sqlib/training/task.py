@@ -32,7 +32,8 @@ class Training(Task):
     config, execution : how to train, and on what
     training, held_out : images to train on, and to validate on
     start : tensors to start from; those that fit by name and shape are taken
-    provenance : where teacher and start come from, for the card
+    provenance : where teacher and start come from, for the card; ``taken`` of ``start`` is "function" where
+        the tensors compute what their source does, otherwise their number is filled in
     log : gets a line after every validation
     entered : ``time.monotonic()`` from which this call's seconds count
     """
@@ -84,14 +85,19 @@ class Training(Task):
             )
         self.model.load_state_dict({k: v.float() for k, v in taken.items()}, strict=False)
         self.taken = sorted(taken)
-        entry = self.provenance.setdefault("start", {})
-        self.provenance["start"] = {**entry, "taken": len(taken), "new": sorted(new)}
+        self.provenance["start"] = {
+            "taken": len(taken),
+            "new": sorted(new),
+            **self.provenance.get("start", {}),
+        }
 
     def beginning(self) -> str:
         """A line about what this training started from."""
         new = self.provenance["start"]["new"]
         some = f" ({', '.join(new[:3])}{', ...' if len(new) > 3 else ''})" if new else ""
         source = self.provenance["start"].get("from", "what was given")
+        if self.provenance["start"]["taken"] == "function":
+            return f"{self.name}: begins with the function of {source}, in layers of its own"
         return f"{self.name}: starts with {len(self.taken)} tensors of {source}; {len(new)} are new{some}"
 
     def groups(self) -> list[Group]:

@@ -21,7 +21,7 @@ from sqlib.errors import DataError, InputError
 from sqlib.fit.loop import Loop, checkpoint
 from sqlib.images import write_image
 from sqlib.training import CropPool, Execution, TrainConfig, prepare, train
-from sqlib.training.start import fitting, start_tensors
+from sqlib.training.start import find_start, fitting
 from sqlib.training.task import Training
 
 
@@ -51,7 +51,9 @@ def test_srresnet_begins_with_the_function_of_edsr() -> None:
     x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
     source = models.pretrained("edsr-small", scale=4)
     network = models.create("srresnet-small", scale=4)
-    network.load_state_dict(start_tensors("edsr-small-x4", "srresnet-small", 4, images=images))
+    start = find_start("edsr-small-x4", "srresnet-small", 4, images=images)
+    assert start.function
+    network.load_state_dict(start.tensors)
     with torch.inference_mode():
         expected = source(x)
         evaluating, training = network.eval()(x), network.train()(x)
@@ -60,15 +62,34 @@ def test_srresnet_begins_with_the_function_of_edsr() -> None:
     assert float((evaluating - expected)[middle].abs().max()) < 1e-4
     assert float((training - evaluating).abs().max()) < 1e-4
     with pytest.raises(InputError, match="no images were given"):
-        start_tensors("edsr-small-x4", "srresnet-small", 4, images=[])
+        find_start("edsr-small-x4", "srresnet-small", 4, images=[])
 
 
 def test_srresnet_of_another_size_takes_what_fits_of_edsr() -> None:
     x2 = models.pretrained("edsr-small", scale=2).state_dict()
-    tensors = start_tensors("edsr-small-x2", "srresnet-small", 4, images=[])
-    assert tensors.keys() == x2.keys()
+    start = find_start("edsr-small-x2", "srresnet-small", 4, images=[])
+    assert start.tensors.keys() == x2.keys() and not start.function
     with pytest.raises(InputError, match="fits srresnet-x4"):
-        start_tensors("edsr-small-x4", "srresnet", 4, images=[])
+        find_start("edsr-small-x4", "srresnet", 4, images=[])
+
+
+def test_a_file_brings_its_function_too(tmp_path: Path) -> None:
+    """Whatever it is called, in our names or those of the release."""
+    model = models.pretrained("edsr-small", scale=4)
+    layout = models.spec("edsr-small").official((), model)
+    image = gaussian_filter(np.random.default_rng(0).uniform(0, 255, (32, 32, 3)), 1.5).astype(np.uint8)
+    by_name = find_start("edsr-small-x4", "srresnet-small", 4, images=[image])
+    for file, names in (("own.pt", str), ("release.pt", layout.theirs)):
+        torch.save({names(name): value for name, value in model.state_dict().items()}, tmp_path / file)
+        start = find_start(str(tmp_path / file), "srresnet-small", 4, images=[image])
+        assert start.function
+        assert all(torch.equal(value, by_name.tensors[name]) for name, value in start.tensors.items())
+    ours = models.create("srresnet-small", scale=4).state_dict()
+    torch.save(ours, tmp_path / "srresnet.pt")
+    start = find_start(str(tmp_path / "srresnet.pt"), "srresnet-small", 4, images=[image])
+    assert not start.function and start.tensors.keys() == ours.keys()
+    with pytest.raises(DataError, match="absent"):
+        find_start(str(tmp_path / "absent.pt"), "srresnet-small", 4, images=[image])
 
 
 def test_what_was_taken_stays_until_it_thaws(tiny: TrainConfig, pool: CropPool, tmp_path: Path) -> None:
@@ -154,8 +175,8 @@ def test_the_names_of_a_release_are_a_start(tmp_path: Path) -> None:
     bias = torch.tensor([-1.0, -2.0, -3.0])
     state |= {"sub_mean.weight": torch.eye(3).reshape(3, 3, 1, 1), "sub_mean.bias": bias}
     torch.save(state, tmp_path / "release.pt")
-    start = start_tensors(str(tmp_path / "release.pt"), "edsr-small", 2, images=[])
-    taken = fitting(start, models.create("edsr-small", scale=2))[0]
+    start = find_start(str(tmp_path / "release.pt"), "edsr-small", 2, images=[])
+    taken = fitting(start.tensors, models.create("edsr-small", scale=2))[0]
     assert len(taken) >= len(model.state_dict()) - 4
     assert torch.equal(taken["blocks.0.conv1.weight"], model.state_dict()["blocks.0.conv1.weight"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -63,6 +64,24 @@ def test_a_teacher_enlarges_what_has_no_original(folder: Path, capsys: pytest.Ca
     # x2 and x4 share everything but the upsampler.
     assert card["start"]["new"] and all(name.startswith("upsampler.") for name in card["start"]["new"])
     assert len(list((folder / "cache" / "teacher").glob("*.npy"))) == 8
+
+
+def test_a_function_is_taken_and_only_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SRResNet computes what EDSR does; a training that goes on does not need that again."""
+    config = TrainConfig("srresnet-small", 4, steps=2, batch=2, patch=8, held_out=1, start="edsr-small-x4")
+    monkeypatch.setitem(CONFIGS, config.name, config)
+    command = ["train", config.name, "--data", "images", "--minutes"]
+    assert main([*command, "0.00001"]) == 0
+    assert f"{config.name}: begins with the function of edsr-small-x4" in capsys.readouterr().out
+    module = importlib.import_module("sqlib.training.prepare")  # the package has a function of this name
+    monkeypatch.setattr(module, "find_start", lambda *_, **__: pytest.fail("computed again"))
+    assert main([*command, "5", "--start", "edsr-small-x2"]) == 1
+    assert "started from edsr-small-x4, not from edsr-small-x2" in capsys.readouterr().err
+    assert main([*command, "5"]) == 0
+    card = json.loads((folder / "training" / config.name / f"{config.name}.json").read_text())
+    assert card["start"] == {"from": "edsr-small-x4", "taken": "function", "new": []}
 
 
 def test_several_folders_are_told_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
