@@ -283,7 +283,8 @@ SPEC = Spec(
         ("swinir-small", 4): dict(steps=4500, batch=8, patch=24, learning_rate=2e-3),
         ("swinir-small", 2): dict(steps=4500, batch=8, patch=24, learning_rate=2e-3),
         ("swinir-light", 4): dict(_SHARED, steps=19_000, restarts=(11_000,), start="swinir-small-x4"),
-        ("swinir-light", 2): dict(_SHARED, steps=16_000, start="swinir-light-x4"),
-        ("swinir-light", 3): dict(_SHARED, steps=16_000, start="swinir-light-x4"),
+        # A third of x4's steps: the body, which hardly depends on the scale, has learned already.
+        ("swinir-light", 2): dict(_SHARED, steps=6_000, start="swinir-light-x4"),
+        ("swinir-light", 3): dict(_SHARED, steps=6_000, start="swinir-light-x4"),
     },
 )
