@@ -441,6 +441,25 @@ def _choices() -> tuple[Method, ...]:
     )
 
 
+def _seeds() -> tuple[Method, ...]:
+    """One row of Table 2 again with other draws, its base too: how far chance moves it."""
+    brief = _IN_MINUTES["srresnet"]
+    return tuple(
+        replace(
+            _refined(
+                f"DDTB+RefQSR, seed {seed}",
+                "",
+                {"name": "ddtb", "bits": 8, **brief, "seed": seed},
+                "8-5",
+                **brief,
+                seed=seed,
+            ),
+            profiles=_SLOW,
+        )
+        for seed in range(3)
+    )
+
+
 def _variants(
     recipe: str, bits: int | str, common: dict[str, Any], rows: dict[str, dict[str, Any]]
 ) -> list[Method]:
@@ -524,6 +543,15 @@ TABLES = (
         2,
         "RefQSR Table 2, its baselines: learned bounds and chosen bits, patch by patch",
         (_EDSR_SMALL, _SRRESNET),
+    ),
+    replace(
+        _table(
+            2,
+            "RefQSR over DDTB with other seeds: 300 iterations of 8 pairs",
+            (Network("srresnet", 4, "pretrained", datasets=("urban100",)),),
+        ),
+        name="refqsr-seeds",
+        methods=_seeds(),
     ),
     replace(
         _table(3, "RefQSR Table 3: other ways to choose references", (_EDSR_SMALL, _SRRESNET)),
