@@ -167,6 +167,11 @@ def evaluate(
         raise InputError(
             f"the network upscales by {own}, evaluation was asked at x{scale}: use the network's scale"
         )
+    if not all(hasattr(dataset, need) for need in ("name", "pairs", "__len__")):
+        raise InputError(
+            f"dataset is {_named(dataset)}, expected a set of images such as sqlib.datasets.load(NAME) or "
+            "sqlib.datasets.from_folder(PATH)"
+        )
     if len(dataset) == 0:
         raise InputError(f"{dataset.name} has no images to evaluate on")
     start = time.perf_counter()
@@ -175,6 +180,12 @@ def evaluate(
         for pair in _progress(dataset.pairs(scale), len(dataset), dataset.name, "image", progress):
             try:
                 sr = _run(model, as_rgb(pair.lr, "the low-resolution image"), where, rules.tiling)
+                made, given = sr.shape[:2], pair.lr.shape[:2]
+                if made != (scale * given[0], scale * given[1]):
+                    raise InputError(
+                        f"the network made {made[0]} x {made[1]} of {given[0]} x {given[1]} pixels, "
+                        f"evaluation was asked at x{scale}: use the network's scale"
+                    )
                 scores = {
                     "psnr": metrics.psnr(sr, pair.hr, rules, scale=scale),
                     "ssim": metrics.ssim(sr, pair.hr, rules, scale=scale),
@@ -192,6 +203,10 @@ def evaluate(
         dataset=dataset.name,
         scale=scale,
     )
+
+
+def _named(value: Any) -> str:
+    return repr(value) if isinstance(value, (str, bytes)) else type(value).__name__
 
 
 @contextmanager

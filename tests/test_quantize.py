@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import threading
 import warnings
+from typing import ClassVar
 
 import pytest
 import torch
@@ -583,3 +585,92 @@ def bad_weights(value):
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+class Rounding(nn.Module):
+    """A quantizer of somebody's own."""
+
+    bits = 4
+
+    def __init__(self, does=lambda x: (8 * x).round() / 8):
+        super().__init__()
+        self.does = does
+
+    def forward(self, x):
+        return self.does(x)
+
+
+class Bare(nn.Module):
+    """One that does not tell its bits."""
+
+    def forward(self, x):
+        return x
+
+
+class Watching:
+    passes = 1
+
+    def __init__(self, found):
+        self.found = found
+
+    def update(self, x, number):
+        pass
+
+    def finish(self):
+        return self.found
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(sqlib.recipes.Recipe):
+    """A recipe of somebody's own, over what its class names."""
+
+    observer: ClassVar[object] = None
+    weight: ClassVar[object] = None
+
+    def weight_quantizer(self, weight, site):
+        return type(self).weight
+
+    def activation_observer(self, site, operand):
+        return type(self).observer
+
+
+def test_a_quantizer_of_ones_own_is_counted_by_its_bits(monkeypatch):
+    monkeypatch.setattr(Mine, "observer", Watching(Rounding()))
+    model = sqlib.quantize_model(Plain(), Mine(4), [torch.rand(1, 3, 8, 8)])
+    report = model.report()
+    assert set(report[report["quantized"]]["activation_bits"]) == {4}
+    assert sqlib.cost.cost(model, (16, 16)).fqr == 4.0
+
+
+@pytest.mark.parametrize(
+    ("observer", "weight", "message"),
+    [
+        ("no observer", None, r"input\): the recipe Mine cannot take it: AttributeError: 'str'"),
+        (Watching(None), None, r"input\): the recipe gives NoneType, expected a torch\.nn\.Module"),
+        (Watching(torch.round), None, r"input\): the recipe gives .*, expected a torch"),
+        (Watching(Bare()), None, r"input\): the quantizer Bare has bits=None, expected an attribute"),
+        (None, Bare(), r"weight\): the quantizer Bare has bits=None"),
+        (None, torch.round, r"weight\): the recipe gives .*, expected a torch"),
+    ],
+)
+def test_mistakes_of_a_recipe_name_the_call_site(observer, weight, message, monkeypatch):
+    monkeypatch.setattr(Mine, "observer", observer)
+    monkeypatch.setattr(Mine, "weight", weight)
+    with pytest.raises(InputError, match=f"call site 'body.0.a' .conv2d, {message}"):
+        sqlib.quantize_model(Plain(), Mine(4), [torch.rand(1, 3, 8, 8)])
+
+
+@pytest.mark.parametrize("does", [torch.flatten, torch.Tensor.double, lambda x: None])
+def test_a_quantizer_that_changes_more_than_values(does, monkeypatch):
+    x = torch.rand(1, 3, 8, 8)
+    monkeypatch.setattr(Mine, "observer", Watching(Rounding(does)))
+    model = sqlib.quantize_model(Plain(), Mine(4), [x])
+    for mode in (torch.no_grad(), torch.enable_grad()):
+        with mode, pytest.raises(InputError, match=r"'body.0.a' .* Rounding made .*same shape and dtype"):
+            model(x)
+
+
+def test_an_empty_calibration_batch_is_named():
+    x = torch.rand(2, 3, 8, 8)
+    with pytest.raises(InputError, match=r"batch 1: it has \(0, 3, 8, 8\) float32, a tensor without values"):
+        sqlib.quantize_model(Plain(), MinMax(4), [x, x[:0]])

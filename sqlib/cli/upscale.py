@@ -33,7 +33,7 @@ def add(commands: _common.Subparsers) -> None:
     parser.add_argument(
         "output",
         metavar="OUT",
-        help="image file to write, whose suffix decides the format; of several images the folder for them, "
+        help="image file to write, whose suffix decides the format; or a folder (of several images always), "
         "where each is called as before and is a .png",
     )
     parser.add_argument("--scale", type=_common.positive, required=True, metavar="S", help="upscaling factor")
@@ -127,8 +127,9 @@ def _targets(args: argparse.Namespace) -> list[str]:
     from sqlib.errors import InputError
 
     targets = [args.output]
-    if len(args.inputs) > 1:
-        if not Path(args.output).is_dir():
+    folder = Path(args.output).is_dir()
+    if len(args.inputs) > 1 or folder:
+        if not folder:
             raise _common.UsageError(f"{args.output!r} is no folder, and {len(args.inputs)} images are given")
         targets = [str(Path(args.output, f"{Path(source).stem}.png")) for source in args.inputs]
         for number, target in enumerate(targets):

@@ -42,6 +42,9 @@ def batches(calibration: Any, network: nn.Module) -> list[Any]:
         raise InputError(f"calibration is empty, expected {_EXPECTED}")
     for number, batch in enumerate(found):
         try:
+            empty = [described(t) for t in tensors(batch) if not t.numel()]
+            if empty:
+                raise InputError(f"it has {empty[0]}, a tensor without values; give at least one image")
             _check(batch, network)
             arguments(batch, network)
         except InputError as error:

@@ -96,24 +96,25 @@ class Observation(Discovery):
             super().operand(site, operand, value)
         if not site.active:
             return value
-        try:
+        with self._at(site, operand.role):
             if operand.role == site.weight_role:
                 self._weight(site, operand, value)
             else:
                 self._activation(site, operand.role, value)
-        except InputError as error:
-            raise InputError(f"call site {site.name!r} ({site.op}, {operand.role}): {error}") from error
-        except (
-            RuntimeError,
-            TypeError,
-            ValueError,
-            LookupError,
-        ) as error:  # not the network's: see `_described`
-            raise InputError(
-                f"call site {site.name!r} ({site.op}, {operand.role}): the recipe "
-                f"{type(self.recipe).__name__} cannot take it: {type(error).__name__}: {error}"
-            ) from error
         return value
+
+    @contextmanager
+    def _at(self, site: Site, role: str) -> Iterator[None]:
+        """What goes wrong inside is the recipe's, not the network's, and names the operand."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise InputError(
+                f"call site {site.name!r} ({site.op}, {role}): the recipe {type(self.recipe).__name__} "
+                f"cannot take it: {type(error).__name__}: {error}"
+            ) from error
 
     def _weight(self, site: Site, operand: Operand, value: Tensor) -> None:
         computed = site.weight == COMPUTED
@@ -166,10 +167,8 @@ class Observation(Discovery):
                     key = site.activation_keys.pop(site.weight_role, None)
                     self.observers.pop(key or "", None)
             for role, key in site.activation_keys.items():
-                try:
+                with self._at(site, role):
                     self.model.add_activation(key, self.observers[key].finish())
-                except InputError as error:
-                    raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
 
 
 def calibrate(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sqlib._checks import FULL_PRECISION
+from sqlib.engine.batches import described
 from sqlib.engine.context import Context
 from sqlib.engine.ops import Operand
 from sqlib.engine.site import Site
@@ -56,12 +57,12 @@ class Inference:
         if found is None:
             return value
         if weight:
-            return self._weight(site, value, found, choice)
+            return _alike(self._weight(site, value, found, choice), value, site, role, found)
         given = (value,) if choice is None else (value, choice)
         if torch.is_grad_enabled():
-            return found(*given)  # type: ignore[no-any-return]
+            return _alike(found(*given), value, site, role, found)
         with self.memory.lend(role):  # the product that follows is all that reads the result
-            return found(*given)  # type: ignore[no-any-return]
+            return _alike(found(*given), value, site, role, found)
 
     def _quantizer(self, site: Site, role: str, weight: bool) -> nn.Module | None:
         if not weight:
@@ -102,3 +103,13 @@ class Inference:
         except InputError as error:
             raise InputError(f"call site {site.name!r} ({site.op}, {role}): {error}") from error
         return choice
+
+
+def _alike(out: Any, value: Tensor, site: Site, role: str, quantizer: nn.Module) -> Tensor:
+    """What a quantizer made of a value, which must have its shape and dtype."""
+    if isinstance(out, Tensor) and out.shape == value.shape and out.dtype == value.dtype:
+        return out
+    raise InputError(
+        f"call site {site.name!r} ({site.op}, {role}): the quantizer {type(quantizer).__name__} made "
+        f"{described(out)} of {described(value)}, expected the same shape and dtype"
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sqlib._checks import FULL_PRECISION
+from sqlib._checks import FULL_PRECISION, as_integer
 from sqlib.engine import context, saving
 from sqlib.engine.context import Context
 from sqlib.engine.inference import Inference
@@ -18,6 +18,7 @@ from sqlib.engine.recipe import Recipe, Together
 from sqlib.engine.site import Site
 from sqlib.engine.tracing import Tracer
 from sqlib.engine.weights import Cache, noise_db
+from sqlib.errors import InputError
 from sqlib.quantizers import QuantizerBank, UniformQuantizer
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class QuantizedModel(nn.Module):
         """Register the quantizer of the weight `key`; None leaves it in full precision."""
         self.weight_keys.add(key)
         if quantizer is not None:
+            check_quantizer(quantizer)
             self.weights[_module_key(key)] = quantizer
             self._place(quantizer)
 
@@ -188,6 +190,7 @@ class QuantizedModel(nn.Module):
 
     def add_activation(self, key: str, quantizer: nn.Module) -> None:
         """Register the quantizer of one activation operand."""
+        check_quantizer(quantizer)
         self.activations[_module_key(key)] = quantizer
         self._place(quantizer)
 
@@ -260,6 +263,18 @@ class QuantizedModel(nn.Module):
     def extra_repr(self) -> str:
         active = sum(s.active for s in self.sites.values())
         return f"recipe={self.recipe}, {active} of {len(self.sites)} call sites quantized"
+
+
+def check_quantizer(quantizer: Any) -> None:
+    """Raise `InputError` for what cannot quantize, or has no bits that reports and costs could count."""
+    if not isinstance(quantizer, nn.Module):
+        raise InputError(f"the recipe gives {type(quantizer).__name__}, expected a torch.nn.Module")
+    bits = getattr(quantizer, "bits", None)
+    if not isinstance(quantizer, (QuantizerBank, nn.Identity)) and as_integer(bits) is None:
+        raise InputError(
+            f"the quantizer {type(quantizer).__name__} has bits={bits!r}, expected an attribute with the "
+            "bit-width, an integer, which reports and costs count"
+        )
 
 
 def _bits(quantizers: Iterable[nn.Module | None]) -> int | str:

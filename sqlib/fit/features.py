@@ -66,8 +66,10 @@ class Taps(NamedTuple):
                 handle.remove()
 
 
-def find_taps(network: nn.Module, patterns: tuple[str, ...] | None, axis: int | None) -> Taps:
-    """Resolve `Options.features` for a network.
+def find_taps(
+    network: nn.Module, patterns: tuple[str, ...] | None, axis: int | None, *, option: str = "features"
+) -> Taps:
+    """Resolve `Options.features`, or another `option` with patterns of modules, for a network.
 
     Raises
     ------
@@ -87,8 +89,9 @@ def find_taps(network: nn.Module, patterns: tuple[str, ...] | None, axis: int | 
         if not found:
             shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
             raise InputError(
-                f"features: {pattern!r} matches no module of {type(network).__name__}, which has {shown}; "
-                "'*' stands for one part of a name, () compares outputs alone"
+                f"{option}: {pattern!r} matches no module of {type(network).__name__}, which has {shown}; "
+                "'*' stands for one part of a name"
+                + (", () compares outputs alone" if option == "features" else "")
             )
         chosen += found
     return Taps(tuple(name for name in names if name in set(chosen)), axis)

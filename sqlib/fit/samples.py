@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sqlib.engine.batches import arguments
+from sqlib.engine.batches import arguments, described
 from sqlib.errors import InputError
+
+# Targets of an SR network are as bright as its inputs, but for what a dark crop leaves out.
+_OTHER_UNITS = 50
 
 
 class Drawn(NamedTuple):
@@ -55,8 +59,10 @@ class Samples:
         self.network, self.paired = network, paired
         sizes: dict[Any, list[tuple[Tensor, ...]]] = {}
         self.others: list[Any] = []
+        if paired:
+            data = pairs_of(data)
         for batch in data:
-            images = pair_of(batch) if paired else (batch,)
+            images = batch if paired else (batch,)
             if not paired:
                 arguments(batch, network)
             if all(isinstance(x, Tensor) and x.ndim == 4 for x in images):
@@ -112,13 +118,40 @@ def turn(x: Tensor, k: int) -> Tensor:
     return x.transpose(-2, -1) if k & 4 else x
 
 
-def pair_of(batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch of pairs, checked."""
+def pairs_of(data: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of pairs, one by one, each checked.
+
+    Warns
+    -----
+    UserWarning
+        At the end, if the targets are in other units than the inputs, as 0..255 and 0..1 are.
+    """
+    largest = [0.0, 0.0]
+    for batch in data:
+        pair = _pair(batch)
+        if all(x.numel() for x in pair):
+            largest = [max(a, float(x.detach().abs().max())) for a, x in zip(largest, pair, strict=True)]
+        yield pair
+    low, high = largest
+    if 0 < _OTHER_UNITS * min(low, high) < max(low, high) < float("inf"):
+        warnings.warn(
+            f"inputs of the pairs reach {low:g} and targets {high:g}: give both in the same units (8-bit "
+            "images divided by 255, or neither), unless the network changes them",
+            stacklevel=2,
+        )
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         lr, hr = batch
         if isinstance(lr, Tensor) and isinstance(hr, Tensor) and lr.ndim == hr.ndim == 4:
             scale = hr.shape[-1] // max(lr.shape[-1], 1)
             enlarged = tuple(scale * side for side in lr.shape[-2:])
+            if not (lr.is_floating_point() and hr.is_floating_point()):
+                raise InputError(
+                    f"a pair has {described(lr)} and {described(hr)}; expected floating-point tensors: "
+                    "divide 8-bit images by 255"
+                )
             if scale and len(lr) == len(hr) and tuple(hr.shape[-2:]) == enlarged:
                 return lr, hr
             raise InputError(

@@ -522,7 +522,7 @@ def _named(network: nn.Module, pattern: str | None) -> tuple[str, ...]:
             f"RefQSR does not know the blocks of {type(network).__name__}: give blocks=, a pattern of the "
             "names of its residual blocks such as 'body.*'"
         )
-    names = find_taps(network, (pattern,), None).names
+    names = find_taps(network, (pattern,), None, option="blocks").names
     if len(names) < 2:
         raise InputError(f"blocks={pattern!r} are {', '.join(names)}, expected two or more")
     return names

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sqlib.errors import InputError
-from sqlib.fit.samples import Drawn, pair_of
+from sqlib.fit.samples import Drawn, pairs_of
 from sqlib.reference.extractor import extractor as load_extractor
 from sqlib.reference.extractor import features
 
@@ -94,8 +94,7 @@ class Twins:
             own = pairs.patch, load_extractor(extractor), tau, pairs.device, dtype
             return cls(low[: len(high)], high, *own)
         low, high = [], []
-        for batch in pairs:
-            one, other = pair_of(batch)
+        for one, other in pairs_of(pairs):
             low += list(one.detach().to("cpu", copy=True))
             high += list(other.detach().to("cpu", copy=True))
         crop = min([crop, *(side for picture in low for side in picture.shape[-2:])])
@@ -120,8 +119,6 @@ class Twins:
             for picture in (low, high):
                 if picture.dtype == torch.uint8:
                     continue
-                if not picture.is_floating_point():
-                    raise InputError(f"picture {number} is {picture.dtype}; expected floating point in 0..1")
                 bad = int((~torch.isfinite(picture)).sum())
                 if bad:
                     raise InputError(f"picture {number} has {bad} NaN or infinite values: leave it out")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -349,6 +350,8 @@ def test_infinite_gradients_and_bounds_stop() -> None:
         ([(crops(), crops(size=12))], {}, "a whole number of times"),
         ([(crops(), crops(5, size=16))], {}, "as many images"),
         ([(crops(), crops(size=24))], {}, "output and target are"),
+        ([((255 * crops()).byte(), crops(size=16))], {}, r"\(6, 3, 8, 8\) uint8 and .*divide 8-bit images"),
+        ([(crops(), (255 * crops(size=16)).byte())], {}, "uint8; expected floating-point"),
         ([], {}, "no samples"),
         ([], {"teacher": "self"}, "calibration is empty"),
         (pairs(), {"teacher": "bsrn"}, "expected a network, 'self' or None"),
@@ -373,6 +376,17 @@ def test_bad_arguments(data: object, options: dict[str, object], message: str) -
     with pytest.raises(InputError, match=message):
         train_quantized(model, data, **{"steps": 2, **options})
     assert not {k for k in moved(model, before) if "running" not in k and "num_batches" not in k}
+
+
+def test_targets_in_other_units_than_inputs_are_noticed() -> None:
+    """White is 1 for one and 255 for the other: the network would learn to be 255 times as bright."""
+    low, high = pairs()[0]
+    for given in ((low, 255 * high), (255 * low, high)):
+        with pytest.warns(UserWarning, match="inputs of the pairs reach .* and targets .*same units"):
+            train_quantized(quantized(), [given], steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_quantized(quantized(), [(0.1 * low, high), (0 * low, high)], steps=1)
 
 
 def test_wrong_kinds_of_models() -> None:
