@@ -158,7 +158,7 @@ def evaluate(
     Raises
     ------
     InputError
-        Wrong scale, empty set, an image too small for crop and window (the message names it), NaN outputs,
+        Wrong scale, no set of images or an empty one, an image too small for crop and window (the message names it), NaN outputs,
         a protocol of another tiling.
     """
     rules = _with_tiling(metrics.protocol(protocol), tiling)

@@ -52,8 +52,8 @@ def quantize_model(
         otherwise the first convolution and the upsampler, from the convolution that feeds the first
         upsampling on; without one, the last convolution (see `sqlib.engine.skip`). The report says which.
     pairs
-        For recipes that train on them (PAMS): an iterable of tensors (low, high), (N, C, H, W) and
-        (N, C, scale H, scale W), or what draws batches itself, such as `sqlib.training.Crops`.
+        For recipes that train on them (PAMS): an iterable of floating-point tensors (low, high), (N, C, H, W)
+        and (N, C, scale H, scale W), in the network's units, or what draws batches itself, such as `sqlib.training.Crops`.
     start
         For recipes that start from the result of another one (``recipe.starts_from()``): that result. Made
         here if it is not given. The new network has its trained weights.
@@ -79,7 +79,8 @@ def quantize_model(
     Warns
     -----
     UserWarning
-        Calibration images that are not in 0..1, for a network of `sqlib.models`.
+        Calibration images that are not in 0..1, for a network of `sqlib.models`; pairs whose targets are in
+        other units than their inputs.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}, expected a torch.nn.Module")
