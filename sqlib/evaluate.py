@@ -158,8 +158,8 @@ def evaluate(
     Raises
     ------
     InputError
-        Wrong scale, no set of images or an empty one, an image too small for crop and window (the message names it), NaN outputs,
-        a protocol of another tiling.
+        Wrong scale, no set of images or an empty one, an image too small for crop and window (the message
+        names it), NaN outputs, a protocol of another tiling.
     """
     rules = _with_tiling(metrics.protocol(protocol), tiling)
     own = getattr(model, "scale", scale)

@@ -53,7 +53,8 @@ def quantize_model(
         upsampling on; without one, the last convolution (see `sqlib.engine.skip`). The report says which.
     pairs
         For recipes that train on them (PAMS): an iterable of floating-point tensors (low, high), (N, C, H, W)
-        and (N, C, scale H, scale W), in the network's units, or what draws batches itself, such as `sqlib.training.Crops`.
+        and (N, C, scale H, scale W), in the network's units, or what draws batches itself, such as
+        `sqlib.training.Crops`.
     start
         For recipes that start from the result of another one (``recipe.starts_from()``): that result. Made
         here if it is not given. The new network has its trained weights.
