@@ -515,6 +515,21 @@ def test_licence_goes_with_a_quantized_network(
     assert json.loads(out)["licence"] is None and "licence" not in error  # ours
 
 
+def test_the_best_is_so_on_all_benchmarks_that_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two within a hundredth on Set5, the one that is ahead on the others."""
+    scores = {
+        "a": {"set5": 37.75, "set14": 33.2},
+        "b": {"set5": 37.74, "set14": 33.3, "b100": 32.1},
+        "c": {"set5": 37.0, "set14": 32.9, "b100": 39.0},
+    }
+    monkeypatch.setattr(models, "available", lambda: {**{name: [2] for name in scores}, "other": [4]})
+    cards = {n: {"scores": {d: {"psnr": v} for d, v in s.items()}} for n, s in scores.items()}
+    monkeypatch.setattr(models, "card", lambda name, *, scale: cards[name])
+    assert models.best(2) == "b"
+    with pytest.raises(DataError, match="no network ships for scale 3; shipped: a x2"):
+        models.best(3)
+
+
 def test_catalogue() -> None:
     """Complete addresses, one file a network and scale, and nothing fetched unasked without a checksum."""
     seen = set()
