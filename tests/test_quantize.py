@@ -670,7 +670,9 @@ def test_a_quantizer_that_changes_more_than_values(does, monkeypatch):
             model(x)
 
 
-def test_an_empty_calibration_batch_is_named():
+def test_calibration_without_values_is_named():
+    """Beside other batches one without images is none, as a loader's last may be."""
     x = torch.rand(2, 3, 8, 8)
-    with pytest.raises(InputError, match=r"batch 1: it has \(0, 3, 8, 8\) float32, a tensor without values"):
-        sqlib.quantize_model(Plain(), MinMax(4), [x, x[:0]])
+    with pytest.raises(InputError, match=r"no values: batch 0 is \(0, 3, 8, 8\) float32; give at least one"):
+        sqlib.quantize_model(Plain(), MinMax(4), [x[:0], x[:, :, :0]])
+    sqlib.quantize_model(Plain(), MinMax(4), [x, x[:0]])

@@ -223,8 +223,8 @@ def test_half_precision_swinir(swin: nn.Module, kind: torch.dtype) -> None:
         ([], "calibration is empty"),
         ([torch.full((1, 3, 8, 8), float("nan"))], r"batch 0: call site '.*attn\.q'.*NaN"),
         ([torch.rand(1, 3, 8, 8), torch.full((1, 3, 8, 8), float("inf"))], r"batch 1: call site '.*'.*NaN"),
-        ([torch.rand(0, 3, 8, 8)], r"batch 0 .*cannot run on it"),
-        ([torch.rand(1, 3, 0, 8)], r"batch 0 .*cannot run on it"),
+        ([torch.rand(0, 3, 8, 8)], "no values: batch 0"),
+        ([torch.rand(1, 3, 0, 8)], "no values: batch 0"),
     ],
     ids=["none", "nan", "infinite later", "no images", "no pixels"],
 )

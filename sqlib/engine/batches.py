@@ -42,13 +42,14 @@ def batches(calibration: Any, network: nn.Module) -> list[Any]:
         raise InputError(f"calibration is empty, expected {_EXPECTED}")
     for number, batch in enumerate(found):
         try:
-            empty = [described(t) for t in tensors(batch) if not t.numel()]
-            if empty:
-                raise InputError(f"it has {empty[0]}, a tensor without values; give at least one image")
             _check(batch, network)
             arguments(batch, network)
         except InputError as error:
             raise InputError(f"calibration batch {number}: {error}") from error
+    if not any(t.numel() for batch in found for t in tensors(batch)):
+        raise InputError(
+            f"calibration has no values: batch 0 is {described(found[0])}; give at least one image"
+        )
     return found
 
 

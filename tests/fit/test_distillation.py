@@ -557,7 +557,7 @@ def test_inference_mode_gives_the_same():
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [([], "calibration is empty"), ([torch.rand(0, 3, 8, 8)], "no samples"), (3, "int")]
+    ("data", "message"), [([], "calibration is empty"), ([torch.rand(0, 3, 8, 8)], "no values"), (3, "int")]
 )
 def test_empty_data(data, message):
     with pytest.raises(InputError, match=message):
