@@ -84,3 +84,15 @@ def soft_from_hard(alphas: np.ndarray, gap: Mapping[int, Iterable[float]]) -> Fi
     axis.set(xlabel=r"factor $\alpha$ of the cost volume", ylabel="soft from hard flow, pixels")
     axis.legend(loc="lower left")
     return figure
+
+
+def found_by_width(times: np.ndarray, found: Mapping[int, Iterable[float]]) -> Figure:
+    """Shares of pixels found against how many times too wide bounds are; `found` has a line per bits."""
+    figure, axis = plt.subplots(figsize=(7, 3.3))
+    for (bits, values), marker in zip(found.items(), "os^"):
+        axis.plot(times, 100 * np.asarray(list(values)), marker + "-", ms=4, label=f"{bits} bits")
+    axis.axvline(1, color="#777777", lw=1, ls=":")
+    axis.set(xscale="log", xlabel="width of the bounds, in widths of the features' range")
+    axis.set(ylabel="pixels found, %", ylim=(0, None))
+    axis.legend(loc="upper right")
+    return figure

@@ -267,6 +267,11 @@ class Recipe:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
+    def upgrade(cls, version: Any, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Today's options for what an older version did with its own; None (the default): there are none."""
+        return None
+
+    @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """Rebuild from `to_dict`; on the base class any recipe, on a subclass only that one."""
         recipe = registry.from_dict(data)

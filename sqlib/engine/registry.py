@@ -101,7 +101,8 @@ def from_dict(data: dict[str, Any]) -> Recipe:
     Raises
     ------
     InputError
-        For anything that is not such a dictionary, and for another version of the recipe.
+        For anything that is not such a dictionary, and for another version of the recipe that it cannot
+        upgrade.
     """
     if not isinstance(data, dict) or "name" not in data:
         raise InputError(f"recipe data {data!r}: expected a dictionary with the key 'name'")
@@ -109,6 +110,9 @@ def from_dict(data: dict[str, Any]) -> Recipe:
     recipe = create(data["name"], **options)
     version = data.get("version", recipe.version)
     if version != recipe.version:
+        upgraded = type(recipe).upgrade(version, options)
+        if upgraded is not None:
+            return type(recipe)(**upgraded)
         raise InputError(
             f"recipe {recipe.name!r} has version {recipe.version} here, the data says {version!r}; "
             "recompute with the present version"

@@ -111,6 +111,7 @@ class Trained(Recipe):
         loss: Callable[[Answer], Tensor] | None = None,
         features: Sequence[str] | None = None,
         rates: Mapping[str, float] | None = None,
+        factors: Mapping[str, float] | None = None,
         steps: int | None = None,
         first: int = 0,
         run: Callable[..., Any] | None = None,
@@ -129,6 +130,8 @@ class Trained(Recipe):
             Modules whose outputs the loss sees, instead of `tapped`.
         rates
             Learning rates by group, beside or instead of the usual ones.
+        factors
+            Of rates, by pattern of names, as in `sqlib.fit.train_quantized`.
         steps, first
             Instead of all steps, these from step `first` of the schedule.
         run
@@ -181,6 +184,7 @@ class Trained(Recipe):
             batch=self.batch,
             schedule=schedule,
             relative=False,
+            factors=factors,
             guard=self.guard,
             precision=self.precision,
             seed=self.seed,

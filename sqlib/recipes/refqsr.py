@@ -21,7 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from glob import escape
 from os import PathLike
+from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, as_integer
@@ -146,6 +148,11 @@ class RefQSR(Trained):
         are matched as they are, at b_high (``w/o pre-process`` of Table 5).
     renormalize, pool, temperature
         As in `sqlib.reference.refinement.RefER`.
+    match_rate
+        Learning rate of the bounds of what is matched. "relative": that of the other bounds, times the width
+        of these over the median width of those. "absolute": that of the other bounds. Where these are
+        hundreds, as in SRResNet, one step of theirs is more than the whole range of normalized features,
+        whose bounds lose all meaning within some steps.
 
     Others as in `sqlib.recipes._trained.Trained`.
 
@@ -160,6 +167,7 @@ class RefQSR(Trained):
     not cut is a reference.
     """
 
+    version: ClassVar[int] = 2
     branches: ClassVar[bool] = True
     schedules: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {"steps": 400_000, "halve_every": 150_000, "bound_learning_rate": 0.01},
@@ -181,6 +189,7 @@ class RefQSR(Trained):
     preprocess: bool = flag(True)
     pool: int = integer(3, 1)
     temperature: float = number(1000.0, 0, above=True)
+    match_rate: str = choice("relative", "absolute")
 
     def check(self) -> Mapping[str, Any]:
         """Bits are the base's, and few are not more than many."""
@@ -201,6 +210,11 @@ class RefQSR(Trained):
                 f"bits={self.bits} and a base of {base.bits}: those of the base count, leave bits= out"
             )
         return {"base": base, "bits": base.bits}
+
+    @classmethod
+    def upgrade(cls, version: Any, options: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """In version 1 bounds of the match had the rate of the others."""
+        return {**options, "match_rate": "absolute"} if version == 1 else None
 
     def _named_base(self) -> Trained:
         """Of the bits and the schedule of this recipe."""
@@ -423,7 +437,10 @@ class RefQSR(Trained):
             lesson = dataclasses.replace(lesson, pairs=source)
         features = self.base.compared(model)
         rates = {"selectors": self.base.selector_rate(model.network)}
-        self.train(model, lesson, teacher=lesson.original, features=features, rates=rates, run=_run)
+        factors = _slower(model) if self.match_rate == "relative" else {}
+        self.train(
+            model, lesson, teacher=lesson.original, features=features, rates=rates, factors=factors, run=_run
+        )
 
 
 def _run(model: QuantizedModel, drawn: Drawn) -> Tensor:
@@ -476,6 +493,31 @@ def _packaged() -> nn.Module:
     from sqlib.reference.extractor import extractor
 
     return extractor("textures")
+
+
+def _slower(model: QuantizedModel) -> dict[str, float]:
+    """Factors of the rates of bounds of matches: how much narrower these are than other bounds."""
+    widths: dict[bool, dict[str, float]] = {True: {}, False: {}}
+    for key, quantizer in model.activations.items():
+        for name, part in quantizer.named_modules(prefix=key):
+            width = _extent(part)
+            if width > 0:
+                widths["/refer/match/" in name][name] = width
+    if not widths[False]:
+        return {}
+    usual = median(widths[False].values())
+    return {f"activations.{escape(name)}.*": width / usual for name, width in widths[True].items()}
+
+
+def _extent(quantizer: nn.Module) -> float:
+    """Width of a quantizer's range; 0 of what has no bounds."""
+    from sqlib.quantizers import GatedQuantizer, SymmetricQuantizer, UniformQuantizer
+
+    if isinstance(quantizer, SymmetricQuantizer):
+        return float(quantizer.alpha.detach()) * (2 if quantizer.signed else 1)
+    if isinstance(quantizer, (UniformQuantizer, GatedQuantizer)):
+        return float((quantizer.upper - quantizer.lower).detach().max())
+    return 0.0
 
 
 class _Known:

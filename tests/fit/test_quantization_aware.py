@@ -23,7 +23,7 @@ from sqlib.fit.loop.schedule import constant, step_decay
 from sqlib.fit.quantization_aware.task import QuantizationAware, l1
 from sqlib.fit.samples import Samples
 from sqlib.quantizers import UniformQuantizer
-from sqlib.recipes import DOBI, MinMax
+from sqlib.recipes import DOBI, PAMS, MinMax
 from sqlib.training import CropPool, Crops
 
 
@@ -75,6 +75,7 @@ def moved(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
     return {k for k, v in tensors(model).items() if not torch.equal(v, before[k])}
 
 
+NO_STEPS = {"halve_every": 1, "bound_learning_rate": 0.01}
 ALL = {"weights": 3e-3, "biases": 3e-3, "norms": 3e-3, "bounds": 3e-3}
 
 
@@ -188,6 +189,47 @@ def test_one_step_of_adam_by_hand() -> None:
         lower - 1e-2 * width * np.sign(gradient), abs=1e-6 * width
     )
     torch.testing.assert_close(model.network.body[0].weight.detach(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [MinMax(4), PAMS(4, schedule="custom", steps=0, **NO_STEPS)])
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_factor_slows_what_it_names(recipe: sqlib.recipes.Recipe, relative: bool) -> None:
+    """The first step of Adam is the rate in the direction of the gradient, so it shows the rate."""
+
+    def steps(factors: dict[str, float] | None) -> dict[str, torch.Tensor]:
+        model = sqlib.quantize_model(network(), recipe, [crops()], **given)
+        before = tensors(model)
+        options = {"steps": 1, "relative": relative, "factors": factors, "schedule": constant}
+        train_quantized(model, pairs(), train={"bounds": 1e-3, "biases": 1e-3}, **options)
+        return {k: v - before[k] for k, v in tensors(model).items()}
+
+    given = {"pairs": pairs()} if recipe.paired else {}
+    plain = steps(None)
+    slow = steps({"activations.body/0*": 0.1, "activations.*": 0.5, "network.body.0.bias": 2.0})
+    bounds = {k for k in plain if k.startswith("activations.") and plain[k].abs().max() > 1e-6}
+    assert {k.split(":")[0] for k in bounds} == {"activations.body/0", "activations.body/3"}
+    for name, factor in [
+        *((k, 0.1 if k.startswith("activations.body/0") else 0.5) for k in sorted(bounds)),
+        ("network.body.0.bias", 2.0),
+        ("network.body.3.bias", 1.0),
+    ]:
+        torch.testing.assert_close(slow[name], factor * plain[name], rtol=1e-2, atol=1e-6)
+
+
+def test_rates_that_are_too_fast_for_some_bounds_are_warned_of() -> None:
+    model = quantized()
+    widths = {k: float(q.upper - q.lower) for k, q in model.activations.items()}
+    narrow = min(widths, key=lambda name: widths[name])
+    rate = {"activation_bounds": 0.6 * widths[narrow]}
+    with pytest.warns(
+        UserWarning, match=rf"of \d quantizers .*{narrow.replace('/', '.')}, {widths[narrow]:.3g}\)"
+    ):
+        train_quantized(model, pairs(), steps=1, train=rate, relative=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slow = {f"activations.{name}*": 0.1 for name in widths}
+        train_quantized(quantized(), pairs(), steps=1, train=rate, relative=False, factors=slow)
+        train_quantized(quantized(), pairs(), steps=1, train={"bounds": 0.01})
 
 
 def test_pairs_are_turned_together() -> None:
@@ -347,6 +389,13 @@ def test_infinite_gradients_and_bounds_stop() -> None:
     [
         ([crops()], {}, "expected pairs"),
         (crops(), {}, "expected an iterable of pairs"),
+        (
+            pairs(),
+            {"factors": {"*.nothing": 0.1}},
+            r"factors=\{'\*.nothing': ...\} fits nothing that is trained",
+        ),
+        (pairs(), {"factors": 0.1}, "factors=0.1: expected a dictionary from patterns of names to factors"),
+        (pairs(), {"factors": {"*": 0.0}}, r"factors\['\*'\]=0.0: expected a number above 0"),
         ([(crops(), crops(size=12))], {}, "a whole number of times"),
         ([(crops(), crops(5, size=16))], {}, "as many images"),
         ([(crops(), crops(size=24))], {}, "output and target are"),

@@ -243,6 +243,29 @@ def test_two_bounds_never_cross_on_either_path() -> None:
     assert pairs and all(bool(q.lower < q.upper) for q in pairs)
 
 
+@pytest.mark.parametrize("kind", BASES)
+def test_bounds_of_the_match_move_as_far_for_their_width_as_others(kind: type) -> None:
+    """Others are in 0..255, and one step of theirs may be more than the whole range of the match."""
+
+    def widths(steps: int, rate: str) -> tuple[float, float]:
+        model = made(recipe(kind, steps=steps, bound_learning_rate=3.0, match_rate=rate, halve_every=9))
+        found = {
+            k: refqsr._extent(part)
+            for k, q in model.activations.items()
+            for part in q.modules()
+            if refqsr._extent(part) > 0
+        }
+        match = [v for k, v in found.items() if "/refer/match/" in k]
+        return float(np.median(match)), float(np.median([v for k, v in found.items() if "/match/" not in k]))
+
+    (start, others), (learned, _) = widths(0, "relative"), widths(2, "relative")
+    with pytest.warns(UserWarning, match=r"of 2 quantizers by more than half .*refer\.match\.matmul"):
+        lost, _ = widths(2, "absolute")
+    assert others > 20 > 1.5 > start
+    assert abs(learned - start) <= 1.1 * 2 * 2 * 3.0 / others * start  # both sides, two steps
+    assert abs(lost - start) > 10 * abs(learned - start)
+
+
 def test_training_lowers_the_loss() -> None:
     model = made(recipe(low=4, steps=30, learning_rate=1e-3, halve_every=30))
     curve = model.training_log[-1].curve
@@ -339,6 +362,14 @@ def test_dictionaries_keep_the_base() -> None:
     assert RefQSR.from_json(one.to_json()) == one and one.bits == 8
     assert RefQSR(base=DDTB(4), low=2).bits == 4 and RefQSR(base=DDTB(4), low=2).medium_bits == 3
     assert RefQSR(base=CABM(8), low=8).low == 8
+
+
+def test_the_older_version_had_one_rate_for_all_bounds() -> None:
+    one = recipe(DDTB, 4, low=3)
+    older = {k: v for k, v in one.to_dict().items() if k != "match_rate"} | {"version": 1}
+    assert RefQSR.from_dict(older) == dataclasses.replace(one, match_rate="absolute")
+    with pytest.raises(InputError, match="has version 2 here, the data says 3"):
+        RefQSR.from_dict({**older, "version": 3})
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ class Options:
     average: float
     augment: bool
     relative: bool
+    factors: Mapping[str, float]
     guard: bool
     seed: int
 

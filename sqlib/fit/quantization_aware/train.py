@@ -56,6 +56,7 @@ def train_quantized(
     average: float = 0.0,
     augment: bool = True,
     relative: bool = True,
+    factors: Mapping[str, float] | None = None,
     guard: bool = True,
     precision: str = "fp32",
     seed: int = 0,
@@ -103,6 +104,9 @@ def train_quantized(
         Give every drawn sample one of the eight flips and rotations (of four, if it is not square).
     relative
         Rates of uniform bounds are in units of the width that a pair starts with; False: of the bounds.
+    factors
+        Patterns of names (`Trained.names`) to factors of the rate of what has such a name, as in
+        ``{"activations.head*": 0.1}``; of several that fit, the first counts.
     guard
         Bounds alpha of symmetric quantizers keep at least 1 % of their start, as the widths of uniform ones
         always do. False: one that is no longer positive ends the training.
@@ -132,6 +136,11 @@ def train_quantized(
     DataError
         The folder cannot be written.
 
+    Warns
+    -----
+    UserWarning
+        A rate moves some bounds by more than half of their width in one step.
+
     Notes
     -----
     >>> quantized = sqlib.quantize_model(network, MinMax(bits=4), crops)                  # doctest: +SKIP
@@ -146,7 +155,19 @@ def train_quantized(
             f"train_quantized got {type(model).__name__}, expected a model made by sqlib.quantize_model"
         )
     options = Options(
-        steps, train, loss, batch, schedule, tuple(betas), clip, average, augment, relative, guard, seed
+        steps,
+        train,
+        loss,
+        batch,
+        schedule,
+        tuple(betas),
+        clip,
+        average,
+        augment,
+        relative,
+        factors or {},
+        guard,
+        seed,
     )
     every = check_integer("every", every, 1, 10**9)
     deadline = time.monotonic() + 60 * minutes
@@ -154,7 +175,7 @@ def train_quantized(
         stack.enter_context(prepared(model))
         guide = _teacher(teacher, model)
         source = _source(data, model.network, taught=guide is not None)
-        trainable = Trainable(model, train, relative=relative)
+        trainable = Trainable(model, train, relative=relative, factors=factors)
         for variables in trainable.bounds:
             stack.enter_context(training(variables))
         stack.enter_context(trainable.collecting())

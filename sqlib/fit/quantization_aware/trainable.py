@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -37,6 +39,8 @@ class Trainable:
         Group to learning rate, as in `sqlib.fit.train_quantized`.
     relative
         Whether bounds of uniform quantizers move in units of their starting width.
+    factors
+        Patterns of `names` to factors of the rate of what has such a name; of several, the first counts.
 
     Attributes
     ----------
@@ -48,10 +52,23 @@ class Trainable:
     Raises
     ------
     InputError
-        An unknown group, a rate that is no positive number, or nothing to train.
+        An unknown group, a rate or a factor that is no positive number, a pattern that nothing fits, or
+        nothing to train.
+
+    Warns
+    -----
+    UserWarning
+        Bounds that one step moves by more than half of their width.
     """
 
-    def __init__(self, model: QuantizedModel, train: Mapping[str, float], *, relative: bool) -> None:
+    def __init__(
+        self,
+        model: QuantizedModel,
+        train: Mapping[str, float],
+        *,
+        relative: bool,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         unknown = sorted(set(train) - set(GROUPS)) if isinstance(train, Mapping) else ["?"]
         if unknown or not train:
             raise InputError(
@@ -59,6 +76,13 @@ class Trainable:
             )
         if "bounds" in train and len(set(train) & set(_HOMES)) > 1:
             raise InputError(f"train={train!r}: 'bounds' are both 'weight_bounds' and 'activation_bounds'")
+        if factors is not None and not isinstance(factors, Mapping):
+            raise InputError(f"factors={factors!r}: expected a dictionary from patterns of names to factors")
+        self.factors = {
+            pattern: check_number(f"factors[{pattern!r}]", factor, 0, math.inf, above=True)
+            for pattern, factor in (factors or {}).items()
+        }
+        self._hasty: dict[str, float] = {}
         self.bounds: list[Variables] = []
         self.names: list[str] = []
         self._groups: list[tuple[list[Tensor], float]] = []
@@ -73,6 +97,23 @@ class Trainable:
                 self._add(_network_parameters(model.network, group), rate)
         if not self._groups:
             raise InputError(f"train_quantized: the model has nothing to train in {', '.join(train)}")
+        for pattern in self.factors:
+            if not any(fnmatchcase(name, pattern) for name in self.names):
+                raise InputError(
+                    f"factors={{{pattern!r}: ...}} fits nothing that is trained; names are such as "
+                    f"{', '.join(self.names[:3])}"
+                )
+        if self._hasty:
+            name, width = min(self._hasty.items(), key=lambda item: item[1])
+            warnings.warn(
+                f"one step moves the bounds of {len(self._hasty)} quantizers by more than half of their "
+                f"width (the narrowest: {name.replace('/', '.')}, {width:.3g}), so that they cannot settle; "
+                "lower the learning rate of bounds, or give factors= for these",
+                stacklevel=3,
+            )
+
+    def _factor(self, name: str) -> float:
+        return next((f for pattern, f in self.factors.items() if fnmatchcase(name, pattern)), 1.0)
 
     def _add_bounds(self, model: QuantizedModel, group: str, rate: float, *, relative: bool) -> None:
         pairs = uniform_pairs(model, (group,))
@@ -84,19 +125,33 @@ class Trainable:
         others = {}
         for home in _HOMES[group]:
             for name, q in getattr(model, home).named_modules():
-                if any(q is pair for pair in pairs):
-                    self.names += [f"{home}.{name}.{side}" for side in ("lower", "upper")]
+                for number in (n for n, pair in enumerate(pairs) if q is pair):
+                    sides = [f"{home}.{name}.{side}" for side in ("lower", "upper")]
+                    self.names += sides
+                    self.bounds[-1].slow(number, *map(self._factor, sides))
+                    if not relative:
+                        self._watch(sides[1], q.upper - q.lower, rate)
                 for leaf, p in q.named_parameters(recurse=False):
                     if id(p) not in own:
                         others[f"{home}.{name}.{leaf}"] = p
+                    if leaf == "alpha":
+                        self._watch(f"{home}.{name}.alpha", p, rate)
         self._add(others, rate)
+
+    def _watch(self, name: str, width: Tensor, rate: float) -> None:
+        """Note bounds that one step would move by more than half of what lies between them."""
+        widths = width.detach()[width.detach() > 0]
+        if widths.numel() and self._factor(name) * rate > float(widths.min()) / 2:
+            self._hasty[name.rpartition(".")[0]] = float(widths.min())
 
     def _add(self, parameters: Mapping[str, nn.Parameter], rate: float) -> None:
         new = {n: p for n, p in parameters.items() if not any(p is known for known in self._plain)}
-        if new:
-            self.names += new
-            self._plain += new.values()
-            self._groups.append((list(new.values()), rate))
+        self.names += new
+        self._plain += new.values()
+        by_factor: dict[float, list[Tensor]] = {}
+        for name, p in new.items():
+            by_factor.setdefault(self._factor(name), []).append(p)
+        self._groups += [(found, factor * rate) for factor, found in by_factor.items()]
 
     def groups(self) -> list[tuple[list[Tensor], float]]:
         """What the optimizer moves, with its learning rate."""

@@ -62,9 +62,9 @@ def test_a_row_starts_from_the_row_of_its_base() -> None:
 
 
 def test_options_of_the_base_do_not_spell_out_defaults() -> None:
-    assert distinct(RefQSR(base=PAMS(4), low=3)) == {"name": "refqsr", "version": 1, "low": 3}
+    assert distinct(RefQSR(base=PAMS(4), low=3)) == {"name": "refqsr", "version": 2, "low": 3}
     base = {"name": "ddtb", "version": 1, "bits": 4}
-    assert distinct(RefQSR(base=DDTB(4), low=3)) == {"name": "refqsr", "version": 1, "base": base, "low": 3}
+    assert distinct(RefQSR(base=DDTB(4), low=3)) == {"name": "refqsr", "version": 2, "base": base, "low": 3}
 
 
 def test_rows_with_the_printed_label_train_as_the_paper_does() -> None:
