@@ -92,7 +92,10 @@ def found_by_width(times: np.ndarray, found: Mapping[int, Iterable[float]]) -> F
     for (bits, values), marker in zip(found.items(), "os^"):
         axis.plot(times, 100 * np.asarray(list(values)), marker + "-", ms=4, label=f"{bits} bits")
     axis.axvline(1, color="#777777", lw=1, ls=":")
-    axis.set(xscale="log", xlabel="width of the bounds, in widths of the features' range")
+    ticks = [1, 2, 4, 8, 16, 32]
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, labels=map(str, ticks))
+    axis.set(xlabel="width of the bounds, in widths of the features' range")
     axis.set(ylabel="pixels found, %", ylim=(0, None))
     axis.legend(loc="upper right")
     return figure
