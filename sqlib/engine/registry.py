@@ -107,17 +107,16 @@ def from_dict(data: dict[str, Any]) -> Recipe:
     if not isinstance(data, dict) or "name" not in data:
         raise InputError(f"recipe data {data!r}: expected a dictionary with the key 'name'")
     options = {k: v for k, v in data.items() if k not in ("name", "version")}
-    recipe = create(data["name"], **options)
-    version = data.get("version", recipe.version)
-    if version != recipe.version:
-        upgraded = type(recipe).upgrade(version, options)
-        if upgraded is not None:
-            return type(recipe)(**upgraded)
-        raise InputError(
-            f"recipe {recipe.name!r} has version {recipe.version} here, the data says {version!r}; "
-            "recompute with the present version"
-        )
-    return recipe
+    cls = known().get(canonical(data["name"]) or "")
+    if cls is not None and data.get("version", cls.version) != cls.version:
+        upgraded = cls.upgrade(data["version"], options)
+        if upgraded is None:
+            raise InputError(
+                f"recipe {cls.name!r} has version {cls.version} here, the data says {data['version']!r}; "
+                "recompute with the present version"
+            )
+        options = dict(upgraded)
+    return create(data["name"], **options)
 
 
 def from_json(text: str) -> Recipe:

@@ -91,8 +91,8 @@ class Variables:
         spans = [range(int(ends[i]), int(ends[i + 1])) for i in range(side, 2 * len(self.pairs), 2)]
         return torch.tensor([i for span in spans for i in span], dtype=torch.long, device=self.start.device)
 
-    def slow(self, pair: int, lower: float, upper: float) -> None:
-        """Multiply the units of a pair's bounds: one step of the vector moves them by that much less."""
+    def rescale(self, pair: int, lower: float, upper: float) -> None:
+        """Multiply the units of a pair's bounds: a step of the vector moves them by that much more."""
         for place, factor in ((2 * pair, lower), (2 * pair + 1, upper)):
             first = sum(self.sizes[:place])
             self.unit[first : first + self.sizes[place]] *= factor

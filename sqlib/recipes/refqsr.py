@@ -150,9 +150,9 @@ class RefQSR(Trained):
         As in `sqlib.reference.refinement.RefER`.
     match_rate
         Learning rate of the bounds of what is matched. "relative": that of the other bounds, times the width
-        of these over the median width of those. "absolute": that of the other bounds. Where these are
-        hundreds, as in SRResNet, one step of theirs is more than the whole range of normalized features,
-        whose bounds lose all meaning within some steps.
+        of these over the median width of those. "absolute": that of the other bounds. Where these are in
+        the hundreds, as in SRResNet, one step of theirs is most of the range of normalized features, whose
+        bounds lose all meaning within some steps.
 
     Others as in `sqlib.recipes._trained.Trained`.
 
@@ -437,7 +437,7 @@ class RefQSR(Trained):
             lesson = dataclasses.replace(lesson, pairs=source)
         features = self.base.compared(model)
         rates = {"selectors": self.base.selector_rate(model.network)}
-        factors = _slower(model) if self.match_rate == "relative" else {}
+        factors = _match_factors(model) if self.match_rate == "relative" else {}
         self.train(
             model, lesson, teacher=lesson.original, features=features, rates=rates, factors=factors, run=_run
         )
@@ -495,8 +495,8 @@ def _packaged() -> nn.Module:
     return extractor("textures")
 
 
-def _slower(model: QuantizedModel) -> dict[str, float]:
-    """Factors of the rates of bounds of matches: how much narrower these are than other bounds."""
+def _match_factors(model: QuantizedModel) -> dict[str, float]:
+    """Factors of the rates of bounds of matches: their width over the median width of other bounds."""
     widths: dict[bool, dict[str, float]] = {True: {}, False: {}}
     for key, quantizer in model.activations.items():
         for name, part in quantizer.named_modules(prefix=key):

@@ -128,7 +128,7 @@ class Trainable:
                 for number in (n for n, pair in enumerate(pairs) if q is pair):
                     sides = [f"{home}.{name}.{side}" for side in ("lower", "upper")]
                     self.names += sides
-                    self.bounds[-1].slow(number, *map(self._factor, sides))
+                    self.bounds[-1].rescale(number, *map(self._factor, sides))
                     if not relative:
                         self._watch(sides[1], q.upper - q.lower, rate)
                 for leaf, p in q.named_parameters(recurse=False):
