@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,10 +37,10 @@ class Taps(NamedTuple):
         return self._replace(axes=tuple(found.items()))
 
     @contextmanager
-    def recording(self, network: nn.Module) -> Iterator[list[Tensor]]:
+    def recording(self, network: nn.Module, *, until: int | None = None) -> Iterator[list[Tensor]]:
         """Within the block, outputs of the tapped modules of `network` are appended to the list, per call.
 
-        The caller empties the list between passes.
+        The caller empties the list between passes. With `until`, the block ends where the list is that long.
         """
         seen: list[Tensor] = []
         axes = dict(self.axes)
@@ -54,13 +54,16 @@ class Taps(NamedTuple):
                     )
                 axis = axes.get(name)
                 seen.append(output if axis is None else output.movedim(axis, channel_axis(output, None)))
+                if len(seen) == until:
+                    raise _Reached
 
             return hook
 
         modules = dict(network.named_modules())
         handles = [modules[name].register_forward_hook(keep(name)) for name in self.names]
         try:
-            yield seen
+            with suppress(_Reached):
+                yield seen
         finally:
             for handle in handles:
                 handle.remove()
@@ -98,7 +101,7 @@ def find_taps(
 
 
 class _Reached(BaseException):
-    """Ends a pass with what a module returned."""
+    """Ends a pass where a module has returned."""
 
 
 def _first_output(network: nn.Module, module: nn.Module, args: Any, kwargs: Any) -> Any:

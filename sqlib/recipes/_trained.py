@@ -231,6 +231,7 @@ class TransferLoss:
 
     transfer: float
     axis: int | None = None
+    needs_taught: ClassVar[bool] = False
 
     def __call__(self, answer: Answer) -> Tensor:
         from sqlib.fit.distillation.loss import attention_transfer

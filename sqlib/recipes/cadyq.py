@@ -215,6 +215,7 @@ class ContentLoss:
     bit_weight: float
     bit_growth: float
     axis: int | None = None
+    needs_taught: ClassVar[bool] = False
 
     def __call__(self, answer: Answer) -> Tensor:
         from sqlib.fit.distillation.loss import attention_transfer

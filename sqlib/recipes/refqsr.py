@@ -461,6 +461,11 @@ class BothPaths:
 
     single: Callable[[Answer], Tensor]
 
+    @property
+    def needs_taught(self) -> bool:
+        """Whether the single loss looks at the teacher's output."""
+        return bool(getattr(self.single, "needs_taught", True))
+
     def __call__(self, answer: Answer) -> Tensor:
         half, taps = len(answer.output) // 2, len(answer.features) // 2
         total: Any = 0.0

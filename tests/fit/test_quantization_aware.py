@@ -241,6 +241,38 @@ def test_pairs_are_turned_together() -> None:
         assert torch.equal(enlarged, drawn.target)
 
 
+@pytest.mark.parametrize("kind", ["plain", "quantized"])
+def test_a_teacher_runs_only_as_far_as_the_loss_looks(kind: str) -> None:
+    """The training is the same bit for bit; the teacher's tail runs once, to count its features."""
+
+    class Transfer:
+        def __init__(self, needs_taught: bool) -> None:
+            self.needs_taught, self.got = needs_taught, []
+
+        def __call__(self, answer: sqlib.fit.Answer) -> torch.Tensor:
+            self.got.append(answer.taught)
+            return l1(answer) + (answer.features[-1] - answer.teacher_features[-1]).abs().mean()
+
+    net = models.pretrained("edsr-small", scale=2)
+    teacher = net if kind == "plain" else sqlib.quantize_model(net, MinMax(8), [crops()])
+    curves, tails, losses = [], [], [Transfer(True), Transfer(False)]
+    for loss in losses:
+        model = sqlib.quantize_model(net, MinMax(4), [crops()])
+        ran = []
+        guide = copy.deepcopy(teacher)
+        inner = guide if kind == "plain" else guide.network
+        inner.tail.register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        data = Samples(pairs(), net, paired=True)
+        done = train_quantized(
+            model, data, steps=4, batch=3, loss=loss, teacher=guide, features=("blocks.*",)
+        )
+        curves.append(done.curve)
+        tails.append(len(ran))
+    assert curves[0] == curves[1]
+    assert tails == [4, 1]
+    assert all(isinstance(x, torch.Tensor) for x in losses[0].got) and losses[1].got == [None] * 4
+
+
 def test_crops_of_pictures_and_a_teacher_of_ones_own() -> None:
     """A pool of pictures as in full-precision training, features of both networks, bf16, an average."""
     rng = np.random.default_rng(0)

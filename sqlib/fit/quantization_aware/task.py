@@ -36,7 +36,7 @@ class Answer:
     target
         The high-resolution half of the pairs, or the teacher's output where the data have none.
     taught
-        The teacher's output, None without a teacher.
+        The teacher's output; None without a teacher, and for a loss that says that it needs none.
     features, teacher_features
         Outputs of the tapped modules of network and teacher, in the same order.
     model, step
@@ -124,6 +124,9 @@ class QuantizationAware(BoundsTask):
         self.source, self.trainable, self.options = source, trainable, options
         self.teacher, self.taps, self.execution = teacher, taps, execution
         self.run = run
+        # Data with targets, and a loss that looks at the teacher's features alone: its passes can end there.
+        self.only_features = source.paired and not getattr(options.loss, "needs_taught", True)
+        self.teacher_features: int | None = None
         self.steps = options.steps
         moved = {id(p) for parameters, _ in trainable.groups() for p in parameters}
         self.alphas = [
@@ -173,11 +176,15 @@ class QuantizationAware(BoundsTask):
     @torch.no_grad()
     def _taught(self, args: Any, kwargs: Any) -> tuple[Tensor | None, list[Tensor]]:
         """What the teacher makes of a batch."""
-        if self.teacher is None:
+        if self.teacher is None or (self.only_features and self.teacher_features == 0):
             return None, []
         inner = self.teacher.network if isinstance(self.teacher, QuantizedModel) else self.teacher
-        with self.taps.recording(inner) as seen:
-            return self.teacher(*args, **kwargs), seen.copy()
+        output = None
+        with self.taps.recording(inner, until=self.teacher_features) as seen:
+            output = self.teacher(*args, **kwargs)
+        if self.only_features:
+            output, self.teacher_features = None, len(seen)
+        return output, seen
 
     @torch.no_grad()
     def finish(self) -> None:

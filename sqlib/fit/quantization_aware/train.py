@@ -83,7 +83,9 @@ def train_quantized(
         uniform quantizers, which never cross, and all parameters that other quantizers have, except for
         those that decide: selectors of banks (`sqlib.quantizers.QuantizerBank`) and gates.
     loss
-        From `Answer` to a scalar; own terms (on features, on bits) are added here.
+        From `Answer` to a scalar; own terms (on features, on bits) are added here. With an attribute
+        ``needs_taught = False`` it gets no `Answer.taught` where the data have targets, and the teacher's
+        passes end with the last tapped module.
     run
         How the network runs on what was drawn, where one pass over the batch is not it.
     teacher
