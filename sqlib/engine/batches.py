@@ -64,21 +64,26 @@ def kept(data: Iterable[Any]) -> list[Any]:
 
 def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of one batch, on the network's device and in its floating dtype."""
+    if isinstance(batch, Tensor):
+        return (placed(batch, network),), {}
+    if isinstance(batch, (tuple, list)) and any(isinstance(v, Tensor) for v in batch):
+        return tuple(placed(v, network) for v in batch), {}
+    if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
+        return (), {k: placed(v, network) for k, v in batch.items()}
+    raise InputError(
+        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors "
+        "or a dictionary of keyword arguments"
+    )
+
+
+def placed(value: Any, network: nn.Module) -> Any:
+    """`value` with every tensor in it on the network's device and, if it is floating, in its dtype."""
     reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
 
     def place(t: Tensor) -> Tensor:
         return t.to(reference.device, reference.dtype if t.is_floating_point() else t.dtype)
 
-    if isinstance(batch, Tensor):
-        return (place(batch),), {}
-    if isinstance(batch, (tuple, list)) and any(isinstance(v, Tensor) for v in batch):
-        return tuple(_mapped(place, v) for v in batch), {}
-    if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
-        return (), {k: _mapped(place, v) for k, v in batch.items()}
-    raise InputError(
-        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors "
-        "or a dictionary of keyword arguments"
-    )
+    return _mapped(place, value)
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -241,6 +241,17 @@ def test_pairs_are_turned_together() -> None:
         assert torch.equal(enlarged, drawn.target)
 
 
+def test_crops_are_trained_on_in_the_networks_dtype() -> None:
+    """They are float32; the network's first convolution, not quantized, takes no other dtype than its own."""
+    rng = np.random.default_rng(0)
+    photos = [(f"{i}", rng.integers(0, 256, (40, 44, 3), dtype=np.uint8)) for i in range(2)]
+    source = Crops(CropPool.from_images(photos, 4, seed=1), 8)
+    net = models.create("srresnet-small", scale=4).eval().double()
+    model = sqlib.quantize_model(net, PAMS(4, steps=2, batch=2), [crops().double()], pairs=source)
+    assert model(crops().double()).dtype == torch.float64
+    assert not torch.equal(model.network.tail.weight, net.tail.weight)
+
+
 @pytest.mark.parametrize("kind", ["plain", "quantized"])
 def test_a_teacher_runs_only_as_far_as_the_loss_looks(kind: str) -> None:
     """The training is the same bit for bit; the teacher's tail runs once, to count its features."""

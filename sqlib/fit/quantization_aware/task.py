@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sqlib._checks import check_flag, check_integer, check_number
+from sqlib.engine.batches import placed
 from sqlib.engine.context import Context
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
@@ -146,6 +147,7 @@ class QuantizationAware(BoundsTask):
     def loss(self, step: int) -> Tensor:
         """Of freshly drawn samples."""
         drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
+        drawn = placed(drawn, self.model.network)  # a source of one's own need not know the network
         with self.execution.autocast():
             taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
             with self.taps.recording(self.model.network) as seen, self.model.passes() as passes:
