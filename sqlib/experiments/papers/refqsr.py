@@ -465,6 +465,31 @@ def _seeds() -> tuple[Method, ...]:
     )
 
 
+# Iterations after those of the base, three more each time.
+_LENGTHS = (300, 1_000, 3_000, 9_000)
+
+
+def _lengths() -> tuple[Method, ...]:
+    """RefQSR trained for longer, with and without RefER; its base, and the base for as long in all."""
+    base = {"name": "ddtb", "bits": 4, **_SHORTER}
+    found = [Method("FP", None), Method("DDTB, 1,000 iterations", "ddtb", (4,), _SHORTER, profiles=_SLOW)]
+    for steps in _LENGTHS:
+        total = _SHORTER["steps"] + steps
+        longer = {**_SHORTER, "steps": total, "halve_every": total // 3}
+        after = {**_REFINED, "refiners": 1, "steps": steps, "halve_every": steps // 3}
+        found += [
+            Method(f"DDTB, {total:,} iterations", "ddtb", (4,), longer, profiles=_SLOW),
+            *(
+                replace(
+                    _refined(f"DDTB+RefQSR{text}", f", {steps:,} iterations", base, "4-3", **after, **own),
+                    profiles=_SLOW,
+                )
+                for text, own in (("", {}), (" w/o RefER", {"refiner": "none"}))
+            ),
+        ]
+    return tuple(found)
+
+
 def _variants(
     recipe: str, bits: int | str, common: dict[str, Any], rows: dict[str, dict[str, Any]]
 ) -> list[Method]:
@@ -557,6 +582,12 @@ TABLES = (
         ),
         name="refqsr-seeds",
         methods=_seeds(),
+    ),
+    replace(
+        _table(2, "RefQSR over DDTB, with and without RefER, trained for longer", (_EDSR_SMALL,)),
+        name="refqsr-lengths",
+        methods=_lengths(),
+        datasets=("urban100",),
     ),
     replace(
         _table(3, "RefQSR Table 3: other ways to choose references", (_EDSR_SMALL, _SRRESNET)),
