@@ -120,6 +120,25 @@ def sweeps(panels: Mapping[str, Mapping[str, Any]], base: Mapping[str, str]) -> 
     return figure
 
 
+def lengths(lines: Mapping[str, Mapping[int, Any]]) -> Figure:
+    """Change of PSNR (dB, an `Interval`) by iterations, a line for each name."""
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    looks = zip(("blue", "orange", "green"), "os^", strict=True)
+    for (name, line), (colour, marker) in zip(lines.items(), looks, strict=True):
+        x, gains = list(line), list(line.values())
+        look = {"color": OKABE_ITO[colour], "marker": marker, "ms": 6, "lw": 1.5}
+        axis.plot(x, [gain.mean for gain in gains], label=name, **look)
+        axis.vlines(x, [g.low for g in gains], [g.high for g in gains], OKABE_ITO[colour], lw=2)
+    axis.axhline(0, color="gray", lw=1, zorder=0)
+    axis.set_xscale("log")
+    ticks = sorted({x for line in lines.values() for x in line})
+    axis.set_xticks(ticks, [f"{x:,}" for x in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="more iterations of training (log scale)", ylabel="change of PSNR (dB)")
+    axis.legend(fontsize=8)
+    return figure
+
+
 def scores(planes: Mapping[str, pd.DataFrame]) -> Figure:
     """PSNR against BitOPs, a plane per table; filled marks are with RefQSR, and joined to their baselines.
 
