@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from sqlib.experiments import plan, published_frame
@@ -59,6 +61,22 @@ def test_a_row_starts_from_the_row_of_its_base() -> None:
     base = cells["DDTB, 1,000 iterations of 8 crops", "4"]
     assert isinstance(refined, RefQSR) and refined.starts_from() == base.make_recipe()
     assert distinct(refined.base) == base.recipe
+
+
+def test_longer_rows_have_controls_of_their_length() -> None:
+    """RefQSR with and without RefER from one base, and the base trained for as many iterations in all."""
+    cells = {
+        c.place.method: c.make_recipe() for c in plan("refqsr-lengths", "laptop") if c.place and c.recipe
+    }
+    base = cells["DDTB, 1,000 iterations"]
+    refined = {name: r for name, r in cells.items() if isinstance(r, RefQSR)}
+    lengths = sorted({r.steps for r in refined.values()})
+    assert len(refined) == 2 * len(lengths) and all(r.starts_from() == base for r in refined.values())
+    for steps in lengths:
+        with_it = refined[f"DDTB+RefQSR, {steps:,} iterations"]
+        without = refined[f"DDTB+RefQSR w/o RefER, {steps:,} iterations"]
+        assert dataclasses.replace(without, refiner="refer") == with_it
+        assert cells[f"DDTB, {base.steps + steps:,} iterations"].steps == base.steps + steps
 
 
 def test_options_of_the_base_do_not_spell_out_defaults() -> None:
