@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -14,13 +15,19 @@ def training_curves(curves: pd.DataFrame) -> Figure:
 
     `curves` has the columns network, on (the held-out images), step and psnr.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.8))
-    for (network, part), marker in zip(curves.groupby("network"), "osD^v<>Pp", strict=False):
-        label = f"{network} ({part['on'].iloc[0]})"
-        every = max(1, len(part) // 6)
-        axis.plot(part["step"], part["psnr"], label=label, marker=marker, markevery=every)
-    axis.set(xlabel="training step", ylabel="PSNR (dB)")
-    axis.legend()
+    scales = sorted({network.rsplit("x", 1)[1] for network in curves["network"]})
+    figure, axes = plt.subplots(
+        len(scales), 1, figsize=(7, 2.6 * len(scales)), sharex=True, layout="constrained"
+    )
+    for axis, scale in zip(np.atleast_1d(axes), scales, strict=True):
+        here = curves[curves["network"].str.endswith(f"x{scale}")].groupby("network")
+        for (network, part), marker in zip(here, "osD^v<>"[: here.ngroups], strict=True):
+            label = f"{network} ({part['on'].iloc[0]})"
+            every = max(1, len(part) // 6)
+            axis.plot(part["step"], part["psnr"], label=label, marker=marker, markevery=every)
+        axis.set(ylabel=f"PSNR at x{scale} (dB)")
+        axis.legend(loc="lower right")
+    axis.set_xlabel("training step")
     return figure
 
 

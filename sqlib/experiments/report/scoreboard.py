@@ -213,6 +213,8 @@ class _Needs:
 
     def __init__(self, scored: Collection[tuple[str, ...]] = ()) -> None:
         """``scored``: slots of printed values that ours answer."""
+        from sqlib import models
+
         papers_of = {table.name: table.paper for table in tables().values()}
         self.scored = {(papers_of[slot[0]], *slot[1:3]) for slot in scored}
         # (paper, printed network, scale) -> the configuration that trains ours; a name is not a network
@@ -222,6 +224,7 @@ class _Needs:
             for network in table.networks
             if network.published and network.weights == "pretrained"
         }
+        self.shipped = {f"{name}-x{scale}" for name, scales in models.available().items() for scale in scales}
         self.planned = {profile: _planned(profile) for profile in ("laptop", "full")}
 
     def of(self, row: Mapping[Any, Any]) -> str:
@@ -230,7 +233,9 @@ class _Needs:
         slot, table = _slot(row, metric=""), row["table"]
         network = (row["paper"], slot[1], slot[2])
         parts, weights = [], f"weights of {row['model']} x{row['scale']}"
-        if network in self.networks and network not in self.scored:
+        if network in self.networks and not (
+            network in self.scored or self.networks[network] in self.shipped
+        ):
             parts.append(f"{weights}: sqlib train {self.networks[network]}")
         elif network not in self.networks and row["model"] != "none":
             parts.append(f"{weights}, a network that is not planned here")

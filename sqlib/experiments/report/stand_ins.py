@@ -59,6 +59,8 @@ def stand_ins_frame(store: Layer | str | os.PathLike[str] | None = None) -> pd.D
         for name, table in tables().items()
         for network in table.networks
     }
+    # Printed networks that a stand-in is for: those that the table could be run with.
+    replaced = {(table, name.lower()) for (table, *_), name in standing.items() if name}
     rows: list[tuple[Any, ...]] = []
     for cell, record in cells:
         assert cell.place is not None
@@ -74,7 +76,11 @@ def stand_ins_frame(store: Layer | str | os.PathLike[str] | None = None) -> pd.D
             if reference is not None and same_inputs(reference, record):
                 drop = mean(reference, metric.name) - mean(record, metric.name)
                 margin = difference(reference, record, metric.printed).margin
-            answers = tuple(printed.values()) if published is None else ()
+            answers = (
+                tuple(id for model, id in printed.items() if (place.table, model) in replaced)
+                if published is None
+                else ()
+            )
             row = (place.table, cell.model, cell.scale, place.method, place.bits, record["dataset"])
             rows.append((*row, metric.printed, mean(record, metric.name), drop, margin, answers))
     return pd.DataFrame(rows, columns=[*_COLUMNS])
