@@ -10,7 +10,7 @@ from experiment_fakes import content
 
 from sqlib.errors import InputError
 from sqlib.experiments import papers
-from sqlib.experiments.report import scoreboard, tables
+from sqlib.experiments.report import scoreboard, stand_ins, tables
 from sqlib.experiments.run.plan import plan
 from sqlib.experiments.store import layers
 from sqlib.experiments.store.cells import ResolvedCell
@@ -87,9 +87,11 @@ def test_a_table_without_full_precision_takes_that_of_its_network(packaged, tmp_
 
 def test_needs_name_weights_images_and_the_run(packaged, tmp_path):
     reasons = scoreboard.scoreboard_frame(tmp_path / "none").set_index("id")["reason"]
-    assert reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"].split("; ") == [
-        "weights of EDSR x2: sqlib train edsr-baseline-x2",
-        "a run: sqlib reproduce dfsq-table2",
+    # Weights that ship need no training, though nothing was scored with them yet.
+    assert reasons["dfsq-table2/EDSR/x2/MinMax/8/Set5/psnr_y"] == "a run: sqlib reproduce dfsq-table2"
+    assert reasons["dfsq-table3/RDN/x2/MinMax/8/Set5/psnr_y"].split("; ") == [
+        "weights of RDN x2: sqlib train rdn-x2",
+        "the published schedule: sqlib plan dfsq-table3 --profile full --cost",
     ]
     assert reasons["refqsr-table4/CARN/x4/DDTB+RefQSR/8-4/Test2K/psnr_y"].split("; ") == [
         "weights of CARN x4: sqlib train carn-single-x4",
@@ -100,8 +102,15 @@ def test_needs_name_weights_images_and_the_run(packaged, tmp_path):
     other = reasons["2dquant-table3/EDSR/x2/DBDC+Pac/4/Set5/psnr_y"]
     assert "EDSR x2, a network that is not planned" in other
     scan = "refqsr-table3/SRResNet/x4/CADyQ+RefQSR clustering=SCAN/delta-3/Urban100/psnr_y"
-    assert reasons[scan].endswith("; a recipe or row that is not planned here")
+    assert reasons[scan] == "a recipe or row that is not planned here"
     assert "latency_ms" in reasons["refqsr-table6/SRResNet/x4/DDTB/8/Test4K(4096x2160)/latency_ms"]
+
+
+def test_a_stand_in_is_for_networks_that_its_table_can_be_run_with():
+    """swinir-small is one of SwinIR-light, and not of the EDSR whose rows 2DQuant quotes."""
+    answers = {name for names in stand_ins.stand_ins_frame()["answers"] for name in names}
+    networks = {tuple(name.split("/")[:2]) for name in answers}
+    assert ("2dquant-table3", "SwinIR-light") in networks and ("2dquant-table3", "EDSR") not in networks
 
 
 def test_a_network_that_was_scored_needs_no_weights(packaged, tmp_path, edsr):
