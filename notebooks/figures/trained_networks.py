@@ -26,7 +26,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
             every = max(1, len(part) // 6)
             axis.plot(part["step"], part["psnr"], label=label, marker=marker, markevery=every)
         axis.set(ylabel=f"PSNR at x{scale} (dB)")
-        axis.legend(loc="lower right")
+        axis.legend(loc="best")
     axis.set_xlabel("training step")
     return figure
 
