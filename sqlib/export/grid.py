@@ -89,7 +89,7 @@ def fixed(quantizer: nn.Module, weight: Tensor | None, where: str) -> UniformQua
     if isinstance(quantizer, QuantizerBank):
         problem = "chooses its bits in every pass (CADyQ, CABM, RefQSR)"
     elif isinstance(quantizer, SubsetQuantizer):
-        problem = "has levels that lie on no grid (DFSQ)"
+        problem = "has levels that no grid of 8 bits holds (DFSQ)"
     elif isinstance(quantizer, GatedQuantizer):
         problem = "scales its bounds for every image (DDTB; dynamic=0 gives it static bounds)"
     elif not isinstance(quantizer, UniformQuantizer):

@@ -38,7 +38,7 @@ def test_a_network_that_was_quantized_before(tmp_path: Path, capsys: pytest.Capt
         (("q.onnx",), 2, "give --recipe, or --quantized"),
         ((*RECIPE, "q.pb"), 2, "end it in .onnx"),
         ((*RECIPE, "there.onnx"), 2, "exists.*--force"),
-        (("--recipe", "dfsq", "--bits", "4", "q.onnx"), 1, "lie on no grid.*such as minmax"),
+        (("--recipe", "dfsq", "--bits", "4", "q.onnx"), 1, "no grid of 8 bits.*such as minmax"),
     ],
 )
 def test_bad_input(

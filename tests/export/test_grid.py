@@ -92,7 +92,7 @@ def test_ranges_that_follow_a_weight_are_taken_from_it() -> None:
     [
         (
             SubsetQuantizer(codebook.fit_codebook(X.numpy() / 3, codebook.universal_set(), 4)),
-            "lie on no grid",
+            "no grid of 8 bits",
         ),
         (QuantizerBank({4: made(-1, 1, 4), 8: made(-1, 1, 8)}, StaticBits(8)), "in every pass"),
         (GatedQuantizer(Bounds(-1.0, 1.0, 4), Gate(4)), "for every image"),

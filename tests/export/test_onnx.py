@@ -232,7 +232,7 @@ class Choosy(Network):
     [
         (lambda: Network(), "model is Network, expected a quantized network"),
         (lambda: quantized(RECIPES["minmax"]).half(), "float16 parameters: export it in float32"),
-        (lambda: quantized(recipes.DFSQ(bits=4)), "head.*lie on no grid.*such as minmax"),
+        (lambda: quantized(recipes.DFSQ(bits=4)), "head.*no grid of 8 bits.*such as minmax"),
         (
             lambda: quantize_model(Choosy().eval(), RECIPES["minmax"], CALIBRATION, skip=[]),
             "torch cannot export this network",
