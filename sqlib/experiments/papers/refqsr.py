@@ -285,7 +285,7 @@ def _published(method: Method) -> Method:
     return replace(method, training=_DIV2K) if method.profiles == _FULL else method
 
 
-# How Tables 2 and 4 train the bounds of the match; `refqsr-seeds` has both ways.
+# How Table 4 trains the bounds of the match; `refqsr-seeds` has both ways.
 _AS_OTHERS = {"match_rate": "absolute"}
 _REFINED = {"schedule": "custom", "steps": 300, "halve_every": 100, "batch": 8, "bound_learning_rate": 0.3}
 _PAIRED = (("PAMS", "pams"), ("DDTB", "ddtb"), ("CADyQ", "cadyq"), ("CABM", "cabm"))
@@ -315,7 +315,7 @@ def _refqsr_methods() -> tuple[Method, ...]:
                 brief = profiles != _FULL and own.get("schedule") == "custom"
                 choice = _SHORT_CHOICE if chosen and brief else {}
                 base = {"name": recipe, "bits": bits, **choice, **own}
-                match = _AS_OTHERS if suffix == _MINUTES else {}
+                match = _AS_OTHERS if suffix == _MINUTES and networks != ("srresnet",) else {}
                 method = _refined(f"{name}+RefQSR", suffix, base, row, **options, **match)
                 found.append(_published(replace(method, profiles=profiles, networks=networks)))
     return tuple(found)
