@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlib._checks import FULL_PRECISION, as_integer
 from sqlib.engine import registry
-from sqlib.engine.options import choice, flag, integer, number, option
+from sqlib.engine.options import assign, bit_widths, choice, flag, integer, number, option
 from sqlib.engine.recipe import Lesson, Observer, Recipe, Together
 from sqlib.engine.registry import register
 from sqlib.errors import InputError
@@ -104,10 +104,12 @@ class RefQSR(Trained):
 
     Parameters
     ----------
+    bits
+        b_high. None: those of `base`, or 8 for one that is named alone.
     base
-        `PAMS`, `DDTB`, `CADyQ` or `CABM`: what the training starts from, and what references are. Its bits
-        are b_high. Or its name, as in ``RefQSR(bits=4, base="ddtb", schedule="laptop")``, for one with these
-        bits and this schedule.
+        `PAMS`, `DDTB`, `CADyQ` or `CABM`: what the training starts from, and what references are. Or its
+        name, as in ``RefQSR(bits=4, base="ddtb", schedule="laptop")``, for one with these bits and this
+        schedule.
     low
         b_low, at most the base's (of CADyQ and CABM: its largest candidate). Nor may b_medium be more than
         the base's bits of weights.
@@ -174,6 +176,7 @@ class RefQSR(Trained):
         "laptop": {"steps": 2_000, "halve_every": 750, "bound_learning_rate": 0.15},
     }
 
+    bits: Any = option(None, bit_widths)  # noqa: RUF009  (frozen)
     base: Trained = option("pams", _base)  # noqa: RUF009  (frozen)
     low: int = integer(4, 2, 8)
     tau: float = number(0.5, -1, 1)
@@ -191,6 +194,12 @@ class RefQSR(Trained):
     temperature: float = number(1000.0, 0, above=True)
     match_rate: str = choice("relative", "absolute")
 
+    def __post_init__(self) -> None:
+        if self.bits is None:
+            base = _base("base", self.base)
+            assign(self, bits=Trained.bits if isinstance(base, str) else base.bits)
+        super().__post_init__()
+
     def check(self) -> Mapping[str, Any]:
         """Bits are the base's, and few are not more than many."""
         base = self._named_base() if isinstance(self.base, str) else self.base
@@ -205,11 +214,11 @@ class RefQSR(Trained):
                 f"low={self.low} and a base with weights of {base.weight_bits} bits: those of queries would "
                 f"have {medium} bits, more than those of references; give low={base.weight_bits} or less"
             )
-        if self.bits not in (base.bits, type(self).bits):
+        if self.bits != base.bits:
             raise InputError(
                 f"bits={self.bits} and a base of {base.bits}: those of the base count, leave bits= out"
             )
-        return {"base": base, "bits": base.bits}
+        return {"base": base}
 
     @classmethod
     def upgrade(cls, version: Any, options: Mapping[str, Any]) -> Mapping[str, Any] | None:

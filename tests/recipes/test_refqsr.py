@@ -390,6 +390,7 @@ def test_the_older_version_had_one_rate_for_all_bounds() -> None:
         ({"refiners": 0}, "refiners"),
         ({"kept": "both"}, "kept"),
         ({"bits": 4, "base": PAMS(6)}, "a base of 6: those of the base count"),
+        ({"bits": 8, "base": PAMS(6)}, "a base of 6: those of the base count"),
         ({"extractor": ""}, "path of an extractor"),
         ({"extractor": 5}, "path of an extractor"),
     ],
