@@ -46,12 +46,17 @@ def describe(network: nn.Module) -> tuple[Identity, dict[str, Tensor]]:
             )
     tensors, shared = _tensors(network)
     identity = Identity(
-        modules={path: _settings(path, m) for path, m in network.named_modules(remove_duplicate=False)},
+        modules=settings(network),
         shared=shared,
         passing=_passing(network),
         strides={n: list(t.stride()) for n, t in tensors.items() if not t.is_contiguous() and _dense(t)},
     )
     return identity, tensors
+
+
+def settings(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """Of every module its type, and what its public attributes say in numbers and names."""
+    return {path: _settings(path, m) for path, m in network.named_modules(remove_duplicate=False)}
 
 
 def match(saved: Identity, tensors: Mapping[str, Tensor], network: nn.Module) -> None:
@@ -159,7 +164,6 @@ def _passing(network: nn.Module) -> list[str]:
 
 
 def _settings(path: str, module: nn.Module) -> dict[str, Any]:
-    """The type of a module, and what its public attributes say in numbers and names."""
     left_out = _NO_MATTER if path else _NO_MATTER | _ABOUT_WEIGHTS
     own = {k: plain(v) for k, v in vars(module).items() if not k.startswith("_") and k not in left_out}
     known = {k: v for k, v in own.items() if v is not ...}

@@ -393,6 +393,50 @@ def test_out_of_time_it_stops_and_continues(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 3  # other options and data are other runs
 
 
+def twice(model: sqlib.engine.QuantizedModel, drawn: sqlib.fit.samples.Drawn) -> torch.Tensor:
+    return (model(*drawn.args) + model(*drawn.args)) / 2
+
+
+def brighter(answer: sqlib.fit.Answer) -> torch.Tensor:
+    return (answer.output - answer.target - 0.1).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            {"schedule": partial(step_decay, every=667)},
+            {"schedule": partial(step_decay, every=700)},
+        ),
+        ({"betas": (0.9, 0.999), "clip": 0.0}, {"betas": (0.9, 0.99), "clip": 90.0}),  # joined the same text
+        ({}, {"run": twice}),
+        ({}, {"loss": brighter}),
+        ({"teacher": "self"}, {"teacher": "self", "features": ("body.0",)}),
+        ({"teacher": "self"}, {"teacher": network(seed=1)}),
+        ({}, {"factors": {"weights.*": 0.5}}),
+        ({}, {"train": {"bounds": 0.02}}),
+        *(
+            ({}, {name: value})
+            for name, value in {"batch": 3, "average": 0.9, "augment": False, "relative": False}.items()
+        ),
+    ],
+)
+def test_whatever_decides_the_result_is_another_run(tmp_path, one: dict, other: dict) -> None:
+    options = {"steps": 2000, "batch": 4, "minutes": 0, "resume": tmp_path, "train": {"bounds": 0.01}}
+    for given in (one, other, one):
+        data = [crops()] if "teacher" in given else pairs()
+        train_quantized(quantized(), data, **{**options, **given})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_network_with_another_setting_is_another_run(tmp_path) -> None:
+    for slope in (0.1, 0.2, 0.1):
+        net = network()
+        net.body[2] = nn.LeakyReLU(slope)
+        train_quantized(quantized(net=net), pairs(), steps=6, batch=4, minutes=0, resume=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 # --- bad input --------------------------------------------------------------------------------------------
 
 

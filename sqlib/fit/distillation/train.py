@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sqlib._checks import check_integer
 from sqlib.engine.batches import batches
+from sqlib.engine.identity import settings
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.distillation.loss import distillation_loss
@@ -180,7 +181,8 @@ class Distillation(BoundsTask):
         """SHA-256 of options, model and data."""
         options = dataclasses.asdict(self.options)
         names = [self.taps.names, self.variables.names]
-        return fingerprint(options, names, self.model.state_dict(), self.samples.content())
+        model = settings(self.model), self.model.state_dict()
+        return fingerprint(options, names, model, self.samples.content())
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:

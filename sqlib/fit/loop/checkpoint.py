@@ -108,13 +108,15 @@ def fingerprint(*parts: Any) -> str:
 
 def _digest(value: Any, digest: Any) -> None:
     if isinstance(value, Tensor):
-        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(f"{value.dtype} {tuple(value.shape)}:".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     elif isinstance(value, dict):
+        digest.update(b"{}")
         _digest([v for kv in sorted(value.items()) for v in kv], digest)
     elif isinstance(value, (list, tuple)):
         digest.update(f"[{len(value)}]".encode())
         for v in value:
             _digest(v, digest)
     else:
-        digest.update(repr(value).encode())
+        text = repr(value).encode()
+        digest.update(f"{type(value).__name__} {len(text)}:".encode() + text)

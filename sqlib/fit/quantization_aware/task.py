@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sqlib._checks import check_flag, check_integer, check_number
 from sqlib.engine.batches import placed
 from sqlib.engine.context import Context
+from sqlib.engine.identity import settings
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
 from sqlib.fit.features import Taps
@@ -97,12 +98,17 @@ class Options:
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise InputError(f"betas={self.betas!r}: expected a pair of numbers of at least 0 and below 1")
 
-    def described(self) -> list[Any]:
-        """As plain data; a loss by its name, a schedule by some of its rates."""
-        plain = [dict(v) if isinstance(v, Mapping) else v for v in vars(self).values() if not callable(v)]
-        some = range(0, self.steps, max(self.steps // 8, 1))
-        loss = f"{self.loss.__module__}.{getattr(self.loss, '__qualname__', self.loss)}"
-        return [plain, loss, [self.schedule(1.0, self.steps)(step) for step in some]]
+    def described(self) -> dict[str, Any]:
+        """As plain data: a loss by its name, a schedule by its rates."""
+        plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(self).items()}
+        rate = self.schedule(1.0, self.steps)
+        rates = torch.tensor([rate(step) for step in range(self.steps)], dtype=torch.float64)
+        return {**plain, "loss": _named(self.loss), "schedule": rates}
+
+
+def _named(function: Any) -> str:
+    """A function by its name, an object that is called by its text."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', function)}"
 
 
 class QuantizationAware(BoundsTask):
@@ -212,6 +218,7 @@ class QuantizationAware(BoundsTask):
 
     def fingerprint(self) -> str:
         """SHA-256 of options, network, teacher and data."""
-        teacher = None if self.teacher is None else self.teacher.state_dict()
-        settings = self.options.described(), self.execution.precision, self.taps.names
-        return fingerprint(settings, self.model.state_dict(), teacher, self.source.content())
+        options = self.options.described(), _named(self.run), self.execution.precision, self.taps.names
+        teacher = None if self.teacher is None else [settings(self.teacher), self.teacher.state_dict()]
+        model = settings(self.model), self.model.state_dict()
+        return fingerprint(options, model, teacher, self.source.content())

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from sqlib.engine.identity import settings
 from sqlib.errors import InputError
 from sqlib.fit.loop import Bar, fit
 from sqlib.fit.loop.checkpoint import fingerprint, place
@@ -78,7 +79,7 @@ def reconstruct(
         quantized.
     """
     stages = list(stages)
-    decides = [dataclasses.asdict(s) for s in stages], model.state_dict(), data
+    decides = [dataclasses.asdict(s) for s in stages], settings(model), model.state_dict(), data
     folder = place(resume, "reconstruct", lambda: fingerprint(*decides), end="")
     outcomes = []
     with _frozen(model), torch.inference_mode(False), torch.enable_grad():
