@@ -20,7 +20,6 @@ from sqlib.engine.network import check_network, copied, ordinary_tensors
 from sqlib.engine.recipe import Recipe
 from sqlib.engine.tracing import add_hooks
 from sqlib.errors import InputError
-from sqlib.quantizers import QuantizerBank
 
 
 def load_quantized(path: str | PathLike[str], network: nn.Module) -> QuantizedModel:
@@ -90,9 +89,7 @@ def load_quantized(path: str | PathLike[str], network: nn.Module) -> QuantizedMo
     first = next(copy.parameters(), None)
     if first is not None:
         model.weights.to(first.device)
-        for bank in model.activations.values():
-            if isinstance(bank, QuantizerBank):
-                bank.selector.to(first.device)
+        model.activations.to(first.device)
     return model.eval()
 
 

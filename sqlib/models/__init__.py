@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sqlib.errors import DataError, InputError
@@ -95,7 +96,8 @@ def load(path: str | Path, name: str | None = None, *, scale: int) -> SRNetwork:
         raise InputError(
             f"{path} does not say which network it belongs to; pass name=, one of {', '.join(names())}"
         )
-    model = create(name, scale=scale)
+    with torch.random.fork_rng(devices=[]):  # its random values give way to those of the file
+        model = create(name, scale=scale)
     # Of two sets of names the one that the file has more of; some names are in both.
     layout = max(
         (OWN, spec(name).official(checkpoint.tensors, model)),

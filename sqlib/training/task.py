@@ -50,14 +50,16 @@ class Training(Task):
         log: Callable[[str], None] = print,
         entered: float | None = None,
     ) -> None:
-        torch.manual_seed(config.seed)
         self.config, self.execution, self.log = config, execution, log
         self.training, self.held_out = training, held_out
         self.name, self.steps = config.name, config.steps
         self.provenance = dict(provenance or {})
         device = execution.torch_device
-        self.model: SRNetwork = models.create(config.network, scale=config.scale).to(device).train()
-        self.model.begin()
+        with torch.random.fork_rng(devices=[]):  # no step draws from torch's own generator
+            torch.manual_seed(config.seed)
+            self.model: SRNetwork = models.create(config.network, scale=config.scale)
+            self.model.begin()
+        self.model.to(device).train()
         self.taken: list[str] = []
         if start is not None:
             self._take(start)
@@ -174,13 +176,12 @@ class Training(Task):
         return crops, steps / active
 
     def state(self) -> dict[str, Any]:
-        """Network, random state, and what the card will say."""
+        """Network, and what the card will say."""
         self._note()
         return {
             "provenance": self.provenance,
             "taken": self.taken,
             "model": self.model.state_dict(),
-            "random": torch.get_rng_state(),
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
@@ -197,7 +198,6 @@ class Training(Task):
             )
         self.model.load_state_dict(state["model"])
         self.settle()
-        torch.set_rng_state(state["random"])
         self.step = self._from_step = state["step"]
         self.seconds = self._earlier = state["seconds"]
         self.curve, self.bursts = list(state["curve"]), list(state["bursts"])

@@ -81,6 +81,16 @@ def test_quantizers_are_placed_beside_the_network():
         assert q.lower.device.type == "meta"
 
 
+@pytest.mark.parametrize("name", [*EVERY, *BANKS])
+def test_a_file_is_loaded_beside_the_network(name, tmp_path, monkeypatch):
+    network = EDSR("tiny", 2, blocks=2, features=6).eval()
+    sqlib.quantize_model(network, {**EVERY, **BANKS}[name], data(0)).save(tmp_path / "q.safetensors")
+    monkeypatch.setattr("sqlib.engine.loading.check_network", lambda network: None)  # refuses meta tensors
+    model = sqlib.load_quantized(tmp_path / "q.safetensors", network.to("meta"))
+    _, found = watched(model, torch.rand(2, 3, 16, 20, device="meta"), False)
+    assert found == []
+
+
 def test_widths_that_are_not_read_choose_the_same():
     """Elsewhere all quantizers of a bank run and each sample keeps its own."""
     bank = QuantizerBank({w: _uniform(w) for w in (3, 4, 8)}, StaticBits(4))

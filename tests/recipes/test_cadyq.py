@@ -251,6 +251,20 @@ def test_training_in_bfloat16_keeps_selectors_in_single() -> None:
         assert not torch.equal(bank.selector.weight, torch.ones_like(bank.selector.weight))
 
 
+def test_the_weight_on_bits_grows_with_each_epoch() -> None:
+    """By w_1 every 1,000 steps, as the release counts an epoch."""
+    quantized, x = made("own", steps=0), torch.rand(2, 3, 12, 12)
+    with quantized.passes() as passes:
+        output = quantized(x)
+    growing, constant = ContentLoss(0, 0, 1e-4, 1e-3), ContentLoss(0, 0, 1e-4, 0)
+    used = float(sum(map(bits_used, passes)))
+    for step, times in ((0, 0), (999, 0), (1000, 1), (2500, 2)):
+        answer = Answer(output, torch.zeros_like(output), None, [], [], quantized, step, passes)
+        more = float(growing(answer) - constant(answer))
+        assert more == pytest.approx(times * 1e-3 * used, rel=1e-3, abs=1e-6)
+    assert used > 1
+
+
 def test_without_a_weight_on_bits_selectors_learn_from_the_output() -> None:
     quantized = made("own", bit_weight=0, bit_growth=0)
     for bank in quantized.activations.values():

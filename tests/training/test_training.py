@@ -68,6 +68,22 @@ def test_batches_depend_on_seed_and_step_alone_and_are_aligned() -> None:
         assert np.abs(small - lr[k].permute(1, 2, 0).numpy())[2:-2, 2:-2].max() <= 1
 
 
+def test_what_others_draw_is_left_alone_and_decides_nothing(tmp_path) -> None:
+    """Torch's own generator is where it was, and the same training in two parts is that in one."""
+    pool, state = CropPool.from_images(photos(), 2, seed=3), torch.get_rng_state()
+    for part, minutes in (("whole", (1,)), ("cut", (0, 1))):
+        for limit in minutes:
+            train(TINY, pool, tmp_path / part, minutes=limit, log=lambda line: None)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(12345)
+    train(TINY, pool, tmp_path / "another state", minutes=1, log=lambda line: None)
+    whole, *others = (
+        {p.name: p.read_bytes() for p in (tmp_path / part).glob("*.safetensors")}
+        for part in ("whole", "cut", "another state")
+    )
+    assert whole and all(other == whole for other in others)
+
+
 def test_held_out_images_are_never_trained_on() -> None:
     training, held_out = CropPool.from_images(photos(), 2, seed=3).split(2)
     assert len(held_out.names) == 2 and not set(training.names) & set(held_out.names)

@@ -177,6 +177,9 @@ class _Board:
             own_fp = mean(reference, metric.name)
             lost = difference(reference, record, metric.printed)
             result.update(own_drop=own_fp - own, own_margin=lost.margin)
+        if published_fp is not None and own_fp is None:  # the score alone says nothing of a drop
+            what = "its full precision on the same weights and images"
+            return verdicts.not_run(f"{what}: sqlib reproduce {row['table']}")
         partial = "[" in record["dataset"]
         words = [gaps.explanation(row["id"]), gaps.partial_set(record["dataset"]) if partial else ""]
         return verdicts.judge(
@@ -184,7 +187,7 @@ class _Board:
                 published=row["value"],
                 own=own,
                 decimals=row["decimals"],
-                published_fp=published_fp if own_fp is not None else None,
+                published_fp=published_fp,
                 own_fp=own_fp,
                 close=metric.close,
                 partial=partial,

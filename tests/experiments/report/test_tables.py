@@ -147,7 +147,17 @@ def test_no_drop_between_different_weights(packaged, tmp_path, edsr):
     store = fill(Store(tmp_path / "own"), weights="old", skip=("8", "6", "4", "3"))
     fill(store, weights="new", skip=("32",))
     frame = scoreboard.scoreboard_frame(store).set_index("id")
-    assert pd.isna(frame.loc["dfsq-table2/EDSR/x4/MinMax/8/Set5/psnr_y", "own_drop"])
+    row = frame.loc["dfsq-table2/EDSR/x4/MinMax/8/Set5/psnr_y"]
+    assert row["own"] == 31.9 and pd.isna(row["own_drop"])
+    assert row["verdict"] == "not run" and row["reason"].startswith("its full precision on the same weights")
+
+
+def test_no_verdict_without_full_precision(packaged, tmp_path, edsr, monkeypatch):
+    """A score that happens to be the printed one is no match while its drop is not known."""
+    printed = scoreboard.scoreboard_frame(tmp_path / "none").set_index("id")["value"]
+    monkeypatch.setitem(PSNR, "8", printed["dfsq-table2/EDSR/x4/MinMax/8/Set5/psnr_y"])
+    frame = scoreboard.scoreboard_frame(fill(Store(tmp_path / "own"), skip=("32",)))
+    assert set(frame["verdict"]) == {"not run"} and frame["own"].notna().sum() == 4 * 4 * 2
 
 
 def test_table_has_printed_and_own_rows(packaged, tmp_path):
