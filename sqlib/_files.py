@@ -39,6 +39,8 @@ def check_output(
         write-protected, is a link that leads round in a circle, or its folder does not exist or is
         write-protected.
     """
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise InputError(f"path={path!r}: expected the name of a file to write")
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"the folder of {str(path)!r} does not exist")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sqlib._checks import as_integer
 from sqlib.errors import DataError, InputError
 from sqlib.images import read_image
 from sqlib.resize import crop_to_multiple, downscale
@@ -132,17 +133,19 @@ class Dataset:
 
     def subset(self, n: int) -> Dataset:
         """The first ``n`` images; the name says so (``set5[2]``)."""
-        if not 1 <= n <= len(self):
-            raise InputError(f"subset of {n} images asked of {self.name}, which has {len(self)}")
-        return replace(self, items=self.items[:n])
+        number = as_integer(n)
+        if number is None or not 1 <= number <= len(self):
+            raise InputError(f"subset of {n!r} images asked of {self.name}, which has {len(self)}")
+        return replace(self, items=self.items[:number])
 
     def crop(self, size: int) -> Dataset:
         """Centre crops of ``size`` x ``size`` pixels; low resolution is made from the crop."""
-        if size < 1:
-            raise InputError(f"crop size is {size}; expected at least 1")
+        side = as_integer(size)
+        if side is None or side < 1:
+            raise InputError(f"crop size is {size!r}; expected an integer of at least 1")
         if not self.has_hr:
             raise DataError(f"{self.name} has no high-resolution images to crop")
-        return replace(self, crop_size=size)
+        return replace(self, crop_size=side)
 
     def as_originals(self, factor: int) -> Dataset:
         """The low-resolution images at ``factor`` taken as originals; the name says so.

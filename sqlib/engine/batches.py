@@ -21,8 +21,8 @@ _PAIRS = (
 )
 
 
-def batches(calibration: Any, network: nn.Module) -> list[Any]:
-    """Check the calibration data and keep the batches.
+def batches(calibration: Any, network: nn.Module, *, name: str = "calibration") -> list[Any]:
+    """Check the calibration data, or others of that kind with another `name`, and keep the batches.
 
     Whatever is given is read exactly once, because not everything that can be iterated gives the same again
     (a progress bar around a generator, a shuffling loader). A single tensor counts as one batch. Tensors are
@@ -36,20 +36,18 @@ def batches(calibration: Any, network: nn.Module) -> list[Any]:
     if isinstance(calibration, Tensor):
         calibration = [calibration]
     if isinstance(calibration, (str, bytes, Mapping)) or not isinstance(calibration, Iterable):
-        raise InputError(f"calibration is {type(calibration).__name__}, expected {_EXPECTED}")
+        raise InputError(f"{name} is {type(calibration).__name__}, expected {_EXPECTED}")
     found = kept(calibration)
     if not found:
-        raise InputError(f"calibration is empty, expected {_EXPECTED}")
+        raise InputError(f"{name} is empty, expected {_EXPECTED}")
     for number, batch in enumerate(found):
         try:
             _check(batch, network)
             arguments(batch, network)
         except InputError as error:
-            raise InputError(f"calibration batch {number}: {error}") from error
+            raise InputError(f"{name} batch {number}: {error}") from error
     if not any(t.numel() for batch in found for t in tensors(batch)):
-        raise InputError(
-            f"calibration has no values: batch 0 is {described(found[0])}; give at least one image"
-        )
+        raise InputError(f"{name} has no values: batch 0 is {described(found[0])}; give at least one image")
     return found
 
 
@@ -63,27 +61,39 @@ def kept(data: Iterable[Any]) -> list[Any]:
 
 
 def arguments(batch: Any, network: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of one batch, on the network's device and in its floating dtype."""
+    """Positional and keyword arguments of one batch, on the network's device and in its floating dtype.
+
+    For one pass: tensors are copies, because a network may change its input in place (``x -= mean``).
+    """
     if isinstance(batch, Tensor):
-        return (placed(batch, network),), {}
+        return (placed(batch, network, copy=True),), {}
     if isinstance(batch, (tuple, list)) and any(isinstance(v, Tensor) for v in batch):
-        return tuple(placed(v, network) for v in batch), {}
+        return tuple(placed(v, network, copy=True) for v in batch), {}
     if isinstance(batch, dict) and all(isinstance(k, str) for k in batch):
-        return (), {k: placed(v, network) for k, v in batch.items()}
+        return (), {k: placed(v, network, copy=True) for k, v in batch.items()}
     raise InputError(
-        f"a calibration batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors "
-        "or a dictionary of keyword arguments"
+        f"the batch is {type(batch).__name__}, expected a tensor (N, C, H, W), a tuple of tensors or a "
+        "dictionary of keyword arguments"
     )
 
 
-def placed(value: Any, network: nn.Module) -> Any:
-    """`value` with every tensor in it on the network's device and, if it is floating, in its dtype."""
+def placed(value: Any, network: nn.Module, *, copy: bool = False) -> Any:
+    """`value` with every tensor in it on the network's device and, if it is floating, in its dtype.
+
+    A tensor that is so is itself returned, or with `copy` a copy.
+    """
     reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
 
     def place(t: Tensor) -> Tensor:
-        return t.to(reference.device, reference.dtype if t.is_floating_point() else t.dtype)
+        dtype = reference.dtype if t.is_floating_point() else t.dtype
+        return t.to(reference.device, dtype, copy=copy)
 
     return _mapped(place, value)
+
+
+def copied(value: Any) -> Any:
+    """`value` with a copy in the place of every tensor in it, detached."""
+    return _mapped(lambda t: t.detach().clone(), value)
 
 
 def tensors(value: Any) -> list[Tensor]:

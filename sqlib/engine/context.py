@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sqlib.engine.batches import tensors
+from sqlib.engine.batches import copied, tensors
 from sqlib.engine.ranges import images
 from sqlib.errors import InputError
 
@@ -71,7 +71,8 @@ class Context:
             raise InputError(
                 f"{len(roles)} roles for a batch of {samples} samples; give a role for each, or one for all"
             )
-        self.args, self.kwargs, self.samples, self.roles = args, kwargs, samples, roles
+        self.args, self.kwargs = copied((args, kwargs))  # the network may change its input in place
+        self.samples, self.roles = samples, roles
         if batch is not None and batch.ndim == 4:
             self.size = (batch.shape[3], batch.shape[2])
 

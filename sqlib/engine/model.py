@@ -7,6 +7,7 @@ import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from sqlib._checks import FULL_PRECISION, as_integer
@@ -85,7 +86,13 @@ class QuantizedModel(nn.Module):
             forward.__signature__ = inspect.signature(self.network.forward)  # type: ignore[attr-defined]
         return forward
 
+    @torch.compiler.disable  # compiled code would pass the call sites by; it calls this as it is
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            raise InputError(
+                "torch.jit.trace cannot record a quantized network: use torch.export.export, or "
+                "sqlib.export.export_onnx for a file with integers"
+            )
         if self.input_range is not None:
             self.input_range.check((args, kwargs))
         seen = context.begin(self, args, kwargs, needed=self.has_banks)

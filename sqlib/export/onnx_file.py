@@ -86,6 +86,8 @@ def export_onnx(
     """
     _check(model)
     check_output(path, overwrite=True)
+    if example is not None and not isinstance(example, Tensor):
+        raise InputError(f"example is {type(example).__name__}, expected a tensor such as (2, C, H, W)")
     twin = copy.deepcopy(model).cpu().eval()
     for quantizer in twin.modules() if round_zero else ():
         if isinstance(quantizer, UniformQuantizer):

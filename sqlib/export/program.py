@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sqlib.engine.batches import arguments, batches, described
 from sqlib.engine.inference import Inference
 from sqlib.engine.ops import OPS, Operand
 from sqlib.engine.tracing import Tracer
+from sqlib.errors import InputError
 from sqlib.export.grid import Grid, fixed, grid
 from sqlib.quantizers import RangeObserver
 
@@ -195,11 +197,11 @@ class _Outputs(TorchFunctionMode):
 def _raw_weights(model: QuantizedModel, example: Tensor) -> dict[str, Tensor]:
     handler = _Weights(model)
     with torch.no_grad():
-        _pass(model, handler, example)
+        _pass(model, handler, example, "example")
     return handler.found
 
 
-def output_grids(model: QuantizedModel, batches: Iterable[Tensor]) -> dict[str, Grid]:
+def output_grids(model: QuantizedModel, data: Iterable[Tensor]) -> dict[str, Grid]:
     """8-bit grids over the range of what each quantized layer returns, by call site."""
     seen: dict[str, RangeObserver] = {}
 
@@ -208,17 +210,28 @@ def output_grids(model: QuantizedModel, batches: Iterable[Tensor]) -> dict[str, 
         return value
 
     with torch.no_grad():
-        for batch in batches:
-            _pass(model, Inference(model, None), batch, see)
+        for number, batch in enumerate(batches(data, model.network, name="outputs")):
+            _pass(model, Inference(model, None), batch, f"outputs batch {number}", see)
     return {name: grid(fixed(observer.finish(), None, name)) for name, observer in seen.items()}
 
 
 def _pass(
     model: QuantizedModel,
     handler: Handler,
-    x: Tensor,
+    batch: Any,
+    what: str,
     tell: Callable[[Site, Tensor], Tensor] = lambda site, value: value,
 ) -> None:
     tracer = Tracer(model.network, handler)
-    with _Outputs(tracer, tell), tracer.running():
-        model.network(x)
+    args, kwargs = arguments(batch, model.network)
+    try:
+        with _Outputs(tracer, tell), tracer.running():
+            model.network(*args, **kwargs)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # shapes and types that do not fit
+        raise InputError(
+            f"{what} ({described(batch)}): the network {type(model.network).__name__} cannot run on it: "
+            f"{str(error).partition(chr(10))[0]}; export takes networks of one tensor, and example= is one "
+            "that fits"
+        ) from error

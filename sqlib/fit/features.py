@@ -53,6 +53,7 @@ class Taps(NamedTuple):
                         "tap another module"
                     )
                 axis = axes.get(name)
+                output = output.clone()  # what follows may change it in place, as ``res += x`` does
                 seen.append(output if axis is None else output.movedim(axis, channel_axis(output, None)))
                 if len(seen) == until:
                     raise _Reached

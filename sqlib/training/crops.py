@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sqlib._checks import check_integer
+from sqlib._device import usable_device
 from sqlib.errors import DataError, InputError
 from sqlib.fit.samples import Drawn
 from sqlib.images import read_image
@@ -146,7 +148,14 @@ class CropPool:
         images : (name, uint8 (H, W, 3)) originals; each is cut to a multiple of ``scale`` and reduced
         scale, seed : int
         inputs : (name, uint8 (h, w, 3)) low-resolution images; they need a teacher (:meth:`with_teacher`)
+
+        Raises
+        ------
+        InputError
+            A scale or a seed that is none.
         """
+        scale = check_integer("scale", scale, 1, 2**31 - 1)
+        seed = check_integer("seed", seed, 0, 2**63 - 1)
         hr = [
             image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale] for _, image in images
         ]
@@ -258,6 +267,10 @@ class Crops:
     patch: int
     device: str = "cpu"
     paired: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.patch = check_integer("patch", self.patch, 1, 2**31 - 1)
+        usable_device(self.device)
 
     def draw(self, batch: int, augment: bool, generator: torch.Generator) -> Drawn:
         """Crops of somewhere in the pool; always flipped and turned, whatever ``augment`` says."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 from sqlib import datasets
+from sqlib._checks import check_integer
 from sqlib.errors import InputError
 from sqlib.images import as_rgb
 from sqlib.training.crops import CropPool, Crops
@@ -37,10 +38,15 @@ def pairs(
     Raises
     ------
     InputError
-        An unknown set, or none of its images is large enough.
+        An unknown set, or none of its images is large enough; a number that cannot be.
     DataError
         A set is missing, or has no originals.
     """
+    if not isinstance(source, str) or not source:
+        raise InputError(f"source={source!r}: expected names of image sets, such as 'bsds400+t91'")
+    scale = check_integer("scale", scale, 2, 4)
+    patch = check_integer("patch", patch, 1, 2**63 - 1)
+    seed = check_integer("seed", seed, 0, 2**63 - 1)
     originals = []
     for part in (datasets.load(name, data_dir=data_dir) for name in source.split("+")):
         for i, name in enumerate(part.names):

@@ -84,7 +84,7 @@ def test_full_precision_and_static_sites_are_there_too():
     assert context.bits[BODY].tolist() == [3] * 6 and context.weight_bits[BODY].tolist() == [8] * 6
     assert context.bits["head"].tolist() == context.weight_bits["head"].tolist() == [32] * 6
     assert context.bits[BODY].dtype == torch.int64
-    assert (context.samples, context.size, context.args[0] is X) == (6, (12, 12), True)
+    assert (context.samples, context.size) == (6, (12, 12)) and torch.equal(context.args[0], X)
     _, one_side = used(sqlib.quantize_model(cnn(), MinMax((8, 32)), [X]))
     assert one_side.bits[BODY].tolist() == [32] * 6 and one_side.weight_bits[BODY].tolist() == [8] * 6
 

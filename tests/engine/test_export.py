@@ -39,6 +39,17 @@ def equal(model, exported, sizes):
         return [torch.equal(model(image(*size)), exported(image(*size))) for size in sizes]
 
 
+def test_compiled_code_calls_it_as_it_is():
+    model = sqlib.quantize_model(cnn(), EVERY["minmax"], data(0))
+    assert equal(model, torch.compile(model, backend="eager"), [(16, 20), *SIZES]) == [True, True, True]
+
+
+def test_traces_are_refused():
+    model = sqlib.quantize_model(cnn(), EVERY["minmax"], data(0))
+    with pytest.raises(InputError, match=r"torch.jit.trace cannot.*torch.export.export.*export_onnx"):
+        torch.jit.trace(model, image(16, 20))
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_every_recipe_gives_the_bits_of_eager(name):
     model = sqlib.quantize_model(cnn(), EVERY[name], data(0))

@@ -245,6 +245,58 @@ def test_what_cannot_be_exported(make, message: str, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+class TwoImages(Network):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().forward(x + y)
+
+
+def gray() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)).eval()
+
+
+def quantized_gray():
+    return quantize_model(gray(), RECIPES["minmax"], [torch.rand(1, 1, 8, 8)], skip=[])
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (
+            quantized_gray,
+            {},
+            r"example \(\(2, 3, 32, 40\) float32\): .* Sequential cannot run on it.*example=",
+        ),
+        (
+            lambda: quantize_model(
+                TwoImages().eval(), RECIPES["minmax"], [(CALIBRATION[0], CALIBRATION[0])], skip=[]
+            ),
+            {},
+            "TwoImages cannot run on it.*networks of one tensor",
+        ),
+        (None, {"example": np.zeros((2, 3, 16, 16), np.float32)}, "example is ndarray, expected a tensor"),
+        (None, {"outputs": 5}, "outputs is int"),
+        (None, {"outputs": iter([])}, "outputs is empty"),
+        (None, {"outputs": [np.zeros((2, 3, 16, 16), np.float32)]}, "outputs batch 0: .* ndarray"),
+        (None, {"outputs": [CALIBRATION[0], torch.rand(1, 1, 8, 8)]}, r"outputs batch 1 \(\(1, 1, 8, 8\)"),
+        (None, {"path": None}, "path=None: expected the name of a file"),
+        (None, {"path": ""}, "path='': expected the name of a file"),
+    ],
+)
+def test_bad_arguments(make, options: dict, message: str, tmp_path: Path) -> None:
+    model = quantized(RECIPES["minmax"]) if make is None else make()
+    with pytest.raises(InputError, match=message):
+        export_onnx(model, **{"path": tmp_path / "q.onnx", **options})
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_example_says_what_a_network_takes(tmp_path: Path) -> None:
+    model, x = quantized_gray(), torch.rand(1, 1, 13, 17)
+    export_onnx(model, tmp_path / "q.onnx", example=torch.rand(2, 1, 16, 16))
+    with torch.no_grad():
+        assert torch.allclose(run(tmp_path / "q.onnx", x), model(x), atol=1e-5)
+
+
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder of .* does not exist"):
         export_onnx(quantized(RECIPES["minmax"]), tmp_path / "nowhere" / "q.onnx")

@@ -29,6 +29,26 @@ def test_sets_that_do_not_do() -> None:
         sqlib.training.pairs("builtin+manga109", scale=2, data_dir="/nowhere")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": None},
+        {"source": ""},
+        {"scale": "4"},
+        {"scale": 0},
+        {"patch": 0},
+        {"patch": 2.5},
+        {"patch": "8"},
+        {"seed": -1},
+        {"seed": "a"},
+        {"device": "nothing"},
+    ],
+)
+def test_numbers_that_cannot_be(wrong: dict) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(wrong))}"):
+        sqlib.training.pairs(**{"source": "builtin", "scale": 2, "patch": 12, **wrong})
+
+
 def test_the_command_line_trains_on_them(capsys: pytest.CaptureFixture[str]) -> None:
     options = [f"--recipe-option={o}" for o in ("steps=1", "batch=1")]
     command = ["evaluate", "edsr-small", "--scale", "4", "--dataset", "builtin", "--recipe", "pams"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sqlib._checks import check_integer
-from sqlib.engine.batches import batches
+from sqlib.engine.batches import batches, placed
 from sqlib.engine.identity import settings
 from sqlib.engine.model import QuantizedModel
 from sqlib.errors import InputError
@@ -152,7 +152,9 @@ class Distillation(BoundsTask):
         network, o = self.model.network, self.options
         with self.taps.recording(network) as seen:
             with torch.no_grad():
-                target = torch.func.functional_call(network, self.originals, batch.args, batch.kwargs)
+                # Each pass has a batch of its own, which the network may change in place.
+                given = placed((batch.args, batch.kwargs), network, copy=True)
+                target = torch.func.functional_call(network, self.originals, *given)
             teacher = seen.copy()
             seen.clear()
             output = self.model(*batch.args, **batch.kwargs)

@@ -155,7 +155,8 @@ class QuantizationAware(BoundsTask):
         drawn = self.source.draw(self.options.batch, self.options.augment, self.generator)
         drawn = placed(drawn, self.model.network)  # a source of one's own need not know the network
         with self.execution.autocast():
-            taught, teacher_features = self._taught(drawn.args, drawn.kwargs)
+            # Each network has a batch of its own, which it may change in place.
+            taught, teacher_features = self._taught(*placed(drawn[:2], self.model.network, copy=True))
             with self.taps.recording(self.model.network) as seen, self.model.passes() as passes:
                 output = self.run(self.model, drawn)
                 student_features = seen.copy()

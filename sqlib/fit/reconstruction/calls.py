@@ -120,11 +120,13 @@ def calls(
 
     def before(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         counts = Counter() if tracer is None else Counter(tracer.counts)
-        open_calls.append((tensor_argument(given, named), given, named, counts))
+        key = tensor_argument(given, named)
+        x = None if key is None else (given[key] if isinstance(key, int) else named[key])
+        # Now: the module may change its input in place, as one does that begins with such a ReLU.
+        open_calls.append((key, None if x is None else x.clone(), given, named, counts))
 
     def after(_: nn.Module, given: Any, named: Any, out: Any) -> None:
-        key, given, named, counts = open_calls.pop()
-        x = given[key] if isinstance(key, int) else named[key]
+        key, x, given, named, counts = open_calls.pop()
         now = counts if tracer is None else tracer.counts
         reached = (
             s.name
@@ -139,7 +141,7 @@ def calls(
                 rest,
                 {k: v for k, v in named.items() if k != key},
                 counts,
-                x.clone(),
+                x,
                 out.clone(),
                 frozenset(reached),
             )
