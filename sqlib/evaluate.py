@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sqlib import metrics
+from sqlib._checks import check_integer
 from sqlib._device import usable_device
 from sqlib.datasets import Pair
 from sqlib.errors import InputError
@@ -162,6 +163,7 @@ def evaluate(
         names it), NaN outputs, a protocol of another tiling.
     """
     rules = _with_tiling(metrics.protocol(protocol), tiling)
+    scale = check_integer("scale", scale, 1, 2**31 - 1)
     own = getattr(model, "scale", scale)
     if own != scale:
         raise InputError(

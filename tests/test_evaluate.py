@@ -99,6 +99,9 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
 def test_wrong_scale() -> None:
     with pytest.raises(InputError, match="network upscales by 2, evaluation was asked at x4"):
         evaluate(Nearest(2), small(), scale=4)
+    for scale in ("2", True, 2.0):
+        with pytest.raises(InputError, match=f"scale={scale!r}: expected an integer"):
+            evaluate(Nearest(2), small(), scale=scale)  # type: ignore[arg-type]
     nameless = nn.Upsample(scale_factor=2)  # tells no scale
     with pytest.raises(InputError, match=r"astronaut: the network made 32 x 32 of 16 x 16 pixels.* at x4"):
         evaluate(nameless, small(), scale=4)

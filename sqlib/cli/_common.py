@@ -149,18 +149,13 @@ def add_quantization(parser: argparse.ArgumentParser, *, required: bool = False)
         metavar="PATTERN",
         help="modules left in full precision, as in 'tail*' (default: the network's own); repeatable",
     )
-    parser.add_argument(
-        "--calibration", default="builtin", metavar="SET", help="calibration images (default: %(default)s)"
-    )
+    parser.add_argument("--calibration", metavar="SET", help="calibration images (default: builtin)")
     parser.add_argument(
         "--pairs",
-        default="builtin",
         metavar="SETS",
-        help="originals for recipes that train on pairs, as in bsds400+t91 (default: %(default)s)",
+        help="originals for recipes that train on pairs, as in bsds400+t91 (default: builtin)",
     )
-    parser.add_argument(
-        "--seed", type=seed, default=0, help="of the calibration crops (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=seed, help="of the calibration crops (default: 0)")
 
 
 def add_quantized(parser: argparse.ArgumentParser) -> None:
@@ -205,20 +200,29 @@ def check_output_file(path: str, suffix: str, kind: str, *, inputs: Sequence[str
         raise UsageError(str(error)) from None
 
 
-def quantization(args: argparse.Namespace) -> Recipe | None:
+def quantization(args: argparse.Namespace, *, calibrates: bool = False) -> Recipe | None:
     """The recipe that is asked for, with its options checked before anything slow happens.
 
     ``args.recipe`` becomes the recipe's own name: ``MinMax``, ``2DQuant`` and ``DBDC+Pac`` are understood.
+    ``calibrates``: the command uses calibration images without a recipe, too.
     """
-    if getattr(args, "quantized", None) is not None:
-        for given, name in ((args.recipe, "--recipe"), (args.weights, "--weights")):
-            if given is not None:
-                raise UsageError(f"{name} with --quantized: that file holds weights and quantizers; give one")
+    _check_source(args)
     if args.recipe is None:
-        options = (args.bits, "--bits"), (args.recipe_option, "--recipe-option"), (args.skip, "--skip")
-        for given, name in options:
-            if given:
-                raise UsageError(f"{name} needs --recipe")
+        needless = [
+            "bits",
+            "recipe_option",
+            "skip",
+            "pairs",
+            *(() if calibrates else ("calibration", "seed")),
+        ]
+        for name in needless:
+            if getattr(args, name) not in (None, []):
+                raise UsageError(f"--{name.replace('_', '-')} needs --recipe")
+    given_pairs = args.pairs is not None
+    for name, default in (("calibration", "builtin"), ("pairs", "builtin"), ("seed", 0)):
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    if args.recipe is None:
         return None
     from sqlib import datasets, recipes
     from sqlib.errors import InputError
@@ -234,11 +238,26 @@ def quantization(args: argparse.Namespace) -> Recipe | None:
     if twice is not None:
         raise UsageError(f"--recipe-option {twice} is given {names.count(twice)} times")
     try:
-        return recipes.create(
-            args.recipe, bits=8 if args.bits is None else args.bits, **dict(args.recipe_option)
-        )
+        asked = {} if args.bits is None else {"bits": args.bits}
+        found = recipes.create(args.recipe, **asked, **dict(args.recipe_option))
     except InputError as error:
         raise UsageError(str(error)) from None
+    if given_pairs and not found.paired:
+        raise UsageError(f"--pairs: {args.recipe} does not train on pairs; leave it out")
+    return found
+
+
+def _check_source(args: argparse.Namespace) -> None:
+    """One place that the network comes from."""
+    holds = "that file holds weights and quantizers; give one"
+    rivals = {
+        "quantized": {"recipe": holds, "weights": holds, "allow_unverified": "nothing is downloaded"},
+        "weights": {"allow_unverified": "nothing is downloaded"},
+    }
+    for source, others in rivals.items():
+        for name, why in others.items():
+            if getattr(args, source, None) is not None and getattr(args, name) not in (None, False):
+                raise UsageError(f"--{name.replace('_', '-')} with --{source}: {why}")
 
 
 def network(args: argparse.Namespace, model: str, recipe: Recipe | None) -> nn.Module:

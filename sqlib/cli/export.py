@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise _common.UsageError("give --recipe, or --quantized with a file of 'sqlib quantize'")
     inputs = [path for path in (args.weights, args.quantized) if path is not None]
     _common.check_output_file(args.output, ".onnx", "an ONNX file", inputs=inputs, overwrite=args.force)
-    recipe = _common.quantization(args)
+    recipe = _common.quantization(args, calibrates=not args.float_outputs)
     with _common.quiet_stdout(args.json):
         model = cast("QuantizedModel", _common.network(args, args.model, recipe))
         crops = None if args.float_outputs else _common.calibration(args)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sqlib._checks import check_integer
 from sqlib.errors import DataError, InputError
 from sqlib.models._checkpoints import read_checkpoint
 from sqlib.models._common import SRNetwork
@@ -126,6 +127,7 @@ def best(scale: int) -> str:
     DataError
         None ships for that scale; the message lists what does.
     """
+    scale = check_integer("scale", scale, 1, 2**31 - 1)
     found = [name for name, scales in available().items() if scale in scales]
     if not found:
         have = ", ".join(f"{n} x{s}" for n, scales in available().items() for s in scales)
@@ -235,6 +237,7 @@ def card(name: str, *, scale: int) -> Mapping[str, Any]:
 
     Of a third party's checkpoint, what its entry knows: file, licence, source, url, sha256.
     """
+    scale = check_integer("scale", scale, 1, 2**31 - 1)
     path = WEIGHTS_FOLDER / f"{name}-x{scale}.json"
     if path.is_file():
         loaded: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -137,6 +137,10 @@ def test_a_file_of_another_network(saved: Path, picture: Path, fails, model: str
         ((*NETWORK, "--weights", "w.pth"), "--weights with --quantized"),
         ((*NETWORK, "--bits", "4"), "--bits needs --recipe"),
         ((*NETWORK, "--skip", "tail"), "--skip needs --recipe"),
+        ((*NETWORK, "--calibration", "set5"), "--calibration needs --recipe"),
+        ((*NETWORK, "--seed", "0"), "--seed needs --recipe"),
+        ((*NETWORK, "--pairs", "t91"), "--pairs needs --recipe"),
+        ((*NETWORK, "--allow-unverified"), "--allow-unverified with --quantized: nothing is downloaded"),
         (("--scale", "4"), "--quantized needs --model"),
     ],
 )

@@ -93,6 +93,13 @@ def test_wrong_scale_is_refused(scale: object) -> None:
         models.create("edsr-small", scale=scale)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("scale", ["4", 4.0, True, None])
+def test_a_scale_that_is_no_number_is_shown_as_it_is(scale: object) -> None:
+    for ask in (models.best, lambda scale: models.card("edsr-small", scale=scale)):
+        with pytest.raises(InputError, match=f"scale={scale!r}: expected an integer"):
+            ask(scale)
+
+
 def test_unknown_network_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"unknown network 'edsr'; expected one of bsrn, .*edsr-baseline, "):
         models.create("edsr", scale=4)

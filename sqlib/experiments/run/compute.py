@@ -43,7 +43,7 @@ class NotAvailable(Exception):
 def weights_folder() -> Path:
     """Folder of third-party checkpoints: ``$SQLIB_WEIGHTS``, else ``shared/weights`` beside the checkout."""
     if os.environ.get("SQLIB_WEIGHTS"):
-        return Path(os.environ["SQLIB_WEIGHTS"])
+        return Path(os.environ["SQLIB_WEIGHTS"]).expanduser()
     return Path(__file__).resolve().parents[4] / "shared" / "weights"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,6 +155,16 @@ def _check(record: Record, cell: Cell, bench: Bench, result: Verification) -> st
     return "verified"
 
 
+def _paired(record: Record, again: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Images of one name; where the same pixels have other names here, those of one rank by score."""
+    named = {image["name"] for image in record["images"]} == {image["name"] for image in again["images"]}
+
+    def order(image: Mapping[str, Any]) -> Any:
+        return image["name"] if named else [float(value) for value in image["metrics"].values()]
+
+    return zip(sorted(record["images"], key=order), sorted(again["images"], key=order), strict=True)
+
+
 def compare(record: Record, again: Mapping[str, Any], allowed: Tolerance) -> str:
     """Empty when the recomputed scores agree, else the first difference in words."""
     if len(again["images"]) != len(record["images"]):
@@ -163,7 +173,7 @@ def compare(record: Record, again: Mapping[str, Any], allowed: Tolerance) -> str
     rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = [
         ("mean", {m: mean(record, m) for m in scored}, {m: mean(again, m) for m in scored})
     ]
-    rows += [(str(a["name"]), a["metrics"], b["metrics"]) for a, b in zip(record["images"], again["images"])]
+    rows += [(str(a["name"]), a["metrics"], b["metrics"]) for a, b in _paired(record, again)]
     for name, old, new in rows:
         for metric in old:
             was, now = float(old[metric]), float(new[metric])

@@ -29,7 +29,7 @@ class Layer(Protocol):
 def default_store() -> Path:
     """``$SQLIB_STORE``, else ``store`` in the user's data folder for sqlib."""
     if os.environ.get("SQLIB_STORE"):
-        return Path(os.environ["SQLIB_STORE"])
+        return Path(os.environ["SQLIB_STORE"]).expanduser()
     import platformdirs
 
     return platformdirs.user_data_path("sqlib", appauthor=False) / "store"

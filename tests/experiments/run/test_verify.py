@@ -65,6 +65,18 @@ def test_a_single_image_that_differs_is_found():
     assert compare(record, again, OTHER_QUANTIZED).startswith("a psnr 29.100000, recorded 29.000000")
 
 
+def test_images_are_compared_by_name_and_by_rank_where_names_differ():
+    """A set is known by its pixels, whatever its files are called."""
+    record = {"images": [*scored(29.0), *scored(31.0, name="b"), *scored(27.0, name="c")]}
+    other_order = {"images": [*scored(31.0, name="b"), *scored(27.0, name="c"), *scored(29.0)]}
+    assert compare(record, other_order, OTHER_QUANTIZED) == ""
+    renamed = {"images": [*scored(31.0, name="1"), *scored(29.0, name="2"), *scored(27.0, name="3")]}
+    assert compare(record, renamed, OTHER_QUANTIZED) == ""
+    renamed["images"][0]["metrics"]["psnr"] += 0.2
+    renamed["images"][2]["metrics"]["psnr"] -= 0.2
+    assert compare(record, renamed, OTHER_QUANTIZED).startswith("c psnr 26.800000, recorded 27.000000")
+
+
 def test_absent_or_other_inputs_are_skipped_and_counted(measured, tmp_path):
     change(measured, 0, weights_id="those of last year")
     result = verify(sample=4, store=measured, bench=FakeBench(tmp_path / "log", absent=("set3",)))

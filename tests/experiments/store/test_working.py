@@ -105,6 +105,9 @@ def test_leftover_of_a_killed_writer_is_not_a_record(store):
 def test_default_store_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("SQLIB_STORE", str(tmp_path))
     assert default_store() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SQLIB_STORE", "~/records")
+    assert default_store() == tmp_path / "records"
     monkeypatch.delenv("SQLIB_STORE")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert default_store().parts[-2:] == ("sqlib", "store")
