@@ -34,7 +34,7 @@ class Gate(nn.Module):
     Parameters
     ----------
     channels
-        C.
+        Number of channels, C.
     axis
         Where the channels of a sample stand, from the end: -3 in images, -1 in sequences.
     seed

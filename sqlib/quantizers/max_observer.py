@@ -15,7 +15,7 @@ DECAY = 0.9997
 
 
 class MaxObserver:
-    """Finds alpha from the batch values m = mean over samples of max |x|; one pass.
+    """Finds alpha from the batch values m, the mean over samples of the largest magnitude; one pass.
 
     Parameters
     ----------

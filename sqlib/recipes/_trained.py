@@ -75,7 +75,8 @@ class Trained(Recipe):
     precision
         "fp32", or "auto": bfloat16 where the processor has it.
     seed
-        Of the draws.
+        Of the draws. Every stage (the warm-up of DDTB, the base that a recipe starts from, its own training)
+        draws from the beginning, so that the stages see the same batches first.
     """
 
     learns: ClassVar[bool] = True
