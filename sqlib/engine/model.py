@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -80,13 +81,17 @@ class QuantizedModel(nn.Module):
         """One pass, with the signature of the network's own ``forward``; `torch.export` asks for it."""
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            return self._run(args, kwargs)
+            run = self._run
+            if (
+                "torch._dynamo" in sys.modules
+            ):  # loaded with torch.compile, whose code would pass call sites by
+                run = torch.compiler.disable(run)
+            return run(args, kwargs)
 
         with contextlib.suppress(TypeError, ValueError):  # no Python function behind it: any arguments
             forward.__signature__ = inspect.signature(self.network.forward)  # type: ignore[attr-defined]
         return forward
 
-    @torch.compiler.disable  # compiled code would pass the call sites by; it calls this as it is
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             raise InputError(
