@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlib.errors import InputError
 from sqlib.experiments import papers
 from sqlib.experiments.report.tables import setting, table_frame
-from sqlib.experiments.run.plan import plan
+from sqlib.experiments.run.plan import planned
 from sqlib.experiments.store.cells import Cell, spelled
 from sqlib.experiments.store.layers import Layer, shown_records
 from sqlib.experiments.store.records import Record
@@ -158,13 +158,5 @@ def shown_cells(
     for table in tables:
         papers.table(table)
     records = shown_records(store)
-    cells = [cell for table in tables for cell in _planned(table)]
+    cells = [cell for table in tables for cell in planned(table)]
     return [(cell, records[cell.id]) for cell in cells if cell.id in records]
-
-
-def _planned(table: str) -> list[Cell]:
-    """The cells of a table in any profile that is kept, each row and dataset once."""
-    found = {}
-    for profile in ("laptop", "full"):
-        found.update({(cell.id, cell.place): cell for cell in plan(table, profile)})
-    return list(found.values())

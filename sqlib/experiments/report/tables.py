@@ -12,7 +12,7 @@ from sqlib.experiments import papers
 from sqlib.experiments.papers.published import published_frame
 from sqlib.experiments.report.intervals import Interval, difference, interval
 from sqlib.experiments.report.scoreboard import judged, same_inputs
-from sqlib.experiments.run.plan import plan
+from sqlib.experiments.run.plan import planned
 from sqlib.experiments.store.cells import spelled
 from sqlib.experiments.store.layers import Layer, shown_records
 from sqlib.experiments.store.metrics import PRINTED
@@ -137,7 +137,7 @@ def _own_rows(
     table: str, metric: str, records: dict[str, Record], names: dict[str, str]
 ) -> dict[tuple[Any, ...], dict[tuple[str, str], Any]]:
     field = PRINTED[metric].name
-    cells = plan(table, "full")
+    cells = planned(table)
     full = {(c.model, c.scale, c.dataset): records.get(c.id) for c in cells if c.recipe is None}
     stand_ins = {n.name for n in papers.table(table).networks if n.published}
     rows: dict[tuple[Any, ...], dict[tuple[str, str], Any]] = {}

@@ -45,6 +45,14 @@ def plan(table: str, profile: str, *, seed: int = 0) -> list[Cell]:
     return cells
 
 
+def planned(table: str) -> list[Cell]:
+    """The cells of a table in any profile whose records are kept, each row and dataset once."""
+    found = {}
+    for profile in ("laptop", "full"):
+        found.update({(cell.id, cell.place): cell for cell in plan(table, profile)})
+    return list(found.values())
+
+
 def _row(
     table: Table, network: Network, method: Method, bits: int | str, extent: profiles.Profile, seed: int
 ) -> Iterator[Cell]:
