@@ -105,6 +105,9 @@ EVALUATE = ("evaluate", "edsr-small", "--scale", "4", "--dataset", "builtin")
         (("verify",), "--sample"),
         (("verify", "--sample", "0"), "'0' is not"),
         (("verify", "--sample", "1", "--max-seconds", "nan"), "'nan' is not a positive number"),
+        (("train", "edsr-small-x4", "--data", "x", "--minutes", "abc"), "'abc' is not a positive number"),
+        (("run-notebooks", "out", "-p", "profile", "full"), "parameter profile is given 2 times"),
+        (("run-notebooks", "out", "-p", "seed", "1", "-p", "seed", "2"), "parameter seed is given 2 times"),
         (("verify", "--sample", "1", "--store", "nowhere"), "'nowhere' does not exist"),
     ],
 )

@@ -61,13 +61,13 @@ def seed(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """A positive, finite number of seconds."""
+    """A positive, finite number, of seconds or minutes."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
 
 
@@ -87,9 +87,9 @@ def check_store(folder: str | None) -> None:
 
     if folder is None:
         return
-    if not folder or not Path(folder).exists():
+    if not folder or not Path(folder).expanduser().exists():
         raise UsageError(f"store {folder!r} does not exist; give the folder that reproduce wrote to")
-    if not Path(folder).is_dir():
+    if not Path(folder).expanduser().is_dir():
         raise UsageError(f"store {folder!r} is not a folder; give the folder that reproduce wrote to")
 
 

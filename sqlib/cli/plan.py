@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     cells = {name: plan(name, args.profile) for name in tables}
     if args.only:
         chosen = _common.only(chain.from_iterable(cells.values()), args.only)
-        cells = {name: [cell for cell in cells[name] if cell in chosen] for name in tables}
+        rows = {(cell.id, cell.place) for cell in chosen}  # a cell may stand in several rows
+        cells = {name: [c for c in cells[name] if (c.id, c.place) in rows] for name in tables}
         tables = [name for name in tables if cells[name]]
     records = shown_records(args.store) if args.cost else {}
     costs = {name: estimate(cells[name], records) for name in tables} if args.cost else {}

@@ -44,6 +44,10 @@ def run(args: argparse.Namespace) -> None:
 
     _common.known("profile", args.profile, profiles.PROFILES)
     given = {name: _value(value) for name, value in args.parameter}
+    names = ["profile", *(name for name, _ in args.parameter)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise _common.UsageError(f"parameter {twice} is given {names.count(twice)} times (--profile is one)")
     notebooks = select_notebooks(args.notebooks, args.only)
     _check_targets(Path(args.outdir), Path(args.notebooks), [path.name for path in notebooks])
     params = {"profile": args.profile, **given}

@@ -87,9 +87,10 @@ def _dataset(known: Entry, items: tuple[Item, ...]) -> Dataset:
 def _roots(data_dir: str | PathLike[str] | None) -> list[Path]:
     roots = []
     if data_dir is not None:
-        if not os.path.isdir(data_dir):
+        root = Path(data_dir).expanduser()
+        if not root.is_dir():
             raise DataError(f"data_dir {os.fspath(data_dir)!r} is not a folder")
-        roots.append(Path(data_dir))
+        roots.append(root)
     if os.environ.get("SQLIB_DATA"):
         roots.append(Path(os.environ["SQLIB_DATA"]).expanduser())
     cache = cache_folder()

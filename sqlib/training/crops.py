@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ def load_images(
         More than a tenth of the files are unreadable or too small.
     """
     several = not isinstance(folders, (str, Path))
-    roots = [Path(f) for f in folders] if several else [Path(folders)]  # type: ignore[union-attr,arg-type]
+    given: Any = folders if several else [folders]
+    roots = [Path(folder).expanduser() for folder in given]
     images, skipped, found = [], [], 0
     seen: dict[str, str] = {}
     repeated = 0

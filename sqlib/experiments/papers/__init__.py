@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _registered: dict[str, Paper] = {}
-_found: list[str] = []
+_loaded = False
 
 
 def register(paper: Paper) -> Paper:
@@ -45,27 +45,44 @@ def register(paper: Paper) -> Paper:
     Raises
     ------
     InputError
-        Its name, or the name of one of its tables, belongs to another paper.
+        Its name, or the name of one of its tables, belongs to another paper; two of its tables have one name.
     """
-    known = papers() if _found else _registered
+    _load()
+    return _add(paper)
+
+
+def _add(paper: Paper) -> Paper:
+    known = _registered
+    names = [t.name for t in paper.tables]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{paper.name!r} has {names.count(twice)} tables called {twice!r}; choose other names"
+        )
     if known.get(paper.name, paper) is not paper:
         raise InputError(f"a paper called {paper.name!r} is there already; choose another name")
     taken = {t.name: p.name for p in known.values() if p is not paper for t in p.tables}
-    for name in (t.name for t in paper.tables):
+    for name in names:
         if name in taken:
             raise InputError(f"table {name!r} of {paper.name!r} is there already, in {taken[name]!r}")
     _registered[paper.name] = paper
     return paper
 
 
-def papers() -> dict[str, Paper]:
-    """All papers by name, in the order of the book's parts; those added from outside come last."""
-    if not _found:
+def _load() -> None:
+    """The papers of the book; they come first, so that no other takes their names."""
+    global _loaded
+    if not _loaded:
         for module in pkgutil.iter_modules(__path__):
             found = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PAPER", None)
             if isinstance(found, Paper):
-                register(found)
-                _found.append(module.name)
+                _add(found)
+        _loaded = True
+
+
+def papers() -> dict[str, Paper]:
+    """All papers by name, in the order of the book's parts; those added from outside come last."""
+    _load()
     return dict(sorted(_registered.items(), key=lambda item: item[1].part))
 
 

@@ -9,6 +9,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any
 
+from sqlib.errors import InputError
 from sqlib.experiments.store.cells import CalibrationSpec, TrainingSpec, bits_value
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class Method:
     tiling: Tiling | None = None
     training: TrainingSpec | None = None
 
+    def __post_init__(self) -> None:
+        where = f"method {self.label!r}"
+        if self.side not in (None, "weights", "activations"):
+            raise InputError(f"{where}: side={self.side!r}, expected 'weights', 'activations' or None")
+        _check_tuples(self, where, "bits", "profiles", "networks")
+
     def recipe_bits(self, bits: int | str) -> Any:
         """Bits of the recipe in the row of ``bits``: both sides alike, or one in full precision."""
         if self.side is None:
@@ -80,6 +87,27 @@ class Table:
     tiling: Tiling | Mapping[str, Tiling] | None = None
     training: TrainingSpec | None = None
     counted: str | Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        from sqlib import metrics
+
+        where = f"table {self.name!r}"
+        _check_tuples(self, where, "networks", "methods", "datasets")
+        try:
+            metrics.protocol(self.protocol)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        calibration: Any = self.calibration
+        if not isinstance(calibration, CalibrationSpec):
+            raise InputError(f"{where}: calibration={calibration!r}, expected a CalibrationSpec")
+
+
+def _check_tuples(owner: Any, where: str, *names: str) -> None:
+    """A comma that is forgotten makes one thing of a tuple of one."""
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and not isinstance(value, (tuple, list)):
+            raise InputError(f"{where}: {name}={value!r}, expected a tuple, such as ({value!r},)")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -47,16 +48,19 @@ def bootstrap(values: Sequence[float] | NDArray[np.float64]) -> Interval:
     Parameters
     ----------
     values
-        One per image, at least one. With few images, such as the five of Set5, the interval is too narrow.
+        One per image, at least one. With few images, such as the five of Set5, the interval is too narrow;
+        with one that is not finite, as a collapsed network may score, its ends are NaN.
 
     Raises
     ------
     InputError
-        No values, or one that is not finite.
+        No values.
     """
     x = np.asarray(values, np.float64)
-    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
-        raise InputError(f"bootstrap: expected finite values, one per image, got {values!r}")
+    if x.ndim != 1 or not len(x):
+        raise InputError(f"bootstrap: expected one value per image, got {values!r}")
+    if not np.isfinite(x).all():
+        return Interval(float(x.mean()), math.nan, math.nan)
     means = x[_draws(len(x))].mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(x.mean()), float(low), float(high))
@@ -98,7 +102,7 @@ def weighted_sum(parts: Sequence[tuple[float, Record]], metric: str = "psnr_y") 
         The records are of other images, or lack the metric.
     """
     scores = [_scores(record, metric) for _, record in parts]
-    if any(list(other) != list(scores[0]) for other in scores):
+    if any(other.keys() != scores[0].keys() for other in scores):
         raise InputError("the records are of other images, so that no image is compared with itself")
     weights = [weight for weight, _ in parts]
     return bootstrap([sum(w * s[name] for w, s in zip(weights, scores)) for name in scores[0]])

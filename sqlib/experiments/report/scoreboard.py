@@ -207,8 +207,13 @@ class _Board:
 
 
 def same_inputs(first: Record, second: Record) -> bool:
-    """Whether two records scored the same weights on the same pixels, so that their difference is a drop."""
-    return (first["weights_id"], first["data"]) == (second["weights_id"], second["data"])
+    """Whether two records scored the same weights on the same pixels, so that their difference is a drop.
+
+    The images have the same names, too: their scores are paired by them.
+    """
+    names = [{image["name"] for image in record["images"]} for record in (first, second)]
+    same = (first["weights_id"], first["data"]) == (second["weights_id"], second["data"])
+    return same and names[0] == names[1]
 
 
 class _Needs:

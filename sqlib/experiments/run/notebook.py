@@ -61,10 +61,13 @@ def run_notebook(
     ------
     InputError
         A parameter that the notebook does not declare.
+        Or a kernel that is not installed.
     NotebookError
-        A cell raised. ``out`` then holds the notebook up to there.
+        A cell raised, and ``out`` holds the notebook up to there; or the kernel died.
     """
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source, target = Path(path).resolve(), Path(out)
@@ -85,6 +88,14 @@ def run_notebook(
         cell = f"cell {error.exec_count}" if error.exec_count else "a cell"
         raise NotebookError(
             f"notebook {source.name} failed in {cell}: {error.ename}: {error.evalue}"
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookError(
+            f"notebook {source.name} failed: {_line(error)} (killed for memory, perhaps)"
+        ) from error
+    except NoSuchKernel as error:
+        raise InputError(
+            f"notebook {source.name}: {_line(error)}; 'jupyter kernelspec list' lists what is installed"
         ) from error
     return target
 

@@ -12,7 +12,7 @@ from sqlib.experiments.papers import papers
 from sqlib.experiments.run.plan import plan
 from sqlib.experiments.store import layers
 from sqlib.experiments.store.cells import Cell
-from sqlib.experiments.store.packaged import PackagedStore, package
+from sqlib.experiments.store.packaged import PackagedStore, package, strangers
 from sqlib.experiments.store.records import Record
 from sqlib.experiments.store.working import Store
 
@@ -37,7 +37,8 @@ def package_records(
     Raises
     ------
     InputError
-        Something in a store cannot be read: nothing is written.
+        Something in a store cannot be read, or the folder has records of a paper that is not registered here:
+        nothing is written.
     """
     folder = layers.packaged_store().path if into is None else Path(into)
     records: dict[str, Record] = {}
@@ -53,6 +54,12 @@ def package_records(
             newest = cell not in records or record["time"] >= records[cell]["time"]
             if newest and record["profile"] != layers.SMOKE:
                 records[cell] = record
+    unknown = strangers(folder, papers())
+    if unknown:
+        raise InputError(
+            f"{folder} has records of {', '.join(unknown)}, no paper that is known here: import what "
+            "registers it, or take its file away"
+        )
     homes: dict[str, str] = {}
     for paper in papers().values():
         for table in paper.tables:

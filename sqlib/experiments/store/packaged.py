@@ -7,18 +7,26 @@ record taken out of here is the one that was put in, field by field.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from sqlib.errors import RecordError
+from sqlib.errors import DataError, RecordError
 from sqlib.experiments.store.cells import canonical_json, sha256
 from sqlib.experiments.store.records import Record, check_fields, seal, unseal
 from sqlib.experiments.store.working import Unreadable, warn_of
 
 _CALIBRATIONS, _IMAGES = "calibrations", "images"
 Shared = dict[str, dict[str, Any]]
+
+
+def strangers(folder: Path, papers: Iterable[str]) -> list[str]:
+    """Papers that have a file in ``folder`` and are none of ``papers``."""
+    known = {*papers, _CALIBRATIONS, _IMAGES}
+    return sorted(file.stem for file in folder.glob("*.jsonl") if file.stem not in known)
 
 
 class PackagedStore:
@@ -44,7 +52,13 @@ class PackagedStore:
 
 
 def package(folder: Path, papers: Mapping[str, Iterable[Record]]) -> None:
-    """Write the packaged form of ``papers`` (name to records) into ``folder``; equal records, equal bytes."""
+    """Write the packaged form of ``papers`` (name to records) into ``folder``; equal records, equal bytes.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be written, or is full: what it held stays.
+    """
     shared: dict[str, Shared] = {_CALIBRATIONS: {}, _IMAGES: {}}
     lines = {
         paper: [_pack(record, shared) for record in sorted(records, key=lambda record: str(record["key"]))]
@@ -52,12 +66,24 @@ def package(folder: Path, papers: Mapping[str, Iterable[Record]]) -> None:
     }
     for kind, entries in shared.items():
         lines[kind] = [canonical_json(seal({"hash": name, **entries[name]})) for name in sorted(entries)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.jsonl"):
-        if file.stem not in lines:
-            file.unlink()
-    for name, texts in lines.items():
-        (folder / f"{name}.jsonl").write_bytes("".join(f"{text}\n" for text in texts).encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # All of them, then their names: what is there stays as it is until everything is written.
+        with TemporaryDirectory(prefix=".new-", dir=folder) as new:
+            for name, texts in lines.items():
+                with open(Path(new, f"{name}.jsonl"), "wb") as file:
+                    file.write("".join(f"{text}\n" for text in texts).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in lines:
+                Path(new, f"{name}.jsonl").replace(folder / f"{name}.jsonl")
+    except OSError as error:
+        raise DataError(
+            f"the packaged records in {folder} cannot be written: {error.strerror or error}"
+        ) from error
+    for old in folder.glob("*.jsonl"):
+        if old.stem not in lines:
+            old.unlink()
 
 
 def _pack(record: Record, shared: dict[str, Shared]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import sys
@@ -118,14 +119,56 @@ class FakeStore:
         return []
 
 
+TABLE = Table(
+    "a-table",
+    "other",
+    "",
+    (Network("edsr-small", 4, "pretrained"),),
+    (Method("FP", None),),
+    CalibrationSpec("builtin"),
+    ("set5",),
+)
+
+
 def test_a_name_that_is_taken_is_refused(toy):
     with pytest.raises(InputError, match="a paper called 'dfsq' is there already"):
         register(Paper(name="dfsq"))
-    networks, methods = (Network("edsr-small", 4, "pretrained"),), (Method("FP", None),)
-    same = Table("toy-table1", "other", "", networks, methods, CalibrationSpec("builtin"), ("set5",))
+    same = dataclasses.replace(TABLE, name="toy-table1")
     with pytest.raises(InputError, match="table 'toy-table1' of 'other' is there already, in 'toy'"):
         register(Paper(name="other", tables=(same,)))
     assert "other" not in papers.papers() and register(toy) is toy
+
+
+def test_a_table_of_the_book_is_refused_before_anything_was_asked_for(monkeypatch):
+    """Registered first, it would take the place of the book's, and of all papers after it."""
+    monkeypatch.setattr(papers, "_registered", {})
+    monkeypatch.setattr(papers, "_loaded", False)
+    same = dataclasses.replace(TABLE, name="refqsr-table2", paper="mine")
+    with pytest.raises(InputError, match="table 'refqsr-table2' of 'mine' is there already, in 'refqsr'"):
+        register(Paper(name="mine", tables=(same,)))
+    assert {"dfsq", "2dquant", "refqsr"} <= set(papers.papers()) and "mine" not in papers.papers()
+
+
+def test_two_tables_of_one_name_are_refused(toy):
+    with pytest.raises(InputError, match="'other' has 2 tables called 'twice'"):
+        register(Paper(name="other", tables=(dataclasses.replace(TABLE, name="twice"),) * 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: dataclasses.replace(TABLE, datasets="set5"), "datasets='set5', expected a tuple"),
+        (lambda: dataclasses.replace(TABLE, methods=Method("FP", None)), "methods=Method.*expected a tuple"),
+        (lambda: dataclasses.replace(TABLE, protocol="defualt"), "unknown protocol 'defualt'"),
+        (lambda: dataclasses.replace(TABLE, calibration=None), "calibration=None, expected a Calibration"),
+        (lambda: Method("x", "minmax", (4,), side="weight"), "side='weight', expected 'weights'"),
+        (lambda: Method("x", "minmax", 4), "bits=4, expected a tuple"),
+        (lambda: Method("x", "minmax", (4,), networks="edsr-small"), "networks='edsr-small', expected"),
+    ],
+)
+def test_mistakes_in_a_table_are_named(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
 
 
 def test_the_example_of_the_page_on_contributing_is_planned_and_shown(monkeypatch, store, bench):

@@ -45,9 +45,15 @@ def test_a_weighted_sum_is_taken_image_by_image() -> None:
     assert found.mean == pytest.approx(0.1) and found.margin == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0]], [math.inf]])
+@pytest.mark.parametrize("values", [[1.0, math.nan], [math.inf, 2.0]])
+def test_a_collapsed_network_has_no_interval(values: list) -> None:
+    found = bootstrap(values)
+    assert not math.isfinite(found.mean) and math.isnan(found.margin) and not found.decided
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]]])
 def test_no_number_from_bad_values(values: list) -> None:
-    with pytest.raises(InputError, match="finite"):
+    with pytest.raises(InputError, match="one value per image"):
         bootstrap(values)
 
 

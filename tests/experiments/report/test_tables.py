@@ -152,6 +152,28 @@ def test_no_drop_between_different_weights(packaged, tmp_path, edsr):
     assert row["verdict"] == "not run" and row["reason"].startswith("its full precision on the same weights")
 
 
+def test_a_score_that_is_no_number_is_a_gap_and_spoils_nothing_else(packaged, tmp_path, edsr, monkeypatch):
+    monkeypatch.setitem(PSNR, "3", float("nan"))
+    frame = scoreboard.scoreboard_frame(fill(Store(tmp_path / "own"))).set_index("id")
+    assert frame.loc["dfsq-table2/EDSR/x4/MinMax/3/Set5/psnr_y", "verdict"] == "gap"
+    assert frame.loc["dfsq-table2/EDSR/x4/MinMax/8/Set5/psnr_y", "own_drop"] == pytest.approx(0.1)
+    tables.table_frame("dfsq-table2", store=tmp_path / "own")
+
+
+def test_images_of_other_names_are_not_paired(packaged, tmp_path, edsr):
+    store = fill(Store(tmp_path / "own"))
+    keys = store.keys()
+    for key in keys:
+        record = store.read(key)
+        if record["cell"]["bits"] == "8":
+            images = [{**image, "name": f"other {image['name']}"} for image in record["images"]]
+            store.write(key, {**record, "images": images})
+    frame = scoreboard.scoreboard_frame(store).set_index("id")
+    assert frame.loc["dfsq-table2/EDSR/x4/MinMax/8/Set5/psnr_y", "verdict"] == "not run"
+    assert frame.loc["dfsq-table2/EDSR/x4/MinMax/6/Set5/psnr_y", "own_drop"] == pytest.approx(0.5)
+    tables.table_frame("dfsq-table2", store=store)
+
+
 def test_no_verdict_without_full_precision(packaged, tmp_path, edsr, monkeypatch):
     """A score that happens to be the printed one is no match while its drop is not known."""
     printed = scoreboard.scoreboard_frame(tmp_path / "none").set_index("id")["value"]

@@ -8,7 +8,7 @@ import pytest
 from experiment_fakes import cells, content
 
 from sqlib.cli import main
-from sqlib.errors import InputError
+from sqlib.errors import DataError, InputError
 from sqlib.experiments import papers
 from sqlib.experiments.run.packaging import package_records
 from sqlib.experiments.run.plan import plan
@@ -119,6 +119,26 @@ def test_a_damaged_shared_line_takes_those_that_need_it(tmp_path):
     (tmp_path / "calibrations.jsonl").write_text("{\n")
     found, unreadable = PackagedStore(tmp_path).survey()
     assert [record["key"] for record in found] == [records[1]["key"]] and len(unreadable) == 2
+
+
+def test_what_is_there_stays_when_the_disk_is_full(tmp_path, monkeypatch):
+    package(tmp_path, {"one": made(3)})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match="cannot be written: No space left on device"):
+        package(tmp_path, {"two": made(5)})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_records_of_a_paper_that_is_not_registered_are_not_thrown_away(tmp_path):
+    package(tmp_path, {"mine": made(1)})
+    with pytest.raises(InputError, match="has records of mine, no paper that is known here"):
+        package_records([], into=tmp_path)
+    assert (tmp_path / "mine.jsonl").is_file()
 
 
 @pytest.mark.parametrize("newest", [0, 1])
