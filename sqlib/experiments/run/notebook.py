@@ -66,8 +66,6 @@ def run_notebook(
         A cell raised, and ``out`` holds the notebook up to there; or the kernel died.
     """
     import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source, target = Path(path).resolve(), Path(out)
@@ -89,11 +87,11 @@ def run_notebook(
         raise NotebookError(
             f"notebook {source.name} failed in {cell}: {error.ename}: {error.evalue}"
         ) from error
-    except DeadKernelError as error:
+    except RuntimeError as error:  # nbclient's DeadKernelError
         raise NotebookError(
             f"notebook {source.name} failed: {_line(error)} (killed for memory, perhaps)"
         ) from error
-    except NoSuchKernel as error:
+    except KeyError as error:  # jupyter_client's NoSuchKernel
         raise InputError(
             f"notebook {source.name}: {_line(error)}; 'jupyter kernelspec list' lists what is installed"
         ) from error
