@@ -50,6 +50,13 @@ def test_failing_cell_names_notebook_and_error(tmp_path):
     assert (tmp_path / "out.ipynb").exists()
 
 
+def test_a_kernel_that_dies_or_is_not_there(tmp_path):
+    with pytest.raises(NotebookError, match=r"notebook a.ipynb failed: DeadKernelError"):
+        run_notebook(write(tmp_path / "a.ipynb", "import os; os._exit(1)"), tmp_path / "out.ipynb")
+    with pytest.raises(InputError, match=r"notebook b.ipynb: NoSuchKernel: .*nonsense; 'jupyter kernelspec"):
+        run_notebook(write(tmp_path / "b.ipynb", "1"), tmp_path / "out.ipynb", kernel="nonsense")
+
+
 def test_missing_and_damaged_notebooks(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         run_notebook(tmp_path / "none.ipynb", tmp_path / "out.ipynb")
