@@ -23,7 +23,7 @@ from uuid import uuid4
 from sqlib.errors import SqlibError
 from sqlib.experiments.run.runner import Bench, Outcome, Task, run_group
 from sqlib.experiments.store.cells import Cell, canonical_json
-from sqlib.experiments.store.records import Record, seal, unseal
+from sqlib.experiments.store.records import Record, seal, serves, unseal
 from sqlib.experiments.store.working import Store
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Cluster:
     def __init__(self, store: Store, mark: Path) -> None:
         self._store = store
         self._mark = mark
-        self._held: dict[str, list[str]] = {}
+        self._held: dict[str, list[Record]] = {}
         for record in store.survey()[0]:
-            self._held.setdefault(Cell.from_dict(record["cell"]).id, []).append(record["key"])
+            self._held.setdefault(Cell.from_dict(record["cell"]).id, []).append(record)
 
     @staticmethod
     def compute(sent: Sent, bench: Bench) -> list[tuple[Outcome, str | None]]:
@@ -79,15 +79,16 @@ class Cluster:
 
     def sent(self, task: Task) -> Sent:
         """A task for a worker that may or may not see the store."""
-        return Sent(task, self._mark, [key for cell in task.cells for key in self._held.get(cell.id, [])])
+        held = (record for cell in task.cells for record in self._held.get(cell.id, []))
+        return Sent(task, self._mark, [record["key"] for record in held if serves(record, task.profile)])
 
     def keep(self, text: str) -> None:
         """Write a record that a worker sent, unless it is there."""
         record = unseal(text, source="from a worker")
         key = record["key"]
-        if self._store.usable(key) is None:
+        if self._store.usable(key, record["profile"]) is None:
             with self._store.claim(key, wait=True):
-                if self._store.usable(key) is None:
+                if self._store.usable(key, record["profile"]) is None:
                     self._store.write(key, record)
 
     def received(self, results: Sequence[tuple[Outcome, str | None]]) -> list[Outcome]:
@@ -239,7 +240,7 @@ class Outbox:
         self._held = held
         self.sent: dict[str, str] = {}
 
-    def usable(self, key: str) -> Record | None:
+    def usable(self, key: str, profile: str) -> Record | None:
         """Something if the parent has the record of ``key``, or a worker has sent it and then died."""
         from distributed import get_client
 

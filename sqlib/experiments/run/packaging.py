@@ -13,7 +13,7 @@ from sqlib.experiments.run.plan import plan
 from sqlib.experiments.store import layers
 from sqlib.experiments.store.cells import Cell
 from sqlib.experiments.store.packaged import PackagedStore, package, strangers
-from sqlib.experiments.store.records import Record
+from sqlib.experiments.store.records import SMOKE, Record
 from sqlib.experiments.store.working import Store
 
 
@@ -52,7 +52,7 @@ def package_records(
         for record in found:
             cell = Cell.from_dict(record["cell"]).id
             newest = cell not in records or record["time"] >= records[cell]["time"]
-            if newest and record["profile"] != layers.SMOKE:
+            if newest and record["profile"] != SMOKE:
                 records[cell] = record
     unknown = strangers(folder, papers())
     if unknown:

@@ -35,7 +35,7 @@ class Bench(Protocol):
 class Records(Protocol):
     """Where records go; :class:`sqlib.experiments.store.working.Store` is the usual one."""
 
-    def usable(self, key: str) -> Record | None: ...
+    def usable(self, key: str, profile: str) -> Record | None: ...
 
     def claim(self, key: str, *, wait: bool = False) -> AbstractContextManager[bool]: ...
 
@@ -192,13 +192,13 @@ def run_cell(cell: Cell, store: Records, bench: Bench, profile: str, *, wait: bo
     try:
         resolved = bench.resolve(cell)
         key = resolved.key
-        if store.usable(key) is not None:
+        if store.usable(key, profile) is not None:
             return Outcome(cell, "present", key=key)
         with store.claim(key, wait=wait) as mine:
             if not mine:
                 return Outcome(cell, "busy", "another runner holds it")
             # The runner that held the claim a moment ago may have finished it.
-            if store.usable(key) is not None:
+            if store.usable(key, profile) is not None:
                 return Outcome(cell, "present", key=key)
             record = store.write(key, {**bench.compute(resolved), "profile": profile})
     except NotAvailable as error:

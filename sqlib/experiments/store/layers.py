@@ -9,11 +9,8 @@ from typing import Protocol
 
 from sqlib.experiments.store.cells import Cell
 from sqlib.experiments.store.packaged import PackagedStore
-from sqlib.experiments.store.records import Record
+from sqlib.experiments.store.records import SMOKE, Record
 from sqlib.experiments.store.working import Store, Unreadable
-
-SMOKE = "smoke"
-"""The profile whose records answer other questions and are never shown."""
 
 
 class Layer(Protocol):

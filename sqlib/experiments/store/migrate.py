@@ -20,7 +20,7 @@ from sqlib.experiments.store.cells import (
     bits_text,
     distinct,
 )
-from sqlib.experiments.store.records import FORMAT, Record, check_fields, mean, unseal
+from sqlib.experiments.store.records import FORMAT, OutdatedRecord, Record, check_fields, mean, unseal
 from sqlib.experiments.store.working import Store
 
 OLD = 1
@@ -39,6 +39,8 @@ class Migration:
 def migrate(source: Path, target: Store) -> Migration:
     """Write every record of the folder ``source`` into the empty store ``target``; ``source`` stays as it is.
 
+    Records that have today's form already are taken as they are; of an experiment that has both, they win.
+
     Raises
     ------
     InputError
@@ -47,19 +49,25 @@ def migrate(source: Path, target: Store) -> Migration:
         A record of ``source`` cannot be read; nothing is written.
     """
     files = sorted(source.glob("[0-9a-f][0-9a-f]/*.json"))
-    if not files:
-        raise InputError(f"{str(source)!r} holds no records of an older form")
     if target.keys():
         raise InputError(f"store {str(target.path)!r} holds records; give a folder that is not there yet")
-    old = [
-        unseal(file.read_text(encoding="utf-8", errors="replace"), source=str(file), form=OLD)
-        for file in files
-    ]
-    records, differences = merged(upgraded(record) for record in old)
+    old: list[Record] = []
+    kept: dict[str, Record] = {}
+    for file in files:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            unseal(text, source=str(file))
+        except OutdatedRecord:
+            old.append(upgraded(unseal(text, source=str(file), form=OLD)))
+        else:
+            kept[file.stem] = Store(source).read(file.stem)
+    if not old:
+        raise InputError(f"{str(source)!r} holds no records of an older form")
+    records, differences = merged(record for record in old if record["key"] not in kept)
     target.prepare()
-    for record in records:
+    for record in (*records, *kept.values()):
         target.write(record["key"], record)
-    return Migration(len(old), len(records), tuple(differences))
+    return Migration(len(files), len(records) + len(kept), tuple(differences))
 
 
 def upgraded(old: Mapping[str, Any]) -> Record:

@@ -18,6 +18,8 @@ from sqlib.experiments.store.metrics import METRICS
 
 #: Version of the record layout; records of another version are not read.
 FORMAT = 2
+#: The profile whose records answer other questions than tables do and are never shown.
+SMOKE = "smoke"
 Record = dict[str, Any]
 Check = Callable[[Any], bool]
 
@@ -70,6 +72,11 @@ _RECORD: dict[str, tuple[str, Check]] = {
     "seconds": ("a number of seconds", _seconds),
     "calibration": ("null or an object", lambda value: value is None or isinstance(value, dict)),
 }
+
+
+def serves(record: Mapping[str, Any], profile: str) -> bool:
+    """Whether a run of ``profile`` need not compute again what ``record`` holds."""
+    return profile == SMOKE or bool(record["profile"] != SMOKE)
 
 
 def mean(record: Mapping[str, Any], metric: str) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 from sqlib.errors import InputError, RecordError, StoreError
 from sqlib.experiments.store.locks import lock
-from sqlib.experiments.store.records import OutdatedRecord, Record, check_fields, seal, unseal
+from sqlib.experiments.store.records import OutdatedRecord, Record, check_fields, seal, serves, unseal
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ class Store:
             raise RecordError(f"record {path} is of no use: {error}") from error
         return record
 
-    def usable(self, key: str) -> Record | None:
-        """The record of ``key``, or None where there is none or it cannot be read."""
+    def usable(self, key: str, profile: str) -> Record | None:
+        """The record of ``key`` if it serves a run of ``profile``; None where there is none to be read."""
         try:
-            return self.read(key)
+            record = self.read(key)
         except (KeyError, RecordError):
             return None
+        return record if serves(record, profile) else None
 
     def set_aside(self, key: str, reason: str) -> Path:
         """Move a record that cannot be read out of the way, keeping it for inspection, and warn."""

@@ -15,6 +15,7 @@ from experiment_fakes import FakeBench, cells
 from sqlib.errors import InputError
 from sqlib.experiments.run.plan import shard
 from sqlib.experiments.run.runner import run
+from sqlib.experiments.store.layers import latest_records
 from sqlib.experiments.store.working import Store
 
 SCRIPT = """
@@ -52,6 +53,15 @@ def test_computes_once_then_finds_everything(store, bench, all_free):
     assert bench.computed() == ["set0", "set1", "set2", "set3"]
     assert str(second) == "4 cells: 0 computed, 4 already there"
     assert all_free(store)
+
+
+def test_a_record_of_smoke_does_not_keep_a_profile_from_computing_what_is_shown(store, bench):
+    assert len(run(cells(2), store, bench, profile="smoke").of("computed")) == 2
+    assert latest_records({"own": store}) == {}
+    assert len(run(cells(2), store, bench, profile="laptop").of("computed")) == 2
+    assert latest_records({"own": store}).keys() == {cell.id for cell in cells(2)}
+    for profile in ("smoke", "laptop", "full"):
+        assert len(run(cells(2), store, bench, profile=profile).of("present")) == 2
 
 
 def test_absent_inputs_are_skipped_and_failures_do_not_stop_the_rest(store, tmp_path):

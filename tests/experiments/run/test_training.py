@@ -81,7 +81,7 @@ def test_records_and_a_base_that_is_shared(table, tmp_path, monkeypatch):
     assert not summary.of("failed"), summary.of("failed")
     # the second stage found the 8-bit network that a cell before it had made
     assert sorted(made) == ["minmax4", "pams4", "pams8", "test-second-stage4"]
-    records = {o.cell.place.method + o.cell.bits: store.usable(o.key) for o in summary.outcomes}
+    records = {o.cell.place.method + o.cell.bits: store.read(o.key) for o in summary.outcomes}
     for record in records.values():
         check_fields(record)
         assert set(record["images"][0]["metrics"]) == {"psnr", "ssim", "fqr", "bitops_g"}

@@ -156,7 +156,7 @@ def test_a_table_is_shown_although_the_readers_own_store_is_old(planned, tmp_pat
         ({"planned": {}}, "cannot become 2: KeyError"),
         ({"images": [{"psnr": 1.0}]}, "cannot become 2: KeyError"),
         ({"images": [{"name": "a", "lpips": 1.0}]}, "unknown metric 'lpips'"),
-        ({"format": 7}, "format 7, this sqlib reads 1"),
+        ({"format": 7}, "format 7, this sqlib reads 2"),
     ],
 )
 def test_one_that_cannot_be_migrated_stops_the_others(planned, tmp_path, capsys, change, words):
@@ -191,7 +191,22 @@ def test_wrong_folders_are_told(planned, tmp_path, capsys):
     assert main(["migrate", str(old), new]) == 1  # twice into one folder
     assert "holds records; give a folder that is not there yet" in capsys.readouterr().err
     assert main(["migrate", new, str(tmp_path / "third")]) == 1
-    assert "format 2, this sqlib reads 1" in capsys.readouterr().err
+    assert "holds no records of an older form" in capsys.readouterr().err
+
+
+def test_a_store_of_both_forms_is_brought_into_one(planned, tmp_path, capsys):
+    new, old = Store(tmp_path / "new"), write(tmp_path / "old", old_record(planned[0]))
+    assert main(["migrate", str(old), str(new.path)]) == 0
+    mixed = write(new.path, old_record(planned[0], psnr=99.0), old_record(planned[1]))
+    assert main(["reproduce", "dfsq-table2", "--store", str(mixed)]) == 1
+    assert f"migrate {mixed} NEW" in capsys.readouterr().err
+    assert main(["migrate", str(mixed), str(tmp_path / "third")]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"3 records read, 2 written to {tmp_path / 'third'}",
+        "1 were of an experiment that another record has, too",
+    ]
+    records = latest_records({"own": Store(tmp_path / "third")})
+    assert [mean(records[planned[i].id], "psnr") for i in (0, 1)] == [30.0, 30.0]
 
 
 def test_a_damaged_old_record_is_an_error(planned, tmp_path):
