@@ -20,9 +20,9 @@ def check_bits(bits: Any, *, low: int = 1, high: int = 16, full_precision: bool 
     ----------
     bits
         An integer (also a NumPy integer); booleans, floats and strings are refused.
-    low, high
+    low, high : int
         Smallest and largest bit-width accepted.
-    full_precision
+    full_precision : bool
         Whether 32 ("leave in full precision") is accepted as well.
     """
     expected = f"an integer from {low} to {high}" + (", or 32 for full precision" if full_precision else "")

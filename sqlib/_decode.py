@@ -32,15 +32,15 @@ class Decoded(NamedTuple):
 
     Attributes
     ----------
-    rgb
+    rgb : ndarray of uint8
         uint8 (H, W, 3).
-    lost
+    lost : list of str
         One phrase for each thing in the file that is nowhere here.
-    alpha, profile
+    alpha, profile : (ndarray of uint8 or None), (bytes or None)
         uint8 (H, W) unless all of it is opaque, and an ICC profile of RGB colours; else None.
-    beside
+    beside : sequence of str
         Phrases as in `lost`, for those who take the colours alone.
-    deep
+    deep : bool
         Whether 16 bits a sample were rounded to 8.
     """
 

@@ -38,9 +38,9 @@ def read_file(path: str | Path, *, pickled: bool = True) -> tuple[Path, Any, dic
 
     Parameters
     ----------
-    path
+    path : str or Path
         Of a file.
-    pickled
+    pickled : bool
         Whether a file of `torch.save` is read as well (tensors and plain data only).
     """
     try:

@@ -20,14 +20,14 @@ class Search:
 
     Parameters
     ----------
-    values
+    values : ndarray of float or Histogram
         A contiguous float32 or float64 array (n,) of at least one finite value, or a `Histogram`; on the
         latter the oracle's estimates decide.
-    extent
+    extent : tuple of float
         Smallest and largest value.
-    bits, integer_zero
+    bits, integer_zero : int, bool
         The quantizer that is to be fitted.
-    threads
+    threads : int
         Upper limit on threads.
 
     Attributes

@@ -37,21 +37,21 @@ class Bounds:
 
     Attributes
     ----------
-    lower, upper
+    lower, upper : ndarray of float64
         float64 arrays of shape () or, with an `axis`, (channels,).
-    bits
+    bits : int
         Bit-width the range was fitted for, 1 to 16.
-    error
+    error : ndarray of float64
         Squared error, summed over the values, of quantizing the fitted data; shape as `lower`. NaN where
         only the range of the data was kept (streamed Min-Max).
-    method
+    method : str
         "given", "minmax", "percentile", "density", "dobi", "dobi one-sided", "mse", ...; a percentile range
         that collapsed to a point says "percentile (collapsed: minmax)".
-    axis
+    axis : int or None
         Channel axis, None for one range for the whole tensor.
-    integer_zero
+    integer_zero : bool
         Whether the lower end is snapped to a multiple of the scale.
-    exact
+    exact : bool
         False where `error` or the range comes from a histogram.
     """
 

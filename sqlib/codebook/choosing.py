@@ -48,19 +48,19 @@ def fit_codebook(
         [-1, 1] if the candidates are.
     candidates
         Numbers to choose from (repeats count once), e.g. ``universal_set(4)``, or a `UniversalSet`.
-    levels
+    levels : int
         K, from 1 to the number of candidates.
-    method
+    method : str
         "exact": least squared error. "kmeans": k-means, 3 restarts, the best by its own error snapped to the
         candidates (DFSQ's paper). "release": k-means with a centre pinned at 0, 5 restarts, the best after
         snapping (DFSQ's code). "exhaustive": every subset is tried.
     sample_weight
         Non-negative weights, of the shape of `values` or broadcastable to it (not with a histogram, which
         holds its own).
-    include_zero
+    include_zero : bool
         Whether 0, which must be a candidate, has to be a point ("exact" and "exhaustive"; "kmeans" raises,
         "release" always has it).
-    random_state
+    random_state : int, np.random.Generator or None
         Seed or generator for the restarts of "kmeans" and "release"; None draws fresh entropy.
 
     Returns

@@ -25,9 +25,9 @@ def clip_density(counts: NDArray[np.int64], lower: float, upper: float, clip: fl
 
     Parameters
     ----------
-    counts
+    counts : ndarray of int64
         Integers (bins,): values per equal bin of [lower, upper]; at least one value.
-    clip
+    clip : float
         The share p, 0 to below 1; 0 keeps everything.
 
     Returns

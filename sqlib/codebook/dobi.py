@@ -28,13 +28,13 @@ def dobi_candidates(
 
     Parameters
     ----------
-    lower, upper
+    lower, upper : float
         Range of the data.
-    steps
+    steps : int
         T.
-    one_sided
+    one_sided : bool
         Keep the lower end.
-    variant
+    variant : str
         "release" or "paper"; they differ in the one-sided step, R/T against R/(2T).
 
     Returns

@@ -70,9 +70,9 @@ def fit_bounds(
     values
         Array of any shape, or a `Histogram` (then `axis` must be None, and the result is an approximation:
         it sees bin centres only).
-    bits
+    bits : int
         1 to 16.
-    method
+    method : str
         "minmax": smallest and largest value. "percentile": the `percentile`-th and (100 - `percentile`)-th
         percentile, linearly interpolated as in `numpy.percentile`; a range that collapses to a point while
         the data does not (sparse activations) falls back to Min-Max and says so in `method`.
@@ -80,23 +80,23 @@ def fit_bounds(
         ranges, see `sqlib.codebook.dobi`. "mse": the least squared error over a two-dimensional grid that
         holds every range of DOBI, then locally refined, see `sqlib.codebook.mse`: a grid optimum, not a proof
         over all real pairs.
-    percentile
+    percentile : float
         Above 50, up to 100 (= Min-Max).
-    clip
+    clip : float or None
         "density": share of the values that may go, 0 to below 1; None: as released (1e-5 at 8 bits, else
         1e-4). On a `Histogram` its own bins are used instead of 2,048.
-    steps
+    steps : int
         "dobi" and "mse": K, 1 to 1000; ranges shrink by 1/(2K) of the data's range.
-    one_sided
+    one_sided : bool
         "dobi": keep the lower end.
-    variant
+    variant : str
         "dobi", one-sided: "release" (steps of 1/K) or "paper" (1/(2K)).
-    axis
+    axis : int or None
         Fit one range per index of this axis, e.g. 0 for the output channels of a convolution weight.
-    integer_zero
+    integer_zero : bool or None
         See `sqlib.codebook.bounds`. None: as the method's source has it, True for "minmax" and "percentile",
         False for "density", "dobi" and "mse".
-    threads
+    threads : int
         Upper limit on threads; results do not depend on it.
 
     Returns

@@ -21,14 +21,14 @@ class Histogram:
 
     Parameters
     ----------
-    lower, upper
+    lower, upper : float
         Smallest and largest value that will come; values outside are counted in the end bins.
-    bins
+    bins : int
         Number of bins; 8,192 take 64 KB.
 
     Attributes
     ----------
-    counts
+    counts : ndarray of int64
         int64 array (bins,).
     count
         Number of values added.

@@ -23,18 +23,18 @@ class LatticeHistogram:
 
     Parameters
     ----------
-    denominator
+    denominator : int
         D = words * 4**words: 32, 192, 1024 (default) or 5120. Points are then integers over D.
-    channels
+    channels : int or None
         Number of channels, or None for values that all share one set of points.
 
     Attributes
     ----------
-    counts
+    counts : ndarray of float64
         float64 (channels, 4D + 1), number (or weight) of values per bin of width 1/(2D), from -1.
-    sums
+    sums : ndarray of float64
         float64 of the same shape: sum of D x - c, where c is the integer at an edge of the bin.
-    squares
+    squares : ndarray of float64
         float64 (channels,): sum of the squares of those residuals.
 
     Notes
@@ -70,7 +70,7 @@ class LatticeHistogram:
         values
             Real numbers of any shape; with channels, `axis` holds them. float32 and float64 arrays are read
             in place when C-contiguous.
-        axis
+        axis : int
             The axis of the channels (1 for activations (N, C, H, W)); ignored without channels.
         sample_weight
             Non-negative weights, of the shape of `values` or broadcastable to it.

@@ -37,13 +37,13 @@ def shrink_bounds(
     values
         Finite real array of any shape, or a `Histogram` (then `axis` must be None and the search sees bin
         centres).
-    bits
+    bits : int
         1 to 16.
-    norm
+    norm : float
         The exponent p, above 0.
-    steps
+    steps : int
         Number of candidates, 1 to 100; 80 as published.
-    axis
+    axis : int or None
         Fit one range per index of this axis.
 
     Returns
@@ -94,11 +94,11 @@ def scan_bounds(histogram: Histogram, bits: int, *, norm: float = NORM, steps: i
 
     Parameters
     ----------
-    histogram
+    histogram : Histogram
         What was seen.
-    bits, norm
+    bits, norm : int, float
         As in `shrink_bounds`.
-    steps
+    steps : int
         Number of widths, at least 1; 100 as published.
 
     Returns

@@ -35,22 +35,22 @@ class ErrorOracle:
 
     Attributes
     ----------
-    lower, upper
+    lower, upper : float
         Smallest and largest value.
-    count
+    count : int
         Number of values, n.
-    atoms
+    atoms : ndarray
         Sorted values minus `lower`, float64 (n,); empty where values are binned.
-    counts, sums, squares
+    counts, sums, squares : ndarray
         Prefix sums over atoms or bins, float64, one entry more than those.
-    width
+    width : float
         Bin width, 0 for sorted values.
-    total
+    total : float
         Sum of squares of (value - lower); for binned values at most n width^2 / 4 too large, the same for
         all bounds.
-    shift
+    shift : float
         Largest distance between a value and the position that stands for it.
-    certified
+    certified : bool
         Whether `errors` gives rigorous intervals: False for a `Histogram`, which forgot the sums.
     """
 
@@ -141,11 +141,11 @@ class ErrorOracle:
         ----------
         lower, upper
             (m,) finite numbers, lower <= upper.
-        bits
+        bits : int
             1 to 16.
-        integer_zero
+        integer_zero : bool
             Snap the lower end to a multiple of the scale, as in `Bounds`.
-        prune
+        prune : bool
             Allow infinity for bounds that are certainly worse than earlier ones.
 
         Returns

@@ -28,22 +28,22 @@ class Codebook:
 
     Attributes
     ----------
-    points
+    points : ndarray of float64
         float64, shape (levels,) or (channels, levels), sorted along the last axis. Duplicates are possible
         for ``method="release"`` and ``"kmeans"``, which keep them.
-    error
+    error : ndarray of float64
         Squared error of the fitted data, summed over the (weighted) values; shape () or (channels,).
-    gap
+    gap : ndarray of float64
         `error` over the error of the exact selection of as many points: 1 for ``method="exact"``, above 1
         where a heuristic lost something, inf where only the heuristic has an error, NaN where unknown.
-    method
+    method : str
         "exact", "kmeans", "release", "exhaustive", or any name for points made otherwise.
-    numerators
+    numerators : ndarray of int64 or None
         int64 of the shape of `points` with ``points = numerators / denominator``, when the candidates were on
         a lattice (a universal set, for one); else None.
-    denominator
+    denominator : int or None
         D = words * 4**words of that lattice (times the reach, see `stretched`), else None.
-    axis
+    axis : int or None
         The axis of an array that holds its channels; None for one point set for all. Fitting sets 0, the axis
         it was given; activations (N, C, H, W) want ``dataclasses.replace(codebook, axis=1)``.
     """
@@ -140,9 +140,9 @@ def quantize(x: NDArray[Any], codebook: Codebook) -> NDArray[Any]:
 
     Parameters
     ----------
-    x
+    x : ndarray
         Floating-point array of any shape; infinities get the end points.
-    codebook
+    codebook : Codebook
         Its `axis` says which axis of `x` holds the channels.
 
     Returns

@@ -70,7 +70,7 @@ def multiply(codes: Any, positions: Any, universal: UniversalSet) -> NDArray[np.
         Integers up to 2^40 in magnitude.
     positions
         Indices into the set; broadcast against `codes`.
-    universal
+    universal : UniversalSet
         The set, from `sqlib.codebook.universal`.
 
     Returns

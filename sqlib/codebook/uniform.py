@@ -41,9 +41,9 @@ def quantize(x: NDArray[Any], q: Bounds) -> NDArray[Any]:
 
     Parameters
     ----------
-    x
+    x : ndarray
         Floating-point array of any shape; float16 is computed in float32. Infinities are clipped.
-    q
+    q : Bounds
         The fitted bounds.
 
     Returns

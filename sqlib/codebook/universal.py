@@ -37,11 +37,11 @@ class Decomposition(NamedTuple):
 
     Attributes
     ----------
-    sign
+    sign : int
         -1, 0 or 1.
-    elements
+    elements : tuple of Fraction
         The element taken from each word set, in order.
-    shifts
+    shifts : tuple of int
         Right shift of each element (0 for the element 1), `ABSENT` (-1) where the element is 0.
     """
 
@@ -56,11 +56,11 @@ class UniversalSet:
 
     Attributes
     ----------
-    words
+    words : int
         Number of word sets W, 2 to 5.
-    numerators
+    numerators : ndarray of int64
         int64 (size,), sorted and symmetric about 0; ``values = numerators / denominator``.
-    shifts
+    shifts : ndarray of int8
         int8 (size, words): right shift of the element taken from each word set, -1 where that element is 0.
         Of several ways to form a value, the one with the fewest non-zero elements; among those, the one that
         takes its larger elements from the earlier word sets.
@@ -177,7 +177,7 @@ def universal_set(words: int = 4) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    words
+    words : int
         Number of word sets: 2, 3, 4 or 5 for 29, 107, 377 or 1,295 values. DFSQ uses 4.
 
     Returns

@@ -40,36 +40,36 @@ def cost(
 
     Parameters
     ----------
-    model
+    model : nn.Module
         A network, or what `quantize_model` made of one; then its real bits count, per call site and operand.
-    image_size
+    image_size : iterable of int
         Width and height of the *output*, in pixels, multiples of the scale.
-    patch, overlap
+    patch, overlap : (int or None), int
         Side of a patch and pixels shared by neighbours, in low-resolution pixels (see
         `sqlib.cost.patch_sizes`). Default: the image in one piece.
-    scale
+    scale : int or None
         Upscaling factor; default ``model.scale``.
-    bits
+    bits : int or tuple of int, mapping of str to int or tuple of int or None
         Planned bits of a network that is not quantized yet: one number or (weight bits, activation bits),
         1 to 16, or 32; or these by pattern of call sites, as in ``{"blocks.0": 8, "*": (8, 4)}``, where the
         first that fits holds. Default 32.
-    skip
+    skip : iterable of str, str or None
         Call sites that stay in full precision, as for `quantize_model`, whose default rules hold. By default
         what the papers leave in full precision does so, too (``unquantized`` of the network's SPEC): of CARN
         the 1x1 fusions, of ELAN the attention maps.
-    layers
+    layers : str
         ``"body"``: BitOPs of the quantized sites only, as RefQSR counts (also at 32 bits). ``"all"``: of
         every product, as CADyQ counts.
-    counting
+    counting : str
         ``"printed"``: products as the papers' tables count them, of the pixels of the image and its patches,
         without a network's own padding, and with the fixed convolutions of its release (``fixed`` of its
         SPEC; ELAN's shift). ``"run"``: products as this network runs them, on padded patches.
-    channels
+    channels : int
         Of the input image.
     images
         Low-resolution images (C, H, W) or batches (N, C, H, W) of the size that ``image_size`` asks for, with
         values as the network takes them; cut into patches as asked for, and run.
-    context
+    context : Context, iterable of Context or None
         Where the bits come from instead: passes of the quantized model (`QuantizedModel.context`,
         `QuantizedModel.passes`), whose samples are patches. Patches of each size cost what those of this size
         used in the mean; of a size that no pass had, what all of them did. Only contexts have roles.

@@ -41,7 +41,7 @@ def as_printed(found: Walk, network: nn.Module, size: tuple[int, int]) -> Counte
 
     Parameters
     ----------
-    size
+    size : tuple of int
         Width and height of the input of the pass.
     """
     width, height = size

@@ -16,9 +16,9 @@ class LiveBytes(TorchDispatchMode):
 
     Parameters
     ----------
-    kept
+    kept : iterable of Tensor
         Tensors that exist before (the weights); they and views of them are not counted.
-    device
+    device : str
         Type of the device to watch, ``"meta"`` or a real one.
 
     Attributes

@@ -18,13 +18,13 @@ def count(op: Op, values: list[Tensor], args: tuple[Any, ...], out: Tensor) -> C
 
     Parameters
     ----------
-    op
+    op : Op
         Its row in `sqlib.engine.ops.OPS`.
-    values
+    values : list of Tensor
         Its operands, in the order of ``op.operands``.
-    args
+    args : tuple
         All positional arguments (the equation of an einsum).
-    out
+    out : Tensor
         Its result.
     """
     if op is ATTENTION:

@@ -24,9 +24,9 @@ def operations(found: Cost, *, counting: str = "exact") -> pd.DataFrame:
 
     Parameters
     ----------
-    found
+    found : Cost
         What `sqlib.cost.cost` counted, at any bits.
-    counting
+    counting : str
         ``"exact"``: every convolution, linear layer and matrix product as it runs, and an operation per
         normalized element ("Other").
 

@@ -19,11 +19,11 @@ def patch_sizes(size: Sequence[int], patch: int | None, overlap: int = 0) -> dic
 
     Parameters
     ----------
-    size
+    size : sequence of int
         Width and height of the image, in pixels.
-    patch
+    patch : int or None
         Side p of a patch; None for the whole image.
-    overlap
+    overlap : int
         o, pixels shared by neighbours; below ``patch``.
 
     Returns

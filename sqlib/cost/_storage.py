@@ -23,17 +23,17 @@ class Stored:
 
     Attributes
     ----------
-    name
+    name : str
         Its name in the network's state dict.
-    numel
+    numel : int
         Number of values.
-    bits
+    bits : int
         Bits of each quantized value; 32 (of a half-precision network 16) where none is.
-    quantized
+    quantized : int
         How many of the values are quantized.
-    bytes
+    bytes : int
         Size, rounded up to whole bytes; bounds and scales of the quantizers not included.
-    parameter
+    parameter : bool
         False for a buffer, such as the running mean of a batch normalization.
     """
 

@@ -44,16 +44,16 @@ class Product:
 
     Attributes
     ----------
-    site
+    site : str
         Name of the call site, as in `QuantizedModel.report`.
-    op
+    op : str
         ``"conv2d"``, ``"linear"``, ``"matmul"``, ... or, inside fused attention, ``"query @ key"`` and
         ``"attention @ value"``.
-    kind
+    kind : str
         ``"conv"``, ``"linear"``, ``"matmul"`` or ``"norm"``.
-    macs
+    macs : int
         Multiply-accumulates (of a norm: elements).
-    left, right
+    left, right : str
         Roles of the two factors at the call site.
     """
 
@@ -90,11 +90,11 @@ def walk(
 
     Parameters
     ----------
-    network
+    network : nn.Module
         Any network of one image input; neither changed nor kept. Runs in evaluation mode.
-    size
+    size : tuple of int
         Width and height of its input in pixels.
-    image
+    image : Tensor or None
         An input of this size, (1, channels, height, width), for networks that look at its values.
 
     Raises

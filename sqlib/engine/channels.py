@@ -23,7 +23,7 @@ def channel_axis(run: Callable[[], Tensor]) -> int:
 
     Parameters
     ----------
-    run
+    run : callable
         Calls the module on one sample, always in the same way; up to three times.
 
     Returns

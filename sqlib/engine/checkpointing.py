@@ -58,11 +58,11 @@ class _Recomputed:
 
     Parameters
     ----------
-    tracer
+    tracer : Tracer
         Runs at the moment.
-    function
+    function : callable
         What the checkpoint was given.
-    first
+    first : bool
         Whether the first call belongs to the pass that runs at the moment.
     """
 

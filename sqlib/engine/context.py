@@ -27,15 +27,15 @@ class Context:
 
     Attributes
     ----------
-    args, kwargs
+    args, kwargs : tuple, dict
         Arguments of the pass.
     samples
         N, the length of the batch: the first axis of the first input with three dimensions or more.
-    size
+    size : tuple of int or None
         (width, height) of the input in pixels; None for inputs that are no images (N, C, H, W).
-    roles
+    roles : str or sequence of str
         The label of each sample, such as ``"reference"`` or ``"query"``, or None; (N,).
-    data
+    data : mapping or None
         Free for selectors, which keep here what others need of the same pass: edges of the input, shares for
         a loss. A dictionary in it should be keyed by call site, because what is checkpointed runs twice.
     """

@@ -28,13 +28,13 @@ class Made(NamedTuple):
 
     Attributes
     ----------
-    sources
+    sources : frozenset of int
         The last layers on the way to it, as orders of call sites.
-    depth
+    depth : int
         Most layers on one way to it.
-    grown
+    grown : frozenset of int
         The upsamplings on the way to it, by number.
-    squashed
+    squashed : bool
         Whether it comes out of a sigmoid or the like, with no layer since: as a factor it is a gate, and what
         a gate was made from does not count as source of the product.
     """
@@ -66,9 +66,9 @@ class Flow(TorchDispatchMode):
 
     Parameters
     ----------
-    tracer
+    tracer : Tracer
         Of the same pass.
-    sites
+    sites : dict of str to Site
         Its call sites, in the order of their first calls.
     """
 

@@ -27,9 +27,9 @@ def load_quantized(path: str | PathLike[str], network: nn.Module) -> QuantizedMo
 
     Parameters
     ----------
-    path
+    path : str or path-like
         The file.
-    network
+    network : nn.Module
         The full-precision network that was quantized, or another one made in the same way: it gives the code,
         all of its parameters and buffers come from the file. Never changed.
 

@@ -39,15 +39,15 @@ class QuantizedModel(nn.Module):
 
     Attributes
     ----------
-    network
+    network : nn.Module
         The copy that runs; its parameters are the ones that train. Its weights are those of the argument in
         full precision, its biases may have been set by the recipe (`CompensatedDFSQ`): for comparisons and
         for another quantization take the network that was given.
-    recipe
+    recipe : Recipe
         The recipe it was made with.
-    sites
+    sites : dict of str to Site
         Call sites by name, in the order of their calls.
-    input_range
+    input_range : InputRange or None
         Range of the calibration inputs; an input in other units (0..255 for 0..1) warns, once.
 
     Notes
@@ -116,9 +116,9 @@ class QuantizedModel(nn.Module):
 
         Parameters
         ----------
-        roles
+        roles : str, sequence of str or None or None
             What each sample is: a label for all, or one for each, None where it has none.
-        data
+        data : mapping or None
             For selectors; copied into ``context.data``.
 
         Raises
@@ -164,7 +164,7 @@ class QuantizedModel(nn.Module):
 
         Parameters
         ----------
-        path
+        path : str or path-like
             One that is there is replaced, whatever interrupts: it is the old or the new.
 
         Raises

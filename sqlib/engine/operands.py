@@ -24,11 +24,11 @@ def record_operands(
 
     Parameters
     ----------
-    model
+    model : nn.Module
         Any network that `quantize_model` takes; not changed.
-    data
+    data : iterable
         Batches, as `quantize_model` takes for calibration.
-    skip
+    skip : iterable of str, str or None
         Call sites to leave out, as in `quantize_model`: by default those that stay in full precision, with
         ``[]`` none.
 

@@ -37,16 +37,16 @@ def quantize_model(
 
     Parameters
     ----------
-    model
+    model : nn.Module
         Any network whose work is done in convolutions, linear layers and matrix products, called as modules,
         functions or operators. Never changed: parameters, buffers, mode and hooks stay as they are.
-    recipe
+    recipe : Recipe
         How to quantize, e.g. ``sqlib.recipes.MinMax(bits=4)``.
-    calibration
+    calibration : iterable
         Iterable of input tensors (N, C, H, W), of tuples for networks with several inputs, or of dictionaries
         of keyword arguments; moved to the network's device and floating dtype. Read once and kept in memory.
         All statistics come from the full-precision network in evaluation mode, without autocast.
-    skip
+    skip : iterable of str, str or None
         Patterns (`fnmatch`) of call sites to leave in full precision; a module's name also covers everything
         inside it, and ``[]`` quantizes everything. Default: the network's ``default_skip`` if it has one,
         otherwise the first convolution and the upsampler, from the convolution that feeds the first
@@ -55,10 +55,10 @@ def quantize_model(
         For recipes that train on them (PAMS): an iterable of floating-point tensors (low, high), (N, C, H, W)
         and (N, C, scale H, scale W), in the network's units, or what draws batches itself, such as
         `sqlib.training.Crops`.
-    start
+    start : QuantizedModel or None
         For recipes that start from the result of another one (``recipe.starts_from()``): that result. Made
         here if it is not given. The new network has its trained weights.
-    resume
+    resume : str, path-like or None
         Folder in which recipes that learn keep their unfinished state, made if absent. The same call, after
         whatever ended the one before, continues from it to the same result bit for bit (same CPU and number
         of threads); remove the folder when done.

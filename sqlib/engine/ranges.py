@@ -79,7 +79,7 @@ class InputRange:
 
     Parameters
     ----------
-    lower, upper
+    lower, upper : float
         Smallest and largest value.
     """
 

@@ -84,13 +84,13 @@ class Lesson:
     ----------
     pairs
         (low, high) tensors, or a `sqlib.fit.samples.Source`; None where none were given.
-    original
+    original : nn.Module
         The network as it was given to `sqlib.quantize_model`, in full precision.
-    start
+    start : QuantizedModel or None
         What the recipe's `starts_from` made of it; None without one.
-    calibration
+    calibration : sequence
         The batches.
-    resume
+    resume : str, path-like or None
         Folder for the unfinished state, or None.
     """
 
@@ -107,24 +107,24 @@ class Recipe:
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width for weights and activations, or the pair (weight bits, activation bits); 2 to 8 each.
         One of the pair may be 32: that side stays in full precision.
 
     Attributes
     ----------
-    name, spellings
+    name, spellings : str, tuple of str
         What `sqlib.recipes.create` finds it by: the name it was registered under, and other names of the
         method, as papers write it; case and punctuation do not matter.
-    version
+    version : int
         Raised when the method changes, so that results of the old one are not taken for those of the new.
-    learns
+    learns : bool
         Whether `refine` or `learn` take minutes or longer, so that the network is worth keeping as a file.
-    paired
+    paired : bool
         Whether `learn` trains on pairs of low and high resolution.
-    branches
+    branches : bool
         Whether some call sites are reached by some samples alone (see `watching`).
-    schedules, shared
+    schedules, shared : mapping of str to mapping, tuple of str
         Named sets of options, for a recipe with an option ``schedule``: what is None is taken from its
         schedule, which becomes "custom" where one of its options differs from it, or one of the options
         `shared` by all schedules from its default.
@@ -190,9 +190,9 @@ class Recipe:
 
         Parameters
         ----------
-        weight
+        weight : ndarray of float64
             The values, a copy.
-        site
+        site : Site
             The call site that uses it first; ``site.weight_axis`` is the axis of its output channels.
         """
         raise InputError(

@@ -18,32 +18,32 @@ class Site:
 
     Attributes
     ----------
-    name
+    name : str
         Unique name, e.g. "body.0.conv1", "attn.bmm#1".
-    base
+    base : str
         The name without "#k".
-    module, module_type
+    module, module_type : str
         Path and class name of the module whose forward makes the call ("" is the network itself).
-    op
+    op : str
         "conv2d", "linear", "matmul", ...
-    order
+    order : int
         Position in the order of first calls.
-    call
+    call : int
         k: how often this module made this kind of call before, in one forward pass.
-    weight, weight_shape, weight_axis
+    weight, weight_shape, weight_axis : (str or None), (tuple of int or None), (int or None)
         Name and shape of the weight and the axis of its output channels, None where both operands are
         activations. A weight that is computed in the forward pass (weight normalization) is "(computed)".
-    weight_role, weight_key
+    weight_role, weight_key : str or None
         Which operand is the weight, and the key of its quantizer.
-    weight_sqnr_db
+    weight_sqnr_db : float or None
         Signal to quantization noise of the weight at calibration.
-    supported
+    supported : bool
         False for products that sqlib does not quantize.
-    active, rule
+    active, rule : bool, str
         Whether the site is quantized, and the rule that decided it.
-    calls
+    calls : int
         Number of calls during one pass over the calibration data.
-    activation_keys
+    activation_keys : dict of str to str
         Operand to key of its activation quantizer.
     """
 

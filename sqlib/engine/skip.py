@@ -76,9 +76,9 @@ def apply_default(sites: Sequence[Site], upsampler: Upsampler | None) -> None:
 
     Parameters
     ----------
-    sites
+    sites : sequence of Site
         In the order of their calls; their `active` and `rule` are set.
-    upsampler
+    upsampler : Upsampler or None
         Where the network's upsampler begins.
     """
     supported = [s for s in sites if s.supported]

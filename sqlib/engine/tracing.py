@@ -83,11 +83,11 @@ class Tracer(TorchFunctionMode):
 
     Parameters
     ----------
-    network
+    network : nn.Module
         What runs.
-    handler
+    handler : Handler
         Is told.
-    recomputes
+    recomputes : bool
         Whether activation checkpoints do as they are meant to. If not, they keep everything: for handlers
         that do not give the same twice, and for parts of a network whose input needs no gradient.
     """

@@ -35,15 +35,15 @@ class Grid:
 
     Attributes
     ----------
-    scale, offset
+    scale, offset : Tensor
         float32.
-    zero_point
+    zero_point : Tensor
         int32, 0 to `top`.
-    top
+    top : int
         The largest code: 255 for 8 bits.
-    axis
+    axis : int or None
         Channel axis, or None.
-    integer
+    integer : bool
         Whether zero is a level everywhere, so that nothing has to be added.
     """
 

@@ -31,11 +31,11 @@ class Exported:
 
     Attributes
     ----------
-    quantized
+    quantized : tuple of str
         Call sites whose operands are quantized.
-    integer
+    integer : tuple of str
         Those of them that a runtime can compute in integers: zero is a level of all their operands.
-    bytes
+    bytes : int
         Size of the file.
     """
 
@@ -61,21 +61,21 @@ def export_onnx(
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         From `sqlib.quantize_model`, with uniform quantizers whose bounds are fixed; not changed.
-    path
+    path : str or path-like
         File to write; one that is there is replaced.
-    outputs
+    outputs : iterable of Tensor or None
         Batches (N, C, H, W), such as the calibration data: quantize what layers return, too, in 8 bits over
         the range seen here, wherever no quantizer follows anyway. Runtimes multiply integers only where
         integers come out, so this makes the file fast, at a small loss; pixel shuffles are made cheaper, too
         (`sqlib.export.shuffle`). None: the numbers are those of `model`, up to the order of sums.
-    round_zero
+    round_zero : bool
         Move bounds that are real numbers (2DQuant, DBDC+Pac) by up to half a step, so that zero is a level.
         Else their levels are kept and an addition is written, which integer products do without.
-    int4
+    int4 : bool
         Store weights of 4 bits and fewer as ``INT4``, two to a byte. The file is smaller and not faster.
-    example
+    example : Tensor or None
         An input, for networks that do not take 3 channels or need another size than 32 x 40; of two samples.
 
     Raises

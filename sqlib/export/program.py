@@ -27,21 +27,21 @@ class Program(nn.Module):
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         Quantized.
-    example
+    example : Tensor
         An input of the network.
-    outputs
+    outputs : iterable of str
         Grids of what layers return, by call site; these layers are followed by an operator ``sqlib::Output``
         with the name of their call site.
-    four_bits
+    four_bits : bool
         Have the integers of weights of 4 bits and fewer between -8 and 7.
 
     Attributes
     ----------
-    activations
+    activations : dict of tuple of str to Grid
         Grids by call site and operand.
-    weights
+    weights : dict of str to tuple (str, Grid)
         Grids by the key of the weight, and the name of the buffers with its integers.
 
     Raises

@@ -16,11 +16,11 @@ class OnnxNetwork(nn.Module):
 
     Parameters
     ----------
-    path
+    path : str or path-like
         File with one input and one output, such as `export_onnx` writes.
-    scale
+    scale : int
         Upscaling factor.
-    threads
+    threads : int or None
         None: torch's.
 
     Raises

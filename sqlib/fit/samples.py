@@ -46,12 +46,12 @@ class Samples:
 
     Parameters
     ----------
-    data
+    data : iterable
         Calibration batches; with `paired`, tuples (low resolution, high resolution) of tensors (N, C, H, W)
         and (N, C, scale H, scale W).
-    network
+    network : nn.Module
         Decides device and dtype.
-    paired
+    paired : bool
         Whether the samples have targets.
     """
 

@@ -37,10 +37,10 @@ class Variables:
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         A quantized model; only quantizers of exactly the types in `PAIRED` have bounds to train, alone or in
         a bank.
-    groups, relative, scale_gradients
+    groups, relative, scale_gradients : iterable of str, bool, bool
         As in `sqlib.fit.distillation.Options`.
 
     Raises

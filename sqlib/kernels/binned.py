@@ -56,10 +56,10 @@ def bin_sums(
 
     Parameters
     ----------
-    x
+    x : ndarray of float
         One-dimensional, contiguous, float32 or float64, all within the range; lower < upper and a bin width
         whose inverse is finite. These are preconditions: nothing is checked.
-    threads
+    threads : int
         Upper limit on threads.
 
     Returns

@@ -159,13 +159,13 @@ def add_lattice(
 
     Parameters
     ----------
-    x
+    x : ndarray
         float32 or float64, C-contiguous, shape (outer, channels, inner).
-    weights
+    weights : ndarray or None
         float64 of the same shape (any strides), or None.
-    denominator
+    denominator : int
         D.
-    counts, sums, squares
+    counts, sums, squares : ndarray
         float64, shapes (channels, 4D + 1), the same and (channels,). Must start at zero or be discarded when
         the answer is False: they are then partly filled.
 

@@ -25,20 +25,20 @@ class NearestTable(NamedTuple):
 
     Attributes
     ----------
-    first
+    first : ndarray of uint8
         uint8 (channels, 2 half + 1): where the code of a cell starts; one row for all channels if one set of
         points serves all.
-    thresholds
+    thresholds : ndarray
         (channels, levels - 1): midpoints in cells, each rounded down to the dtype (which changes no code).
-    values
+    values : ndarray
         (channels, levels): the points times `unit`.
-    half
+    half : int
         h: a value x stands at t = h x.
-    unit
+    unit : int
         D on a lattice, else 1: the factor of `values`.
-    exact
+    exact : bool
         Whether every table entry is the code itself.
-    few
+    few : tuple of ndarray of float32 or None
         `thresholds` and `values` with 16 columns each (the last threshold infinite) for
         `sqlib.kernels.vector`; None where that does not apply.
     """

@@ -60,13 +60,13 @@ def plane_statistics(
 
     Parameters
     ----------
-    x
+    x : ndarray
         float32 or float64 (samples, channels, values).
-    centre
+    centre : bool
         Whether to remove the mean; without, it is 0.
-    channelwise
+    channelwise : bool
         A plane is one channel of one sample; else a sample.
-    threads
+    threads : int
         Upper limit on threads.
 
     Returns
@@ -108,22 +108,22 @@ def fake_quantize_normalized(
 
     Parameters
     ----------
-    x
+    x : ndarray
         float32 or float64 (samples, channels, values), also empty; read in place when C-contiguous and
         writable, otherwise a copy is made first.
-    table
+    table : NearestTable
         From `sqlib.codebook.nearest.nearest_table`, in x's dtype, with a row per channel or one for all.
-    centre, channelwise
+    centre, channelwise : bool
         See `plane_statistics`.
-    statistics
+    statistics : Statistics or None
         Use these instead of x's own, broadcastable to (samples, channels); values beyond their range are
         clipped.
-    epsilon
+    epsilon : float
         Added to the largest magnitude.
-    out
+    out : ndarray or None
         C-contiguous array of x's shape and dtype to write to; may be `x` itself. On an error its content is
         undefined.
-    threads
+    threads : int
         Upper limit on threads; the result does not depend on it.
 
     Returns

@@ -61,17 +61,17 @@ def fake_quantize(
 
     Parameters
     ----------
-    x
+    x : ndarray
         float32 or float64, any shape, also empty or read-only. Read in place when C-contiguous, otherwise
         a contiguous copy is made first.
     lower, scale, top
         The grid: numbers when `axis` is None, otherwise one-dimensional with ``x.shape[axis]`` entries.
         ``scale > 0`` and ``top >= 0`` are preconditions; see `sqlib.codebook.Bounds.grid`.
-    axis
+    axis : int or None
         The channel axis, or None for one grid for the whole array.
-    out
+    out : ndarray or None
         C-contiguous array of x's shape and dtype to write to; may be `x` itself.
-    threads
+    threads : int
         Upper limit on threads (per-tensor grids only; small arrays stay on one).
 
     Returns

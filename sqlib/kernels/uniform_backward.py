@@ -113,13 +113,13 @@ def backward(
 
     Parameters
     ----------
-    x, grad, out
+    x, grad, out : ndarray
         C-contiguous, of one shape and dtype (float32 or float64); `grad` is the gradient of the output.
-    grid
+    grid : Grid
         Entries of one element, or of ``x.shape[axis]``.
-    axis
+    axis : int or None
         The channel axis, or None for one grid for the whole array.
-    threads
+    threads : int
         Upper limit on threads (one grid only; small arrays stay on one).
 
     Returns

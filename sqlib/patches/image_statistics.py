@@ -62,7 +62,7 @@ def image_statistics(model: nn.Module) -> Iterator[Callable[[], None]]:
 
     Parameters
     ----------
-    model
+    model : nn.Module
         A quantized network, or one that holds quantizers. Until the function is called, patches that run are
         measured.
 

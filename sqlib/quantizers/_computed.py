@@ -14,9 +14,9 @@ class ComputedBounds(UniformQuantizer):
 
     Parameters
     ----------
-    lower, upper
+    lower, upper : Tensor
         Shape (), or (entries of `axis`,); lower <= upper, finite.
-    bits, axis
+    bits, axis : int, (int or None)
         As in `Bounds`; the lower end is snapped to a multiple of the scale.
     """
 
@@ -31,9 +31,9 @@ class ComputedAlpha(SymmetricQuantizer):
 
     Parameters
     ----------
-    alpha
+    alpha : Tensor
         Shape (); positive, finite.
-    bits
+    bits : int
         As in `SymmetricQuantizer`.
     """
 

@@ -25,14 +25,14 @@ class QuantizerState(nn.Module):
 
     Attributes
     ----------
-    checked
+    checked : tuple of str
         Names of attributes that the recipe decides; loading state in which one differs is an error.
-    carried
+    carried : tuple of str
         Names of attributes that calibration decides; loading takes them over, as it takes bounds and points.
         Every attribute is an integer, a truth value or None.
-    packed
+    packed : tuple of str
         Names of tensors that are the quantized values themselves, not something that goes with them.
-    labels
+    labels : tuple of str
         Names of attributes that only say where the quantizer comes from; kept by `options` alone.
 
     Notes

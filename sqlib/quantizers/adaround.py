@@ -25,9 +25,9 @@ class AdaRound:
 
     Parameters
     ----------
-    quantizer
+    quantizer : UniformQuantizer
         The grid, with bounds per channel or for the whole tensor.
-    weight
+    weight : Tensor
         The full-precision weight, any shape that fits the grid.
 
     Attributes

@@ -28,10 +28,10 @@ class Choice(NamedTuple):
 
     Attributes
     ----------
-    widths
+    widths : int, tuple of int or Tensor
         One width for all samples, or one for each: as a tensor, int64 (samples,), where its values cannot be
         read at once (on another device than the CPU, and while a graph is recorded).
-    shares
+    shares : Tensor or None
         (samples, widths of the bank) where the backward pass needs them, else None.
     """
 
@@ -45,10 +45,10 @@ class QuantizerBank(QuantizerState):
 
     Parameters
     ----------
-    quantizers
+    quantizers : mapping of int to nn.Module
         A fake-quantizer for each width, 1 to 16, or 32 (such as `torch.nn.Identity`). Those that say their
         ``bits`` have to say the same.
-    selector
+    selector : nn.Module
         Chooses; see `sqlib.quantizers.Selector`.
 
     Notes
@@ -131,7 +131,7 @@ class QuantizerBank(QuantizerState):
 
         Parameters
         ----------
-        read
+        read : bool
             Read the widths wherever they are, because a single one is needed (of a weight).
 
         Raises

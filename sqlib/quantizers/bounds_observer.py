@@ -27,13 +27,13 @@ class BoundsObserver(HistogramObserver):
 
     Parameters
     ----------
-    bits
+    bits : int
         Bit-width of the quantizer that `finish` returns.
-    method
+    method : str
         "dobi", "mse", or another method of `sqlib.codebook.fit_bounds`.
-    one_sided
+    one_sided : bool or None
         Keep the lower end ("dobi"). None: where the smallest value seen is not negative.
-    bins
+    bins : int
         Number of histogram bins.
     **options
         Passed on to `fit_bounds`.
@@ -69,11 +69,11 @@ class DensityObserver:
 
     Parameters
     ----------
-    bits
+    bits : int
         Bit-width of the quantizer that `finish` returns.
-    clip
+    clip : float or None
         Share of a batch's values that may go; None: 1e-5 at 8 bits, else 1e-4.
-    integer_zero
+    integer_zero : bool
         Passed on to the bounds.
     """
 

@@ -35,14 +35,14 @@ class ContentBits(QuantizerState):
 
     Parameters
     ----------
-    candidates
+    candidates : tuple of int
         The widths of the bank.
-    channels
+    channels : int
         C, of the operand; 1 if `channel_axis` is None.
-    channel_axis
+    channel_axis : int or None
         Of the operand, counted from its end: -3 of a 2d convolution's input, -1 of a linear layer's. None:
         all values of a sample are one channel.
-    gradient_scale
+    gradient_scale : Tensor
         s: 1000 for inputs in 0..1 of networks that compute in 0..255, 1 for CARN, which computes in 0..1.
 
     Attributes

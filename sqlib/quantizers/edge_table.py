@@ -34,14 +34,14 @@ class EdgeTable:
 
     Parameters
     ----------
-    scores
+    scores : Tensor
         Of M patches, in hundredths (`sqlib.quantizers.edge_scores`); integers (M,).
-    bits
+    bits : Tensor
         What each bank chose for each patch; integers (M, banks), 2 to 16.
 
     Attributes
     ----------
-    scores, bits, means
+    scores, bits, means : Tensor
         Sorted, int64 (rows,), int64 (rows, banks) and mean widths, float64 (rows,).
 
     Raises
@@ -120,21 +120,21 @@ class TableBits(QuantizerState):
 
     Parameters
     ----------
-    table
+    table : EdgeTable
         Of the whole network.
-    bank
+    bank : int
         The column of this selector's bank.
-    limit
+    limit : Tensor
         Configurations of this mean width and more are passed over; 100: none are. The selectors of one
         network have one.
-    data_range
+    data_range : int
         Value of white in the images that the network is given, an integer.
-    saturated
+    saturated : bool
         Scores as the release computes them, see `sqlib.quantizers.edge_scores`.
 
     Attributes
     ----------
-    scores, bits, means, limit
+    scores, bits, means, limit : Tensor
         Buffers: scores and mean widths of the cheapest configuration of each score, and the width of this
         bank in it. Each selector keeps the scores beside its own column, some kilobytes, so that it can be
         saved, copied and loaded alone.

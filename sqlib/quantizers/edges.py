@@ -54,7 +54,7 @@ def image_gradients(x: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x
+    x : Tensor
         (N, 1 or 3, H, W), floating; 0..1 in the papers.
 
     Returns
@@ -75,11 +75,11 @@ def edge_scores(x: Tensor, *, data_range: float = 1.0, saturated: bool = False) 
 
     Parameters
     ----------
-    x
+    x : Tensor
         (N, 1 or 3, H, W), floating; values outside of 0..`data_range` are clipped.
-    data_range
+    data_range : float
         The value of white.
-    saturated
+    saturated : bool
         As in the release, which takes an image in 0..255 for one in 0..1: almost every pixel becomes white.
 
     Returns

@@ -33,9 +33,9 @@ class FollowingQuantizer(QuantizerState):
 
     Parameters
     ----------
-    bits
+    bits : int
         2 to 16.
-    percentile
+    percentile : float
         100: symmetric, to the largest magnitude (PAMS). Less, and above 50: from percentile 100 - p to p,
         with an integer zero point (DDTB: 99).
 

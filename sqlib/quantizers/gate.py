@@ -33,11 +33,11 @@ class Gate(nn.Module):
 
     Parameters
     ----------
-    channels
+    channels : int
         Number of channels, C.
-    axis
+    axis : int
         Where the channels of a sample stand, from the end: -3 in images, -1 in sequences.
-    seed
+    seed : int
         Of the first weights, which have torch's distribution.
 
     Attributes

@@ -48,11 +48,11 @@ class GatedQuantizer(UniformQuantizer):
 
     Parameters
     ----------
-    bounds
+    bounds : Bounds
         The static range: for the whole tensor, with ``integer_zero``.
     gate
         From samples (N, ...) to factors (N, 2) for lower and upper bound; see `sqlib.quantizers.Gate`.
-    spread
+    spread : Tensor
         How much the range differed between batches at calibration, by which layers are chosen to have a
         gate; for information.
 

@@ -21,16 +21,16 @@ class GatedObserver:
 
     Parameters
     ----------
-    bits
+    bits : int
         Bit-width of the quantizer that `finish` returns.
-    percentile
+    percentile : float
         Upper percentile of the first batch at which the upper bound begins; the lower one at 100 minus it.
         Where both are equal the range of the batch takes their place.
-    bounds
+    bounds : tuple of float or None
         (lower, upper) instead.
-    axis
+    axis : int or None
         Channel axis of a sample, from the end (see `Gate`); None: the quantizer has no gate.
-    seed
+    seed : int
         Of the gate's weights.
     """
 

@@ -22,9 +22,9 @@ class LearnedStep:
 
     Parameters
     ----------
-    quantizer
+    quantizer : UniformQuantizer
         A quantizer for whole tensors, with ``integer_zero``; its range must have an extent.
-    relative
+    relative : bool
         True: the variable is the step divided by its start, so that a learning rate means a share of the
         start whatever range the network computes in. False: the step itself, as published.
 

@@ -19,12 +19,12 @@ class MaxObserver:
 
     Parameters
     ----------
-    bits
+    bits : int
         Of the quantizer that `finish` returns.
-    start
+    start : str
         "mean" of all m; "moving": their moving average with decay 0.9997, from the first; "last": the last m,
         which the release of PAMS is left with.
-    unsigned
+    unsigned : bool
         Give data that are never negative a grid from 0 to alpha.
     """
 

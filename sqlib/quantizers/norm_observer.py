@@ -17,11 +17,11 @@ class NormObserver(HistogramObserver):
 
     Parameters
     ----------
-    bits
+    bits : int
         Bit-width of the quantizer that `finish` returns.
-    norm, steps
+    norm, steps : float, int
         As in `sqlib.codebook.norm_search`.
-    scan
+    scan : bool
         Whether zero points are searched as well (`scan_bounds`), or both ends shrink together
         (`shrink_bounds`).
     """

@@ -19,9 +19,9 @@ class RangeObserver:
 
     Parameters
     ----------
-    bits
+    bits : int
         Bit-width of the quantizer that `finish` returns.
-    integer_zero
+    integer_zero : bool
         Passed on to the bounds.
     """
 
@@ -61,11 +61,11 @@ class HistogramObserver(RangeObserver):
 
     Parameters
     ----------
-    bits, integer_zero
+    bits, integer_zero : int, bool
         As in `RangeObserver`.
-    percentile
+    percentile : float
         Upper percentile, above 50 and up to 100; the lower one is 100 minus it.
-    bins
+    bins : int
         Number of histogram bins.
     """
 

@@ -15,13 +15,13 @@ def to_planes(x: Tensor, axis: int | None, sample_axis: int = 0) -> Tensor:
 
     Parameters
     ----------
-    x
+    x : Tensor
         Any tensor with enough dimensions.
-    axis
+    axis : int or None
         Channel axis, negative. -3: images (..., C, H, W), -2: sequences (..., C, L); all leading dimensions
         are samples, none is one sample. -1: features (N, ..., C), of which the first is the sample and those
         between are values; features (C,) are one sample. None: no channels; a plane per sample.
-    sample_axis
+    sample_axis : int
         Which axis counts the samples where `axis` is -1 or None: 0; 1 for sequences (L, N, C), and 0 for
         their rows (L * N, C); -1 for the columns of a matrix, and 0 for everything that is no matrix.
 

@@ -26,17 +26,17 @@ class RoundedWeight(UniformQuantizer):
 
     Parameters
     ----------
-    bounds
+    bounds : Bounds
         The grid, per output channel (``axis`` set) or for the whole weight.
-    codes
+    codes : Tensor
         Integers of the weight's shape, 0 to 2^bits - 1.
 
     Attributes
     ----------
-    code_values
+    code_values : Tensor
         The codes as a float32 buffer: averages over buffers (EMA) leave equal numbers equal but for their
         last bits, which rounding to the nearest code takes back; integers would lose a whole code.
-    stored
+    stored : Tensor
         The codes, int32.
 
     Notes

@@ -27,7 +27,7 @@ class Selector(Protocol):
 
         Parameters
         ----------
-        x
+        x : Tensor
             The operand. Its first axis holds the samples in order, one entry or a block of equal size each
             (the windows of a Swin transformer).
         site
@@ -52,7 +52,7 @@ class StaticBits(QuantizerState):
 
     Parameters
     ----------
-    bits
+    bits : int
         1 to 16, or 32.
     """
 
@@ -82,9 +82,9 @@ class ByRole(QuantizerState):
 
     Parameters
     ----------
-    bits
+    bits : mapping of str to int
         Role to width, as in ``{"reference": 8, "query": 4}``.
-    default
+    default : int or None
         Width of samples without a role, or with another one; None refuses them.
     """
 
@@ -140,11 +140,11 @@ class ByPath(QuantizerState):
 
     Parameters
     ----------
-    role, bits
+    role, bits : str, int
         Samples of this role get this width.
-    otherwise
+    otherwise : nn.Module
         Asked in passes whose samples have another role, or none.
-    widths
+    widths : tuple of int
         All widths of the bank. Shares that `otherwise` gives for its ``candidates`` are zero for the others.
 
     Notes

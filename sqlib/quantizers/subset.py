@@ -57,29 +57,29 @@ class SubsetQuantizer(QuantizerState):
 
     Parameters
     ----------
-    codebook
+    codebook : Codebook
         Points within [-1, 1]: one set, or one per channel (its own `axis` is not used). At most 256 points.
-    axis
+    axis : int or None
         Channel axis of the tensors, negative, None for none; see `sqlib.quantizers.planes.to_planes`.
-    centre
+    centre : bool
         Whether the mean is removed (DFSQ: yes, but not after a ReLU).
-    channelwise
+    channelwise : bool
         Statistics per sample and channel; else per sample.
-    patch
+    patch : int or None
         Statistics per tile of this many pixels a side (images only); None for the whole plane.
-    scale
+    scale : Tensor or None
         Fixed scale instead of statistics: x / scale is quantized and clipped to [-1, 1]; positive, () or
         (channels,). Excludes `centre` and `patch`.
-    sample_axis
+    sample_axis : int
         0, 1 or -1: where the samples are if `axis` is -1 or None; see `sqlib.quantizers.planes.to_planes`.
 
     Attributes
     ----------
-    points, scale
+    points, scale : Tensor, (Tensor or None)
         float64 buffers. They stay float64 under ``.half()`` and friends: a rounded point is another point.
     bits
         Smallest bit-width that holds all codes.
-    image
+    image : Gathered or None
         Statistics of an image that comes in patches (`sqlib.patches.image_statistics`); None (the start)
         where everything given is measured by itself. Never saved.
 

@@ -27,26 +27,26 @@ class SubsetObserver:
 
     Parameters
     ----------
-    bits
+    bits : int
         2**bits points.
     axis, channelwise, patch, sample_axis
         As in `SubsetQuantizer`.
-    words
+    words : int
         Word sets of the universal set, 2 to 5.
-    selector
+    selector : str
         Method of `sqlib.codebook.fit_codebook`: "release", "kmeans" or "exact".
-    per_channel
+    per_channel : bool
         One set of points per channel; else one for all.
-    centre
+    centre : bool or None
         True, False, or None: centred unless no value is below 0 during calibration.
-    normalize
+    normalize : str
         "dynamic": statistics of each plane. "static": the largest magnitude in the calibration data, per
         channel (or for all, if not `channelwise`), without centring; costs a second pass. "none": values
         as they are, clipped to [-1, 1].
-    reach
+    reach : float
         Where the largest magnitude of a plane goes: 1, or 1/2, beyond which a universal set is sparse. Points
         are then chosen within [-reach, reach] and divided by `reach`.
-    seed
+    seed : int
         Of the restarts of "release" and "kmeans".
     """
 

@@ -40,16 +40,16 @@ class SymmetricQuantizer(UniformQuantizer):
 
     Parameters
     ----------
-    alpha
+    alpha : Tensor
         The bound.
-    bits
+    bits : int
         2 to 16.
-    signed
+    signed : bool
         Whether the levels begin at -alpha.
 
     Attributes
     ----------
-    alpha
+    alpha : Tensor
         float64 buffer (parameter after `learnable`), shape ().
 
     Raises

@@ -35,12 +35,12 @@ class UniformQuantizer(QuantizerState):
 
     Parameters
     ----------
-    bounds
+    bounds : Bounds
         The fitted range: `sqlib.codebook.fit_bounds`, or a `Bounds` made by hand.
 
     Attributes
     ----------
-    lower, upper
+    lower, upper : Tensor
         float64 buffers (parameters after `learnable`), shape () or (channels,). They stay float64 under
         ``.half()`` and friends, because a rounded bound would move every level.
     bits, axis, integer_zero, method

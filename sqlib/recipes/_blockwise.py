@@ -29,37 +29,37 @@ class Reconstruction(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    schedule
+    schedule : str
         "published", "laptop" or "custom". The options below it that are None are taken from the schedule;
         "custom" needs them all.
-    iterations
+    iterations : int
         Optimizer steps per unit; 0 leaves the start, which rounds to nearest.
-    batch
+    batch : int
         Samples per step, drawn without replacement from the calibration samples.
-    learning_rate
+    learning_rate : float
         Of Adam for the rounding variables.
-    step_learning_rate
+    step_learning_rate : float
         Of Adam for activation steps, falling to 0 along a cosine; see `relative`.
-    warmup
+    warmup : float
         Share of the iterations without regularizer.
-    regularization
+    regularization : float
         Weight of the regularizer that makes rounding binary.
-    beta
+    beta : tuple of float
         Its exponent, from the first value linearly to the second after the warm-up.
-    loss_norm
+    loss_norm : float
         p of the reconstruction error: mean over samples and positions of the sum over channels of |d|^p.
-    scale_norm, scale_steps
+    scale_norm, scale_steps : float, int
         p and number of candidates of the searches for the initial ranges.
-    relative
+    relative : bool
         The published constants suit image classifiers, whose normalized activations keep near one scale; SR
         networks compute in 0..255 as well as in 0..1. True (ours): `step_learning_rate` is a share of the
         step's start, and errors are divided by the standard deviation of the unit's full-precision output,
         so that rates and regularizer mean the same in every network. False: as published.
-    weight_per
+    weight_per : str
         "channel" or "tensor".
-    seed
+    seed : int
         Of the draws of samples and masks.
     """
 

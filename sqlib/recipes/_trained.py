@@ -44,37 +44,37 @@ class Trained(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    schedule
+    schedule : str
         "published", "laptop" or "custom". The options below it that are None are taken from the schedule;
         "custom" needs them all.
-    steps
+    steps : int
         Iterations; 0 leaves what calibration found.
-    halve_every
+    halve_every : int
         Iterations after which all rates are halved, again and again.
-    batch
+    batch : int
         Pairs in each.
-    learning_rate, bound_learning_rate
+    learning_rate, bound_learning_rate : float
         Of Adam for weights, biases and norms; for bounds, in units of the features: no bound moves by more in
         one iteration. Those of the schedules are for networks that compute in 0..255; where features are in
         0..1 (CARN, SwinIR), give about a two-hundredth.
-    transfer
+    transfer : float
         Weight of the attention transfer.
-    features
+    features : tuple of str or None
         Modules that are compared, as in `sqlib.fit.distillation.Options`. None: the last of the residual
         blocks, or of an unknown network the last quantized layer.
-    unquantized
+    unquantized : tuple of str or None
         Patterns of call sites (unless ``skip`` is given), or of operands of call sites, that stay in full
         precision. None: what the papers leave so (the SPEC's ``unquantized``: 1x1 fusions of CARN, softmax
         maps of ELAN). The releases of PAMS and DDTB never quantize what the first convolution of an EDSR
         block is given, ``("*.conv1:input",)``, though the papers do; nor do those of CADyQ and CABM in
         SRResNet.
-    guard
+    guard : bool
         Keep bounds positive, at least 1 % of their start; the releases do not.
-    precision
+    precision : str
         "fp32", or "auto": bfloat16 where the processor has it.
-    seed
+    seed : int
         Of the draws. Every stage (the warm-up of DDTB, the base that a recipe starts from, its own training)
         draws from the beginning, so that the stages see the same batches first.
     """
@@ -121,21 +121,21 @@ class Trained(Recipe):
 
         Parameters
         ----------
-        model, lesson
+        model, lesson : QuantizedModel, Lesson
             As `learn` gets them.
-        teacher
+        teacher : nn.Module
             Whose features are compared.
-        loss
+        loss : callable or None
             Instead of `criterion`.
-        features
+        features : sequence of str or None
             Modules whose outputs the loss sees, instead of `tapped`.
-        rates
+        rates : mapping of str to float or None
             Learning rates by group, beside or instead of the usual ones.
-        factors
+        factors : mapping of str to float or None
             Of rates, by pattern of names, as in `sqlib.fit.train_quantized`.
-        steps, first
+        steps, first : (int or None), int
             Instead of all steps, these from step `first` of the schedule.
-        run
+        run : callable or None
             How the network runs on a batch, where one pass is not it.
 
         Returns
@@ -224,9 +224,9 @@ class TransferLoss:
 
     Attributes
     ----------
-    transfer
+    transfer : float
         Weight of the attention transfer.
-    axis
+    axis : int or None
         Channel axis of the features; None: by their dimensions.
     """
 

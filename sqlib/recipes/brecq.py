@@ -23,9 +23,9 @@ class BRECQ(Reconstruction):
 
     Parameters
     ----------
-    activation_iterations
+    activation_iterations : int
         Optimizer steps per unit of the second sweep (None: from the schedule; 5,000 published).
-    activation_norm
+    activation_norm : float
         p of the second sweep's error.
 
     Others as in `sqlib.recipes._blockwise.Reconstruction`.

@@ -31,16 +31,16 @@ class CABM(CADyQ):
 
     Parameters
     ----------
-    edges
+    edges : str
         What the score of a patch is taken from: the "image", or as in the "release", which takes an image in
         0..255 for one in 0..1, so that almost every pixel is white. Which one the paper's figures come from
         is not known.
-    data_range
+    data_range : int
         Value of white in the network's input; an integer.
-    limit
+    limit : float
         Configurations with this mean width or more are passed over when a patch is looked up; 100: none are
         (the release fine-tunes with 6 and tests with 100). Where all would be, none are, with a warning.
-    table_patch, table_overlap
+    table_patch, table_overlap : int
         Patches of which the table is made.
 
     Others as in `CADyQ`, which it starts from; `learning_rate` is that of fine-tuning.
@@ -143,14 +143,14 @@ def edge_table(
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         Made with `CADyQ`.
-    images
+    images : iterable
         Low-resolution images (N, C, H, W), cut by the rule of `sqlib.patches.Grid`; other batches run as they
         are.
-    patch, overlap
+    patch, overlap : int
         In pixels.
-    data_range, saturated
+    data_range, saturated : int, bool
         As in `sqlib.quantizers.edge_scores`.
 
     Returns

@@ -55,27 +55,27 @@ class CADyQ(Trained):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         Of weights, and of activations in the PAMS network that this one starts from and is taught by; one
         bit-width or the pair of them.
-    candidates
+    candidates : tuple of int
         Widths of activations to choose from.
-    gradient_scale
+    gradient_scale : float or None
         Factor of the image gradients before the selectors, of inputs in 0..1. None: 1 for networks that
         compute in 0..1, as their mean color says (CARN, SwinIR), else 1000.
-    selector_learning_rate
+    selector_learning_rate : float or None
         Of the selectors. None: 1e-4, or where `gradient_scale` would be 1, 1e-3, as published for CARN.
-    block_transfer
+    block_transfer : float
         Weight of the attention transfer of every residual block.
-    bit_weight, bit_growth
+    bit_weight, bit_growth : float
         Weight of the bits at first, and what it grows by every 1,000 iterations. On the "laptop" schedule
         bits weigh 30 times as much as published and their selectors learn ten times as fast. Of the pairs
         tried, on edsr-small x4 with 300 iterations of 8 crops, it is the one whose mean bits came nearest to
         5, about what the papers print, on 20 pictures of "div2k-lrx4" that were held out of the trial's
         training and calibration and belong to no set that tables score.
-    base_transfer
+    base_transfer : float
         `transfer` of the PAMS stage; 0 is what CABM's release does, which computes it and leaves it out.
-    features
+    features : tuple of str or None
         Modules that are compared, the last of which stands for the body. None: all residual blocks, or of an
         unknown network the last quantized layer.
 
@@ -202,11 +202,11 @@ class ContentLoss:
 
     Attributes
     ----------
-    transfer, block_transfer
+    transfer, block_transfer : float
         Lambda of the last block, and of each.
-    bit_weight, bit_growth
+    bit_weight, bit_growth : float
         w_0 and w_1.
-    axis
+    axis : int or None
         Channel axis of the features; None: by their dimensions.
     """
 

@@ -45,31 +45,31 @@ class CompensatedDFSQ(DFSQ):
 
     Parameters
     ----------
-    words
+    words : int
         As in `DFSQ`; None: 4, and 5 from 6 bits on. A plane without negative values has only 189 of the 377
         points of four word sets to choose from, too few for 64 levels to lie where they are needed.
-    reach
+    reach : float
         Where the largest magnitude goes in the universal set, 1 or 0.5; None: 1, and 0.5 from 6 bits on
         (with ``normalize="dynamic"``). Beyond 0.5 the set is sparse: of the 648 values of five word sets that
         are not negative, 553 lie up to there. A power of two, it costs nothing.
-    statistics
+    statistics : str
         As in `DFSQ`; here tiles of 16 x 16 pixels. A mean and a magnitude of 16 bits each are 0.125 bit for
         every activation of a tile, and no tile waits for the rest of its plane.
     bits, selector, channelwise, normalize, points_per, post_relu, patch, seed
         As in `DFSQ`, with other defaults: exact points, and no centring wherever no value is negative.
-    retarget
+    retarget : bool
         Move the weights to the least-squares solution for the quantized inputs before rounding.
-    compensate
+    compensate : bool
         Round with error compensation; False: to the nearest level of the grid of least squared weight error.
-    correct_bias
+    correct_bias : bool
         Set the bias so that the mean output is that of full precision (layers with a bias of their own).
-    positions
+    positions : int
         How many positions of the calibration feature maps each layer is fitted on, at most; drawn once,
         always the same.
-    ridge
+    ridge : float
         Holds re-targeted weights near the original ones and damps the rounding, in units of the mean squared
         input.
-    repeats
+    repeats : int
         Rounds of fitting where a weight is used at several call sites; other networks need one.
 
     Notes

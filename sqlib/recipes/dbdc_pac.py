@@ -25,23 +25,23 @@ class DBDCPaC(Density):
 
     Parameters
     ----------
-    bits, clip, weight_per
+    bits, clip, weight_per : (int or tuple of int), (float or None), str
         As in `Density`.
-    schedule
+    schedule : str
         "release", or "custom" as soon as one of the options taken from it (those that are None) differs.
-    iterations, weight_iterations
+    iterations, weight_iterations : int
         Optimizer steps of the two stages; 250 each.
-    batch
+    batch : int
         Samples per step; 2.
-    learning_rate, final_learning_rate
+    learning_rate, final_learning_rate : float
         Adam's, for the bounds of activations: 5e-3 to 2e-3 along a cosine.
-    weight_learning_rate, final_weight_learning_rate
+    weight_learning_rate, final_weight_learning_rate : float
         The same for those of weights: 5e-6 to 2e-6.
-    variant
+    variant : str
         "paper": mean absolute error of the outputs, plus `feature_weight` times the mean attention-transfer
         loss of the blocks' outputs. "release": its hooks detach the features, so that the second term adds
         its value but no gradient.
-    feature_weight
+    feature_weight : float
         5.
     features, feature_axis, augment, relative, seed
         As in `sqlib.fit.distillation.Options`. Published: residual blocks, no augmentation, rates in absolute

@@ -43,14 +43,14 @@ class DDTB(Trained):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    percentile
+    percentile : float
         M: bounds begin at percentiles 100 - M and M of the first batch of the calibration data, and weights
         are cut there in every pass.
-    start
+    start : str
         "percentile", or "release": its code computes them at 2 bits only, and starts at -10 and 10 otherwise.
-    dynamic
+    dynamic : float or None
         Percent of the layers that have a gate. None: 30 for an EDSR, 50 for an RDN, 10 for an SRResNet as
         published, and 30 for others.
 
@@ -141,7 +141,7 @@ class WarmUpLoss(TransferLoss):
 
     Attributes
     ----------
-    logits
+    logits : mapping of int to Tensor
         What went in, in the pass at hand.
     """
 

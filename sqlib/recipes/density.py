@@ -27,12 +27,12 @@ class Density(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    clip
+    clip : float or None
         Share of the activations that may go, 0 to below 1. None, as released: 1e-5 at 8 bits, else 1e-4
         (the release's configuration lists 5e-4, which never reaches the quantizer).
-    weight_per
+    weight_per : str
         "channel" as published, or "tensor".
 
     Notes

@@ -41,30 +41,30 @@ class DFSQ(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    words
+    words : int
         Word sets of the universal set: 2, 3, 4 or 5 for 29, 107, 377 or 1,295 points to choose from.
-    selector
+    selector : str
         How points are chosen: "release" (k-means with a centre pinned at 0, 5 restarts, judged after
         snapping), "kmeans" (the paper: 3 restarts, judged before snapping) or "exact".
-    channelwise
+    channelwise : bool
         Statistics per sample and channel; False: per sample, over all channels.
-    normalize
+    normalize : str
         "dynamic": every plane by its own mean and largest magnitude, at calibration and at inference.
         "static": by the largest magnitude in the calibration data, without centring; larger values are
         clipped. "none": values as they are, clipped to [-1, 1].
-    points_per
+    points_per : str
         "channel": a set of points for every input channel; "layer": one for all.
-    post_relu
+    post_relu : str
         Which layers are not centred. "release": EDSR's second convolution in every block (by name, and only
         if calibration shows no negative value); "auto": every one without a negative value; "never": none.
-    statistics
+    statistics : str
         "image": over the whole plane, at whatever size it comes. "patch": over tiles of `patch` pixels, the
         size the points were calibrated for.
-    patch
+    patch : int
         Tile side in the layer's own pixels, for ``statistics="patch"``.
-    seed
+    seed : int
         Of the k-means restarts (the release does not seed them).
 
     Notes

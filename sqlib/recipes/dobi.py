@@ -24,18 +24,18 @@ class DOBI(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    variant
+    variant : str
         "release": both ends shrink for every tensor (the released code has a one-sided search but never
         switches it on). "paper": activations that are never negative (the map after a softmax) and those
         named by `one_sided` keep their lower end, with Algorithm 1's step.
-    one_sided
+    one_sided : tuple of str
         "paper": patterns (`fnmatch`) of call sites whose input counts as one-sided although it may be
         slightly negative. The default names the MLP's second layer, whose input comes from a GELU.
-    steps
+    steps : int
         T, the number of candidates (the paper's K); 100 as published.
-    weight_per
+    weight_per : str
         "tensor" as published, or "channel": one range per output channel. Weights are two-sided always.
 
     Notes

@@ -24,11 +24,11 @@ class MinMax(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    weight_per
+    weight_per : str
         "channel": one range per output channel of each weight; "tensor": one per weight.
-    integer_zero
+    integer_zero : bool
         True: zero is a level, as integer arithmetic with zero points wants it and DFSQ has it; the range
         moves by up to half a step for it. False: the bounds are the extremes themselves, as in 2DQuant.
 

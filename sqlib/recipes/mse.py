@@ -25,11 +25,11 @@ class MSE(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    steps
+    steps : int
         T; the grid holds T (2T + 1) pairs, among them every candidate of DOBI with the same T.
-    weight_per
+    weight_per : str
         "tensor" (as in 2DQuant) or "channel".
 
     Notes

@@ -27,13 +27,13 @@ class PAMS(Trained):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    start
+    start : str
         Alpha before training, from the largest magnitude of each sample averaged over a batch: "mean" over
         all batches of the calibration data; "moving", the moving average with decay 0.9997 of the paper;
         "last", the last batch alone, which is what the release's moving average comes to.
-    unsigned
+    unsigned : bool
         Give activations that are never negative all levels. Published is a signed grid for everything, half
         of whose levels are idle behind a ReLU.
 

@@ -24,14 +24,14 @@ class Percentile(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    percentile
+    percentile : float
         Upper percentile of the activations, above 50 and up to 100; the lower bound is the (100 -
         percentile)-th. No SR paper prints its value; 99.9 is ours.
-    weight_per, integer_zero
+    weight_per, integer_zero : str, bool
         As in `MinMax`.
-    weight_percentile
+    weight_percentile : float
         The same for weights; 100 (the default) is Min-Max.
 
     Notes

@@ -23,10 +23,10 @@ class QDrop(Reconstruction):
 
     Parameters
     ----------
-    drop_probability
+    drop_probability : float
         Chance of each single value to stay in full precision, at a unit's input and at each activation
         quantizer inside it. 0 always quantizes; 1 never does, and leaves the steps at their start.
-    scale_steps
+    scale_steps : int
         Candidates of the searches for ranges: 100 published. For activations on both sides of zero, every
         position of the zero point is tried with every width; weights shrink both ends together.
 

@@ -106,18 +106,18 @@ class RefQSR(Trained):
     ----------
     bits
         b_high. None: those of `base`, or 8 for one that is named alone.
-    base
+    base : Trained
         `PAMS`, `DDTB`, `CADyQ` or `CABM`: what the training starts from, and what references are. Or its
         name, as in ``RefQSR(bits=4, base="ddtb", schedule="laptop")``, for one with these bits and this
         schedule.
-    low
+    low : int
         b_low, at most the base's (of CADyQ and CABM: its largest candidate). Nor may b_medium be more than
         the base's bits of weights.
-    tau
+    tau : float
         Cosine similarity of its features and its reference's below which a patch is its own reference; in
         training, below which two crops are no pair. With k-means it decides how many references there are,
         see `clustering`, and not who is whose query.
-    clustering
+    clustering : str
         "clustblock"; or another way to choose references from Table 3's kind. "kmeans-pixels" and
         "kmeans-gradients" (`sqlib.reference.comparators.kmeans`) make as many clusters as ClustBlock, with
         this `tau` and `chains`, has references, at most one for each different patch; every patch of a
@@ -125,32 +125,32 @@ class RefQSR(Trained):
         (`sqlib.reference.comparators.ScanHead`) takes the surest patch of each class, for those of the class
         that are similar enough to it in its own features. Pairs to train on are those of `extractor` in any
         case.
-    chains
+    chains : str
         What becomes of a patch that others point at and that points elsewhere itself; see
         `sqlib.reference.clustering.assign`. With "scan" there is none.
-    extractor
+    extractor : str
         Of the features, as for `sqlib.reference.clustering.ClustBlock`.
-    refiner
+    refiner : str
         "refer"; "none": the last blocks of queries stay and have b_high (``w/o RefER`` of Table 5), so that
         nothing comes of the options from `kept` on.
-    refiners
+    refiners : int or None
         How many of the last blocks are replaced. None: 2 for SRResNet, 1 for CARN, 2 for ELAN.
-    blocks
+    blocks : str or None
         Pattern of the modules that can be, in the order in which they run, each of which adds what it
         computes to its input. The first of them is the first block. None: the network's residual blocks by
         its SPEC.
-    kept
+    kept : str
         What references keep for their queries: features "input" to the block that is replaced, or its
         "output"; "query": the query is its own reference (``self-reference`` of Table 5); "nothing": zeros
         in the place of a reference.
-    mode
+    mode : str
         "difference" of the query and its warped reference, or both of them (``w/ concat`` of Table 5).
-    preprocess
+    preprocess : bool
         Whether features are normalized, pooled and quantized to b_low before they are matched; False: they
         are matched as they are, at b_high (``w/o pre-process`` of Table 5).
-    renormalize, pool, temperature
+    renormalize, pool, temperature : bool, int, float
         As in `sqlib.reference.refinement.RefER`.
-    match_rate
+    match_rate : str
         Learning rate of the bounds of what is matched. "relative": that of the other bounds, times the width
         of these over the median width of those. "absolute": that of the other bounds. Where these are in
         the hundreds, as in SRResNet, one step of theirs is most of the range of normalized features, whose
@@ -464,7 +464,7 @@ class BothPaths:
 
     Attributes
     ----------
-    single
+    single : callable
         The loss of each.
     """
 

@@ -42,14 +42,14 @@ class TwoDQuant(Recipe):
 
     Parameters
     ----------
-    bits
+    bits : int or tuple of int
         One bit-width, or (weight bits, activation bits); see `Recipe`.
-    bounds_from
+    bounds_from : str
         Which bounds to start from: "dobi", "mse", "minmax", "percentile" or "density", each as in the recipe
         of that name.
     variant, one_sided, steps, weight_per
         As in `DOBI`; the last for all starts, `steps` for "mse" as well.
-    schedule
+    schedule : str
         "paper", "release", "laptop" or "custom". The options below it that are None are taken from the
         schedule, "custom" needs them all, and a schedule of which an option differs becomes "custom".
     iterations, batch, learning_rate, final_learning_rate, betas, relative
@@ -59,9 +59,9 @@ class TwoDQuant(Recipe):
         and 0.003 the best for swinir-small at 4 bits (at 2 bits 0.01 was) on DIV2K images that calibration
         had not seen; the published rate, in absolute units, made edsr-small worse there, whose features lie
         in 0..255 and its weights in 0..1.
-    loss
+    loss : str
         "paper", or "release" with its code's scaling: both terms shrink, the feature term almost to nothing.
-    feature_weight
+    feature_weight : float
         Lambda. The paper does not state it; 5 as in the code.
     train, features, feature_axis, augment, seed
         As in `sqlib.fit.distillation.Options`. Published: the bounds, and the four groups of layers of a

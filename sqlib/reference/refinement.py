@@ -173,11 +173,11 @@ def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
 
     Parameters
     ----------
-    x
+    x : Tensor
         (N, C, h, w). The norm is over the channels; positions without any stay zero.
-    pool
+    pool : int
         Side of the pooling windows; 1 pools nothing.
-    renormalize
+    renormalize : bool
         Divide by the norm once more, after pooling.
 
     Returns
@@ -205,13 +205,13 @@ def flow(
 
     Parameters
     ----------
-    volume
+    volume : Tensor
         Cost volume (N, P_q, P_r) of the pooled positions, as from `CostVolume`.
-    query_size, reference_size
+    query_size, reference_size : tuple of int
         (height, width) of the features before pooling.
-    pool
+    pool : int
         Side of the pooling windows.
-    temperature
+    temperature : float or None
         The alpha above; None for the limit, the position of the largest entry (the first of equal ones).
 
     Returns
@@ -242,9 +242,9 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x
+    x : Tensor
         Features of the reference, (N, C, H, W).
-    flow
+    flow : Tensor
         (N, 2, h, w), as from `flow`. Positions outside of the reference are moved to its border.
 
     Returns

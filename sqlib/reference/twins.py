@@ -25,16 +25,16 @@ class Twins:
 
     Parameters
     ----------
-    low, high
+    low, high : sequence of Tensor
         Pictures of low resolution (3, h, w) and theirs of high resolution (3, scale h, scale w), in 0..1,
         all of one scale. Tensors of bytes are divided by 255.
-    crop
+    crop : int
         Side of a crop in pixels of low resolution.
-    extract
+    extract : nn.Module
         From crops (N, C, h, w) to features (N, classes).
-    tau
+    tau : float
         The least cosine similarity of a pair; others are drawn again.
-    device, dtype
+    device, dtype : str, dtype
         Of the batches.
 
     Raises
@@ -70,15 +70,15 @@ class Twins:
         pairs
             Crops are cut as they say. Of tensors (N, 3, h, w) and (N, 3, scale h, scale w) every sample is a
             picture; they are copied, as a loader may fill one buffer again and again.
-        extractor
+        extractor : str
             As for `sqlib.reference.clustering.ClustBlock`.
-        tau
+        tau : float
             Least similarity.
-        crop
+        crop : int
             Side of the crops of tensors, at most that of the smallest picture.
-        device
+        device : str
             Where batches of tensors go; those of `Crops` go where they say.
-        dtype
+        dtype : dtype
             What batches are cast to: that in which the network is trained.
 
         Raises

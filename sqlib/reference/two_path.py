@@ -99,17 +99,17 @@ class RefinedBlock(nn.Module):
 
     Parameters
     ----------
-    block
+    block : nn.Module
         From (N, C, h, w) to the same.
-    refer
+    refer : nn.Module
         Called with features of query and reference; gives the query's, refined.
-    number
+    number : int
         Which of the refined blocks this is.
-    kept
+    kept : str
         "input" or "output": features of the reference before or behind its block. The paper does not say
         which; the query's are those before. "query": the query is its own reference (Table 5). "nothing":
         a reference of zeros, which shows what refinement does without one.
-    adds
+    adds : bool
         Whether `block` adds its input to what it computes, as a residual block does. Otherwise the network
         does so, and the input is taken off what `refer` returns, which has it in it.
     """
@@ -184,13 +184,13 @@ def upscale_patches(
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         Made with `sqlib.recipes.RefQSR`.
-    patches
+    patches : sequence of Tensor
         (1, C, h, w) each, of any sizes, of one floating dtype and on one device.
-    cluster
+    cluster : Cluster
         Finds the reference of each.
-    at_once, entries
+    at_once, entries : int
         Pixels in one pass, and entries of its cost volumes in one refinement block; together they bound the
         memory of passes. Besides, the features that are kept are those of all references that have a query:
         C x h x w numbers for each of the refined blocks. `cluster` is given all patches at once.

@@ -21,7 +21,7 @@ def read(name: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    name
+    name : str
         One of `PAGES`.
 
     Returns

@@ -70,7 +70,7 @@ def published_frame(*, blanks: bool = True) -> pd.DataFrame:
 
     Parameters
     ----------
-    blanks
+    blanks : bool
         Keep the 17 cells that the papers left blank (``value`` is NaN there).
 
     Returns

@@ -85,15 +85,15 @@ def refined_cost(
 
     Parameters
     ----------
-    network
+    network : str
         Of :func:`sqlib.models.create`, at x4.
-    dataset
+    dataset : str
         ``"urban100"``, ``"test2k"`` or ``"test4k"``: size of the image, and of its patches.
-    high, low
+    high, low : int
         Bits of references and of queries, one of the printed pairs.
-    share
+    share : float
         Part of the patches that are queries, 0..1.
-    medium
+    medium : int or None
         Bits of the weights on the query path; by default the mean of the two, halves to even.
     """
     cuts = _cuts(dataset)

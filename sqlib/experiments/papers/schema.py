@@ -116,25 +116,25 @@ class Statement:
 
     Attributes
     ----------
-    name, text
+    name, text : str
         Short name; the claim in words.
-    source
+    source : str
         Where the paper says it.
-    table
+    table : str
         The planned table that holds both rows.
-    better, worse
+    better, worse : str
         Their labels.
-    bits
+    bits : tuple of int or str
         Settings it is claimed for, of the better row.
-    against
+    against : mapping of int or str to int or str
         Setting of the better row to that of the worse one, where they differ.
-    networks
+    networks : tuple of str
         Printed networks it is claimed for, and ours that stand for them; by default all of the table.
-    low, high
+    low, high : float
         Bounds of the gain in dB.
-    share
+    share : float
         Also, drop(better) is at most this share of drop(worse); by default any.
-    ours
+    ours : mapping of str to str or tuple of str
         Printed label to the label of the variant that stands for it on our networks, where the printed
         method itself was not run (a shorter schedule); to several where networks have one each. The summary
         names them.
@@ -166,11 +166,11 @@ class Gap:
 
     Attributes
     ----------
-    name
+    name : str
         Short name.
-    values
+    values : tuple of str
         Patterns (`fnmatch`) of the ids of printed values, as in ``published_frame``.
-    text
+    text : str
         The paragraph: what print says, what we count or measure, and where the two part.
     """
 
@@ -185,9 +185,9 @@ class Derived:
 
     Attributes
     ----------
-    value, note
+    value, note : float, str
         As above.
-    close
+    close : float
         Difference from print that is still close, for values that rest on something fitted to print.
     """
 
@@ -202,23 +202,23 @@ class Paper:
 
     Attributes
     ----------
-    name
+    name : str
         As in the column ``paper`` of its printed values; its printed tables are called ``name-table1``.
-    part
+    part : float
         The part of the book it belongs to, which orders the papers.
-    printed
+    printed : tuple of Traversable
         CSV files of its printed values (see `sqlib.experiments.papers.published`).
-    tables
+    tables : tuple of Table
         Its planned tables, and ours that belong to it.
-    statements, gaps
+    statements, gaps : tuple of Statement, tuple of Gap
         What it claims, and why values differ.
-    labels
+    labels : mapping of str to str
         Printed label of a method to the name of our recipe, for saying what a value that was not run needs.
-    derived
+    derived : callable or None
         Values that need no weights, by the id of the printed value: recomputed whenever they are shown. Such
         a value has no cell and no record, because nothing was measured: it follows from the network's
         definition and the counting in :mod:`sqlib.cost`, and is the same on every machine.
-    derived_tables
+    derived_tables : frozenset of str
         The tables that hold such values; others need not wait for them.
     """
 

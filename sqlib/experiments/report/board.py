@@ -43,9 +43,9 @@ def board_rows(board: pd.DataFrame, own: pd.DataFrame) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    board
+    board : DataFrame
         A `scoreboard_frame`.
-    own
+    own : DataFrame
         A `stand_ins_frame`.
 
     Returns
@@ -120,9 +120,9 @@ def show_scoreboard(board: pd.DataFrame, own: pd.DataFrame) -> None:
 
     Parameters
     ----------
-    board
+    board : DataFrame
         A `scoreboard_frame`.
-    own
+    own : DataFrame
         A `stand_ins_frame`.
 
     Raises

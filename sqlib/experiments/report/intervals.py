@@ -23,7 +23,7 @@ class Interval:
 
     Attributes
     ----------
-    mean, low, high
+    mean, low, high : float
         In the unit of the values.
     """
 
@@ -47,7 +47,7 @@ def bootstrap(values: Sequence[float] | NDArray[np.float64]) -> Interval:
 
     Parameters
     ----------
-    values
+    values : sequence of float or ndarray of float64
         One per image, at least one. With few images, such as the five of Set5, the interval is too narrow;
         with one that is not finite, as a collapsed network may score, its ends are NaN.
 

@@ -67,9 +67,9 @@ def provenance_frame(
 
     Parameters
     ----------
-    tables
+    tables : sequence of str
         Names of planned tables.
-    store
+    store : Layer, str, path-like or None
         The reader's own store over the packaged records; as in `table_frame`.
 
     Returns

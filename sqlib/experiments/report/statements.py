@@ -34,9 +34,9 @@ def statement_frame(
 
     Parameters
     ----------
-    statement
+    statement : Statement
         One of :func:`sqlib.experiments.papers.statements`.
-    store
+    store : Layer, str, path-like or None
         The reader's own store over the packaged records; as in :func:`~sqlib.experiments.table_frame`.
 
     Returns

@@ -37,13 +37,13 @@ def table_frame(
 
     Parameters
     ----------
-    table
+    table : str
         A table that is planned, such as ``"dfsq-table2"``.
-    metric
+    metric : str
         ``"psnr_y"`` (dB) or ``"ssim_y"``.
-    scale
+    scale : int or None
         Only this scale; default all that are printed.
-    store
+    store : Layer, str, path-like or None
         The reader's own store, layered over the packaged records; default as in
         :func:`~sqlib.experiments.store.layers.shown_records`.
 

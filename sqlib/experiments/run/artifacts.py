@@ -39,11 +39,11 @@ class Artifacts:
 
         Parameters
         ----------
-        key
+        key : str
             `ResolvedCell.network_key`.
-        network
+        network : nn.Module
             In full precision.
-        make
+        make : callable
             Makes it, with a folder for its unfinished state: a process that is killed leaves its training
             where the next one goes on from.
 

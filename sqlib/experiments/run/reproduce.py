@@ -50,21 +50,21 @@ def reproduce(
 
     Parameters
     ----------
-    table, profile
+    table, profile : str
         Names, such as ``"dfsq-table2"`` and ``"laptop"``.
-    store
+    store : str, path-like or None
         Folder of records; default ``$SQLIB_STORE``, else the user's data folder. The smoke profile uses a
         temporary folder instead, unless one is named here.
-    data_dir
+    data_dir : str or None
         Folder of the datasets; default as in :func:`sqlib.datasets.load`.
-    jobs
+    jobs : int
         Worker processes.
-    dask
+    dask : str or None
         Address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``: its workers compute instead. Their
         data and weights are looked for on their machines; ``device`` and ``data_dir`` are theirs.
-    shard
+    shard : str or None
         ``"i/n"``: only every n-th cell from the i-th on, for n machines without a scheduler.
-    only
+    only : sequence of str
         Texts, such as ``["DFSQ", "4 bit", "Set5"]``: the cells whose line in the plan holds each of them, and
         no others.
 

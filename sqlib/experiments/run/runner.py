@@ -106,15 +106,15 @@ def run(
 
     Parameters
     ----------
-    cells
+    cells : sequence of Cell
         In the planner's order.
-    bench
+    bench : Bench
         Computes cells. With ``jobs > 1`` or a cluster it is pickled to the workers.
-    profile
+    profile : str
         Name written into the records.
-    jobs
+    jobs : int
         Worker processes (joblib's loky). Cells of one quantized network stay together.
-    cluster
+    cluster : Cluster or None
         Of `sqlib.experiments.run.cluster.joined`: its workers compute, whatever ``jobs`` is.
 
     Raises

@@ -43,11 +43,11 @@ def scored(
 
     Parameters
     ----------
-    network
+    network : nn.Module
         Quantized or not.
     dataset, scale, protocol, device
         As for `sqlib.evaluate.evaluate`.
-    counted
+    counted : str or None
         An output size such as ``"1280x720"``: metrics have ``bitops_g`` of an image of that size, cut into
         patches as the protocol says, and ``fqr``, at the bits that this image used.
 

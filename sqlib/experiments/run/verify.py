@@ -96,13 +96,13 @@ def verify(
 
     Parameters
     ----------
-    sample
+    sample : int
         How many records, at least 1; all of them when there are fewer.
-    max_seconds
+    max_seconds : float or None
         Start no further cell that would, by its record, end later than this. The first is always computed.
-    seed
+    seed : int
         Of the draw.
-    store
+    store : layers.Layer or None
         Default: the packaged records. Those that cannot be read are never drawn; they are listed, and then
         nothing is ``ok``.
     """

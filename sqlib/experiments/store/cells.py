@@ -151,25 +151,25 @@ class Cell:
 
     Attributes
     ----------
-    model, scale
+    model, scale : str, int
         The network.
-    weights
+    weights : str
         ``"pretrained"`` (shipped with sqlib), ``"none"`` (nothing to load) or a file name looked up in the
         weights folder.
-    bits
+    bits : str
         The setting as text: ``"4"``, ``"4/8"`` (weights/activations), whatever the recipe understands;
         ``"32"`` for full precision.
-    dataset
+    dataset : str
         A dataset name, possibly with a limit and a crop as in ``"builtin[:2]@192"``.
-    protocol
+    protocol : str
         The id of the scoring protocol, with its tiling.
-    recipe
+    recipe : dict or None
         `distinct` of the recipe, or None for the full-precision network.
-    training
+    training : TrainingSpec or None
         For recipes that train on pairs.
-    counted
+    counted : str or None
         Output size, as in ``"1280x720"``, for which BitOPs and FQR are recorded besides; None: they are not.
-    place
+    place : Place or None
         Where a plan found it. No part of the experiment: cells that differ in it alone are equal.
     """
 

@@ -17,9 +17,9 @@ def lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
     Parameters
     ----------
-    path
+    path : Path
         Lock file; its folder exists. It stays there, empty: that it exists does not mean that it is held.
-    wait
+    wait : bool
         Block until the holder is done.
     """
     held = FileLock(path, timeout=-1 if wait else 0)

@@ -11,17 +11,17 @@ class Metric:
 
     Attributes
     ----------
-    name
+    name : str
         In records.
-    unit
+    unit : str
         Empty where it has none.
-    printed
+    printed : str
         What the frames of printed values call it.
-    close
+    close : float
         How far a drop from full precision may be from the printed one and still be close.
-    decimals
+    decimals : int
         Shown in tables.
-    drops
+    drops : bool
         Whether it falls from full precision, so that falls are compared; else the values are.
     """
 

@@ -116,17 +116,17 @@ class Targets(Layers):
 
     Attributes
     ----------
-    outputs
+    outputs : dict of tuple (str, int) to Tensor
         Sampled outputs by (call site, batch).
-    uses
+    uses : dict of str to set of str
         Call sites of each weight.
-    first
+    first : dict of tuple (str, int) to str
         The first of them in a batch, by (weight, batch).
-    estimates
+    estimates : dict of tuple (str, int) to Moments
         Moments by (call site, batch) for the later uses of a weight.
-    biases
+    biases : dict of str to tuple (str or None, Tensor or None)
         The bias of every call site, and its name where it is a parameter.
-    biased
+    biased : dict of str or None to set of str
         The weights that each bias goes with.
     """
 

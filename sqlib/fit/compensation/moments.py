@@ -113,13 +113,13 @@ class Moments:
 
     Attributes
     ----------
-    count
+    count : int
         Number of positions.
-    inputs, outputs
+    inputs, outputs : Tensor
         Means: (groups, columns per group) and (outputs,).
-    gram
+    gram : Tensor
         Sum of (x - mean)(x - mean)^T, (groups, columns, columns).
-    cross
+    cross : Tensor
         Sum of (y - mean)(x - mean)^T, (outputs, columns): every output with the columns of its own group.
     """
 

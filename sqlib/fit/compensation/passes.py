@@ -49,11 +49,11 @@ def compensate_weights(model: QuantizedModel, data: Iterable[Any], options: Opti
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         Calibrated; in evaluation mode. Its activation quantizers stay as they are.
-    data
+    data : iterable
         The calibration batches.
-    options
+    options : Options
         Which steps are taken, and how.
 
     Raises
@@ -118,7 +118,7 @@ class _Quantized(Layers, ABC):
 
     Attributes
     ----------
-    seen
+    seen : dict of tuple (str, int) to Moments
         Moments by (call site, batch): quantized inputs and target outputs.
     """
 

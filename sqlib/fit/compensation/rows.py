@@ -44,13 +44,13 @@ def retarget(
 
     Parameters
     ----------
-    weight
+    weight : ndarray
         W (rows, columns).
-    gram
+    gram : ndarray
         X X^T (columns, columns) of the inputs.
-    cross
+    cross : ndarray
         Y X^T (rows, columns) of target outputs and inputs.
-    ridge
+    ridge : float
         lambda in units of the mean diagonal element of `gram`; it keeps the weights of dead inputs.
 
     Returns
@@ -84,16 +84,16 @@ def fit_compensated(
 
     Parameters
     ----------
-    weight
+    weight : ndarray
         (rows, columns): a row per output channel.
-    gram
+    gram : ndarray
         (columns, columns), symmetric and positive semi-definite: X X^T of the layer's inputs; singular or
         zero (dead inputs) is fine.
-    bits
+    bits : int
         1 to 16.
-    damping
+    damping : float
         Added to the diagonal, in units of its mean; makes dead inputs round to the nearest level.
-    sweeps, refits
+    sweeps, refits : int
         Limits on coordinate descent, and on alternating it with least-squares scales; ``refits=0`` leaves
         both out. With both, no row ends with a larger error than `fit_nearest` with as many refits gives it.
 

@@ -47,15 +47,15 @@ def distillation_loss(
 
     Parameters
     ----------
-    kind
+    kind : str
         "paper", "release", "attention" or "attention-detached".
-    weight
+    weight : float
         Lambda.
-    target, output
+    target, output : Tensor
         Outputs of teacher and student, (B, ...).
-    teacher, student
+    teacher, student : list of Tensor
         Their features in the same order; may be empty.
-    axis
+    axis : int or None
         Channel axis of the features; None: 1 of four dimensions, else the last.
 
     Raises
@@ -116,9 +116,9 @@ def attention_transfer(teacher: Tensor, student: Tensor, axis: int | None = None
 
     Parameters
     ----------
-    teacher, student
+    teacher, student : Tensor
         Features of one shape.
-    axis
+    axis : int or None
         Their channel axis; None: 1 of four dimensions, else the last.
     """
     where = channel_axis(teacher, axis)

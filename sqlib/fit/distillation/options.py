@@ -19,37 +19,37 @@ class Options:
 
     Parameters
     ----------
-    train
+    train : tuple of str
         Which parameters: "bounds" (both of the next two), "weight_bounds", "activation_bounds", "biases" (of
         convolutions and linear layers), "norms" (scales and shifts of normalization layers).
-    loss
+    loss : str
         "paper" or "release" (2DQuant), "attention" or "attention-detached" (PTQ4SR); formulas in
         `sqlib.fit.distillation.loss`.
-    iterations, batch
+    iterations, batch : int
         Optimizer steps; samples per step, drawn without replacement within a step (all, if there are fewer).
-    learning_rate, final_learning_rate
+    learning_rate, final_learning_rate : float
         Of Adam, from the first along half a cosine to the second; equal: constant.
-    betas
+    betas : tuple of float
         Of Adam.
-    feature_weight
+    feature_weight : float
         Weight of the feature term; 0 leaves it out.
-    features
+    features : tuple of str or None
         Patterns of the modules whose outputs are compared, e.g. ``("blocks.*",)``, matched part by part of
         the dotted name. None: the blocks of a network of `sqlib.models`, none for others. ``()``: the output
         alone.
-    feature_axis
+    feature_axis : int or None
         Channel axis of features ("attention" needs it). None: as `sqlib.models` has them, otherwise found by
         what the last layer of each module computes.
-    augment
+    augment : bool
         Give every drawn sample one of the eight flips and rotations (of four, if it is not square).
-    relative
+    relative : bool
         False: rates are in the units of the bounds, as published. True: in units of the width that a pair of
         bounds starts with (of the root mean square of a bias or norm parameter), so that a rate means the
         same in a network that computes in 0..1 as in one that computes in 0..255.
-    scale_gradients
+    scale_gradients : bool
         Multiply gradients of bounds by 1/sqrt(n (2^(b-1) - 1)) with n values under b bits, as LSQ does. Adam
         cancels such factors, up to its epsilon.
-    seed
+    seed : int
         Of the draws.
     """
 

@@ -62,16 +62,16 @@ def distill(
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         From `sqlib.quantize_model`, with uniform quantizers.
-    calibration
+    calibration : iterable
         Batches, as for `quantize_model`; all samples are kept in memory. No labels.
-    resume
+    resume : str, path-like or None
         A folder: save the state there every `every` iterations, atomically, under a name made from everything
         that decides the result, and continue from it when called again: bit for bit on a CPU with the same
         number of threads. The finished state stays, so that a second call returns at once; remove the folder
         when done.
-    every
+    every : int
         Iterations between two saves.
     **options
         Those of `sqlib.fit.distillation.Options`.

@@ -13,11 +13,11 @@ class Average:
 
     Parameters
     ----------
-    source
+    source : sequence of Tensor
         The tensors that are trained.
-    values
+    values : sequence of Tensor
         Their average, updated in place; starts as given.
-    decay
+    decay : float
         Share of the old average that a step keeps.
     """
 

@@ -27,9 +27,9 @@ def progress(label: str, hint: str = "") -> Iterator[None]:
 
     Parameters
     ----------
-    label
+    label : str
         What runs.
-    hint
+    hint : str
         Added to the line that is printed where there is no terminal.
     """
     token = _SHOWN.set((label, hint))

@@ -43,22 +43,22 @@ def fit(
 
     Parameters
     ----------
-    task
+    task : Task
         What to train.
-    file
+    file : Path or None
         Continue from it if it is there, and keep it up to date. Then the first Ctrl-C or SIGTERM ends the
         training after the step at hand, with a checkpoint of that step; a second one acts as always.
-    every
+    every : int
         Steps from one checkpoint to the next.
-    identity
+    identity : mapping or None
         What the checkpoint must agree with, by what to call it: the configuration, say.
-    clip
+    clip : float
         Largest norm of the gradient; a longer one is scaled down to it. 0: no limit.
-    check_every
+    check_every : int
         Steps between looks at loss and gradients, each of which makes a CPU wait for its GPU.
-    deadline
+    deadline : float
         ``time.monotonic()`` by which to be done; what a checkpoint last took is kept in reserve.
-    bar
+    bar : Bar or None
         Progress of a larger whole to add to, instead of an own bar.
 
     Raises
@@ -80,9 +80,9 @@ class Loop:
 
     Attributes
     ----------
-    step
+    step : int
         Steps done.
-    losses
+    losses : list of float
         The loss of each.
     """
 

@@ -30,15 +30,15 @@ class Task:
 
     Attributes
     ----------
-    name
+    name : str
         What stopped, in messages, such as "distillation".
-    steps
+    steps : int
         Length of the schedule.
-    average
+    average : Average or None
         Exponential average that the loop keeps up to date and saves, or None.
-    remedy
+    remedy : str
         What to do when loss or gradients are not finite.
-    aftermath
+    aftermath : str
         What is left then, where the caller does more than the loop, which goes back to the last good state.
     """
 

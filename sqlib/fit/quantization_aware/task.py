@@ -33,17 +33,17 @@ class Answer:
 
     Attributes
     ----------
-    output
+    output : Tensor
         Of the quantized network, (B, ...).
-    target
+    target : Tensor
         The high-resolution half of the pairs, or the teacher's output where the data have none.
-    taught
+    taught : Tensor or None
         The teacher's output; None without a teacher, and for a loss that says that it needs none.
-    features, teacher_features
+    features, teacher_features : list of Tensor
         Outputs of the tapped modules of network and teacher, in the same order.
-    model, step
+    model, step : QuantizedModel, int
         The network that is trained, and the 0-based step.
-    passes
+    passes : sequence of Context
         Contexts of the network's passes, one unless `train_quantized` was told how to run it: the bits that
         they used, and what selectors left in their ``data``.
     """

@@ -68,61 +68,61 @@ def train_quantized(
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         From `sqlib.quantize_model`.
-    data
+    data : iterable or Source
         Pairs (low, high) of tensors (N, C, H, W) and (N, C, scale H, scale W), aligned crops; or, with a
         teacher, inputs as for `quantize_model`. Kept in memory. Or what draws batches itself
         (`sqlib.fit.samples.Source`): `Samples` with both pairs and a teacher, `sqlib.training.Crops` for
         crops of whole pictures.
-    steps
+    steps : int
         Optimizer steps.
-    train
+    train : mapping of str to float
         What is trained, by its learning rate: "weights", "biases" and "norms" of the network,
         "weight_bounds" and "activation_bounds" or both as "bounds", and "selectors". Bounds are those of
         uniform quantizers, which never cross, and all parameters that other quantizers have, except for
         those that decide: selectors of banks (`sqlib.quantizers.QuantizerBank`) and gates.
-    loss
+    loss : callable
         From `Answer` to a scalar; own terms (on features, on bits) are added here. With an attribute
         ``needs_taught = False`` it gets no `Answer.taught` where the data have targets, and the teacher's
         passes end with the last tapped module.
-    run
+    run : callable
         How the network runs on what was drawn, where one pass over the batch is not it.
-    teacher
+    teacher : nn.Module, str or None
         A network whose outputs are targets; "self": this one in full precision, as it was before.
-    features
+    features : tuple of str
         Patterns of modules whose outputs the loss sees, as in `sqlib.fit.distillation.Options`.
-    batch
+    batch : int
         Samples per step, drawn without replacement within a step (all, if there are fewer).
-    schedule
+    schedule : callable
         Of `sqlib.fit.loop.schedule`, applied to each rate: ``cosine``, ``constant``, or
         ``functools.partial(step_decay, every=10_000)``.
-    betas, clip
+    betas, clip : tuple of float, float
         Of Adam; largest norm of the gradient, 0 for no limit.
-    average
+    average : float
         Decay of an exponential moving average that takes the place of the last step when the schedule is
         complete; 0: none.
-    augment
+    augment : bool
         Give every drawn sample one of the eight flips and rotations (of four, if it is not square).
-    relative
+    relative : bool
         Rates of uniform bounds are in units of the width that a pair starts with; False: of the bounds.
-    factors
+    factors : mapping of str to float or None
         Patterns of names (`Trained.names`) to factors of the rate of what has such a name, as in
         ``{"activations.head*": 0.1}``; of several that fit, the first counts.
-    guard
+    guard : bool
         Bounds alpha of symmetric quantizers keep at least 1 % of their start, as the widths of uniform ones
         always do. False: one that is no longer positive ends the training.
-    precision
+    precision : str
         "fp32", "bf16" (autocast) or "auto", as in `sqlib.training.Execution`.
-    seed
+    seed : int
         Of the draws.
-    minutes
+    minutes : float
         Stop in time; continue with `resume`.
-    resume
+    resume : str, path-like or None
         A folder: save the state there every `every` steps, under a name made from everything that decides
         the result (a loss counts by its name), and continue from it when called again: bit for bit on a CPU
         with the same number of threads. The finished state stays; a second call returns at once.
-    every
+    every : int
         Steps between two saves.
 
     Returns

@@ -33,20 +33,20 @@ class Trainable:
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         A quantized network.
-    train
+    train : mapping of str to float
         Group to learning rate, as in `sqlib.fit.train_quantized`.
-    relative
+    relative : bool
         Whether bounds of uniform quantizers move in units of their starting width.
-    factors
+    factors : mapping of str to float or None
         Patterns of `names` to factors of the rate of what has such a name; of several, the first counts.
 
     Attributes
     ----------
-    bounds
+    bounds : list of Variables
         Bounds of uniform quantizers, a vector for each group that has any.
-    names
+    names : list of str
         Of everything that is trained, as in ``model.named_parameters()``.
 
     Raises
@@ -175,10 +175,10 @@ def learnable(model: QuantizedModel, *groups: str) -> dict[str, nn.Parameter]:
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         Changed in place: bounds become parameters, and of all parameters only those of the groups collect
         gradients.
-    groups
+    groups : str
         One or more of "bounds" (or "weight_bounds", "activation_bounds") of quantizers, "biases" of layers,
         "norms" (scales and shifts of normalizations), "weights" (all other parameters of the network) and
         "selectors" (which choose bits, or move bounds with the input).

@@ -60,11 +60,11 @@ class Substitute:
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         The quantized network.
-    activation
+    activation : callable
         Maps (key of the quantizer, tensor) to the tensor to use.
-    weights
+    weights : mapping of str to callable or None
         Weight key to a function that makes the weight; others come from the model's quantizers.
     """
 

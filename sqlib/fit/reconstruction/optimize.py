@@ -61,13 +61,13 @@ def reconstruct(
 
     Parameters
     ----------
-    model
+    model : QuantizedModel
         Calibrated, with uniform quantizers.
-    data
+    data : sequence
         The calibration batches.
-    stages
+    stages : iterable of Stage
         One or more sweeps over the units.
-    resume
+    resume : str, path-like or None
         A folder for a checkpoint of every unit, named by everything that decides the result. Called again,
         units that are done take no more steps, and the one at hand continues: bit for bit on a CPU with the
         same number of threads.

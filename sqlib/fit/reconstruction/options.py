@@ -13,23 +13,23 @@ class Stage:
 
     Attributes
     ----------
-    rounding, steps
+    rounding, steps : bool
         What is learned.
-    activations
+    activations : bool
         Whether activations are quantized meanwhile.
-    iterations, batch
+    iterations, batch : int
         Optimizer steps per unit; samples per step.
-    norm
+    norm : float
         Exponent of the error.
-    learning_rate, step_learning_rate
+    learning_rate, step_learning_rate : float
         Of Adam for rounding variables, constant, and for activation steps, falling to 0 along a cosine.
-    warmup, regularization, beta
+    warmup, regularization, beta : float, float, tuple of float
         Share of the iterations without regularizer, its weight, and its exponent from first to last.
-    relative
+    relative : bool
         Whether the rate of steps and the error are in units of the steps' start and of the output's spread.
-    seed
+    seed : int
         Of the draws of samples and masks.
-    drop_probability
+    drop_probability : float
         Chance of every value to stay in full precision, at the unit's input and at its activation quantizers.
     """
 
