@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))  # toy_banks, for the tests and the processes they start
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared"  # beside the checkout, as in CI
+_SHARED = Path(__file__).resolve().parents[2] / "shared"  # beside the checkout
 
 
 def _folder(variable: str, default: Path) -> Path | None:

@@ -86,11 +86,11 @@ def fit_bounds(
         "density": share of the values that may go, 0 to below 1; None: as released (1e-5 at 8 bits, else
         1e-4). On a `Histogram` its own bins are used instead of 2,048.
     steps : int
-        "dobi" and "mse": K, 1 to 1000; ranges shrink by 1/(2K) of the data's range.
+        "dobi" and "mse": T, 1 to 1000; ranges shrink by 1/(2T) of the data's range.
     one_sided : bool
         "dobi": keep the lower end.
     variant : str
-        "dobi", one-sided: "release" (steps of 1/K) or "paper" (1/(2K)).
+        "dobi", one-sided: "release" (steps of 1/T) or "paper" (1/(2T)).
     axis : int or None
         Fit one range per index of this axis, e.g. 0 for the output channels of a convolution weight.
     integer_zero : bool or None

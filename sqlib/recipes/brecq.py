@@ -28,10 +28,10 @@ class BRECQ(Reconstruction):
     activation_norm : float
         p of the second sweep's error.
 
-    Others as in `sqlib.recipes._blockwise.Reconstruction`.
-
     Notes
     -----
+    The other options are those of `sqlib.recipes._blockwise.Reconstruction`.
+
     Published: classifiers, where layer outputs are quantized and the first and last layer have 8 bits. Here,
     as in every recipe, the quantizers sit at the inputs of the layers and the network's own ``default_skip``
     decides what stays in full precision. DFSQ compares with BRECQ on SR without saying how it was run: the

@@ -43,10 +43,10 @@ class CABM(CADyQ):
     table_patch, table_overlap : int
         Patches of which the table is made.
 
-    Others as in `CADyQ`, which it starts from; `learning_rate` is that of fine-tuning.
-
     Notes
     -----
+    The other options are those of `CADyQ`, which it starts from; `learning_rate` is that of fine-tuning.
+
     The table is made from the calibration data, cut into patches: give whole low-resolution pictures (the
     papers' are those of DIV2K's validation set). It is ``model.edge_table``, which files do not keep; what
     they keep is each selector's column of the cheapest configuration of each score.

@@ -79,10 +79,10 @@ class CADyQ(Trained):
         Modules that are compared, the last of which stands for the body. None: all residual blocks, or of an
         unknown network the last quantized layer.
 
-    Others as in `sqlib.recipes._trained.Trained`.
-
     Notes
     -----
+    The other options are those of `sqlib.recipes._trained.Trained`.
+
     "published": 300 epochs of 1,000 iterations, rates halved after 150 (for CARN ``steps=600_000,
     halve_every=400_000``). The stage before is `PAMS` with as many iterations, at most its published 30
     epochs.

@@ -54,10 +54,10 @@ class DDTB(Trained):
         Percent of the layers that have a gate. None: 30 for an EDSR, 50 for an RDN, 10 for an SRResNet as
         published, and 30 for others.
 
-    Others as in `sqlib.recipes._trained.Trained`.
-
     Notes
     -----
+    The other options are those of `sqlib.recipes._trained.Trained`.
+
     The teacher is the network in full precision. "published": 60 epochs of 1,000 iterations, rates halved
     every 10 epochs. The first epoch, which watches the activations, is replaced by calibration, so that
     59,000 are left. In the next four the bounds are static and the loss has the mean square of what goes into

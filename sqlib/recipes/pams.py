@@ -37,10 +37,10 @@ class PAMS(Trained):
         Give activations that are never negative all levels. Published is a signed grid for everything, half
         of whose levels are idle behind a ReLU.
 
-    Others as in `sqlib.recipes._trained.Trained`.
-
     Notes
     -----
+    The other options are those of `sqlib.recipes._trained.Trained`.
+
     The teacher is the network in full precision. "published": 30 epochs of 1,000 iterations, rates halved
     every 10 epochs. Its first epoch, which clips nothing while it watches the activations, is replaced by
     calibration.

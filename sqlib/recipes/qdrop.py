@@ -30,10 +30,10 @@ class QDrop(Reconstruction):
         Candidates of the searches for ranges: 100 published. For activations on both sides of zero, every
         position of the zero point is tried with every width; weights shrink both ends together.
 
-    Others as in `sqlib.recipes._blockwise.Reconstruction`.
-
     Notes
     -----
+    The other options are those of `sqlib.recipes._blockwise.Reconstruction`.
+
     Adapted to SR as `BRECQ` is: quantizers at the inputs of layers, ``default_skip``, `relative`. DFSQ does
     not say how it ran QDrop.
     """

@@ -156,10 +156,10 @@ class RefQSR(Trained):
         the hundreds, as in SRResNet, one step of theirs is most of the range of normalized features, whose
         bounds lose all meaning within some steps.
 
-    Others as in `sqlib.recipes._trained.Trained`.
-
     Notes
     -----
+    The other options are those of `sqlib.recipes._trained.Trained`.
+
     The published schedule has 16 pairs of 48 x 48 pixels, 400 epochs of 1,000 iterations (CARN 800), rates
     halved after 150 (CARN 300). The table of a base `CABM` is its own; the paper makes it of CADyQ-RefQSR.
     Bounds of b_low start from those of the base. Both crops of a pair come from one picture, and their

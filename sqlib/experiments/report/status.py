@@ -9,7 +9,7 @@ from typing import Any
 from sqlib.experiments import papers
 from sqlib.experiments.papers.published import published_frame
 from sqlib.experiments.report.scoreboard import judged, scoreboard_counts
-from sqlib.experiments.run.compute import weights_folder
+from sqlib.experiments.run.compute import checkpoint
 from sqlib.experiments.run.plan import plan
 from sqlib.experiments.store import layers
 from sqlib.experiments.store.records import Record
@@ -39,10 +39,7 @@ def table_status(profile: str, records: dict[str, Record], *, table: str | None 
         for cell in plan(name, profile):
             record = records.get(cell.id)
             if record is None:
-                absent = (
-                    cell.weights not in ("pretrained", "none")
-                    and not (weights_folder() / cell.weights).is_file()
-                )
+                absent = cell.weights not in ("pretrained", "none") and checkpoint(cell.weights) is None
                 status.missing.append(cell.label + (f" (needs weights {cell.weights})" if absent else ""))
             elif record["origin"] == "own":
                 status.own += 1

@@ -112,7 +112,7 @@ def joined(address: str, store: Store) -> Iterator[Cluster]:
         from distributed.client import FutureCancelledError
         from joblib import parallel_config
     except ImportError as error:
-        raise ClusterError("Dask is not installed: pip install 'sqlib[cluster]'") from error
+        raise ClusterError("Dask is not installed: pip install distributed") from error
     store.prepare()
     with _marked(store) as mark, ThreadPoolExecutor(1) as writer, _connected(address, writer) as client:
         cluster = Cluster(store, mark)

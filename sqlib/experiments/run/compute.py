@@ -40,11 +40,13 @@ class NotAvailable(Exception):
     """A cell's weights or data are not on this machine; the message says what it needs."""
 
 
-def weights_folder() -> Path:
-    """Folder of third-party checkpoints: ``$SQLIB_WEIGHTS``, else ``shared/weights`` beside the checkout."""
-    if os.environ.get("SQLIB_WEIGHTS"):
-        return Path(os.environ["SQLIB_WEIGHTS"]).expanduser()
-    return Path(__file__).resolve().parents[4] / "shared" / "weights"
+def checkpoint(name: str) -> Path | None:
+    """A third-party checkpoint by the name of its file: in ``$SQLIB_WEIGHTS``, else in the cache, or None."""
+    from sqlib.models._pretrained import weights_cache
+
+    given = os.environ.get("SQLIB_WEIGHTS")
+    folders = [*([Path(given).expanduser()] if given else []), weights_cache()]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
@@ -181,8 +183,8 @@ class Workbench:
                 except DataError as error:
                     raise NotAvailable(f"needs weights: {error}") from error
             else:
-                path = weights_folder() / cell.weights
-                if not path.is_file():
+                path = checkpoint(cell.weights)
+                if path is None:
                     raise NotAvailable(
                         f"needs weights {cell.weights} for {cell.model} x{cell.scale} "
                         "(set $SQLIB_WEIGHTS to the folder that holds them)"
