@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import readme
 
+from sqlib.cli import parser
 from sqlib.experiments import plan
 from sqlib.experiments.store import layers
 
@@ -72,6 +74,15 @@ def test_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = python_blocks(ROOT / "README.md")
     exec(block, {})
     assert "conv" in capsys.readouterr().out
+
+
+def test_commands_are_understood_and_none_writes_what_another_wrote() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf8")
+    lines = re.findall(r"^python -m sqlib (.*)$", text, re.M)
+    found = [parser().parse_args(shlex.split(line, comments=True)) for line in lines]
+    assert len(found) >= 6
+    written = [args.output for args in found if getattr(args, "output", None)]
+    assert len(written) == len(set(written)) >= 4
 
 
 def test_figure_is_there_and_described() -> None:
