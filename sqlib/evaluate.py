@@ -154,6 +154,7 @@ def evaluate(
     protocol : preset name or :class:`sqlib.metrics.Protocol`
     tiling : as in :func:`super_resolve`; it becomes part of the scores' protocol. Default: that of
         ``protocol``, which is None in all presets
+    device : as in :func:`super_resolve`
     progress : show a bar on standard error
 
     Raises

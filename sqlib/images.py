@@ -196,11 +196,6 @@ def write_image(
     alpha : opacity, uint8 (H, W)
     profile : ICC profile of the colours
 
-    PNG, BMP and WebP are written without loss, JPEG with quality 95 and full colour resolution. The file
-    appears at once or not at all (written beside its place, then renamed). A file that is already there is
-    replaced, unless it is write-protected; a link is followed. PNG is written row by row, so that a large
-    image is in memory once.
-
     Warns
     -----
     UserWarning
@@ -213,6 +208,13 @@ def write_image(
         write-protected file.
     DataError
         The folder does not exist or cannot be written.
+
+    Notes
+    -----
+    PNG, BMP and WebP are written without loss, JPEG with quality 95 and full colour resolution. The file
+    appears at once or not at all (written beside its place, then renamed). A file that is already there is
+    replaced, unless it is write-protected; a link is followed. PNG is written row by row, so that a large
+    image is in memory once.
     """
     path = Path(path)
     image = as_rgb(image, "write_image")

@@ -55,8 +55,12 @@ def reproduce(
     store : str, path-like or None
         Folder of records; default ``$SQLIB_STORE``, else the user's data folder. The smoke profile uses a
         temporary folder instead, unless one is named here.
+    device : str
+        Where networks run, such as ``"cpu"`` or ``"cuda"``.
     data_dir : str or None
         Folder of the datasets; default as in :func:`sqlib.datasets.load`.
+    seed : int
+        Of every random draw; part of what a cell is.
     jobs : int
         Worker processes.
     dask : str or None
@@ -67,6 +71,8 @@ def reproduce(
     only : sequence of str
         Texts, such as ``["DFSQ", "4 bit", "Set5"]``: the cells whose line in the plan holds each of them, and
         no others.
+    progress : bool
+        Show a bar on standard error.
 
     Raises
     ------

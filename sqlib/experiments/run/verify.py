@@ -105,6 +105,10 @@ def verify(
     store : layers.Layer or None
         Default: the packaged records. Those that cannot be read are never drawn; they are listed, and then
         nothing is ``ok``.
+    bench : Bench or None
+        What computes; default: this machine, on its CPU.
+    progress : bool
+        Show a bar on standard error.
     """
     if sample < 1:
         raise InputError(f"sample is {sample}, expected 1 or more")
