@@ -164,7 +164,7 @@ def _place(row: dict[Any, Any], network: str) -> dict[str, str]:
         "method": spelled(row["method"]),
         "bits": "full precision" if row["bits"] == "32" else bits,
         "dataset": row["dataset"],
-        "metric": _METRICS[row["metric"]],
+        "metric": _METRICS.get(row["metric"], row["metric"]),
     }
 
 
