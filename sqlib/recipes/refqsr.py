@@ -160,6 +160,10 @@ class RefQSR(Trained):
     -----
     The other options are those of `sqlib.recipes._trained.Trained`.
 
+    Convolutions of RefER are not in the base. Over CADyQ each has a selector of its own, which begins as
+    CADyQ's do; over CABM it has the table of the last layer that has one. The paper says nothing of them, nor
+    of b_medium where references choose their bits: here it is the mean of the bits of weights and ``low``.
+
     The published schedule has 16 pairs of 48 x 48 pixels, 400 epochs of 1,000 iterations (CARN 800), rates
     halved after 150 (CARN 300). The table of a base `CABM` is its own; the paper makes it of CADyQ-RefQSR.
     Bounds of b_low start from those of the base. Both crops of a pair come from one picture, and their

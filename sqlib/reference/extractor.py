@@ -139,7 +139,7 @@ def features(extract: nn.Module, patches: Sequence[Tensor]) -> Tensor:
     Raises
     ------
     InputError
-        What `single` refuses.
+        What `single` refuses; an extractor that gives no (N, classes).
     """
     whole = single(patches)
     same: dict[torch.Size, list[int]] = {}
@@ -152,7 +152,13 @@ def features(extract: nn.Module, patches: Sequence[Tensor]) -> Tensor:
             some = numbers[first : first + AT_ONCE]
             batch = torch.cat([whole[n].to(like.device, like.dtype) for n in some])
             with torch.no_grad():
-                found.update(zip(some, extract(batch)))
+                rows = extract(batch)
+            if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(batch):
+                shape = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+                raise InputError(
+                    f"extractor gives {shape} for patches {tuple(batch.shape)}; expected (N, classes)"
+                )
+            found.update(zip(some, rows))
     return torch.stack([found[n] for n in range(len(whole))]).float()
 
 

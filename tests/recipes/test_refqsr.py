@@ -18,6 +18,7 @@ import sqlib
 from sqlib.cost import cost
 from sqlib.engine import Context
 from sqlib.errors import DataError, InputError
+from sqlib.fit import Answer
 from sqlib.models.edsr import EDSR
 from sqlib.patches import Grid, split
 from sqlib.quantizers import GatedQuantizer, QuantizerBank, UniformQuantizer
@@ -338,6 +339,57 @@ def test_a_whole_image_is_a_reference() -> None:
         with model.context() as context:
             model(x)
     assert context.bits["blocks.1.conv1"].tolist() == [8]
+
+
+@pytest.mark.filterwarnings("ignore:no configuration has a mean below")
+@pytest.mark.parametrize("kind", [CADyQ, CABM])
+def test_convolutions_of_refer_choose_as_those_of_the_base(kind: type) -> None:
+    """A new selector over CADyQ, the table of the base's last layer over CABM; the match has b_low."""
+    model = made(recipe(kind, low=3, steps=0))
+    last = model.activations["blocks/3/block/conv2:input"].selector
+    for name in ("conv1", "conv2"):
+        bank: Any = model.activations[f"blocks/3/refer/{name}:input"]
+        assert bank.widths == CADyQ(8).candidates and type(bank.selector) is type(last)
+        if kind is CADyQ:
+            assert bank.selector is not last and torch.equal(bank.selector.weight, torch.ones(3, 10))
+            assert bank.selector.gradient_scale == last.gradient_scale
+        else:
+            assert bank.selector is not last
+            for key, value in last.state_dict().items():
+                assert torch.equal(bank.selector.state_dict()[key], value)
+
+
+def test_the_loss_is_that_of_references_and_that_of_their_queries() -> None:
+    """Equation 9; rows and features belong together, and no path weighs more."""
+    seen: list[Any] = []
+
+    def single(answer: Any) -> Tensor:
+        seen.append(answer)
+        return (answer.output - answer.target).abs().mean()
+
+    rows = torch.arange(4.0)
+    answer = Answer(
+        output=rows,
+        target=torch.tensor([0.0, 3.0, -8.0, 3.0]),  # errors 0 and 2 of references, 10 and 0 of queries
+        taught=rows + 10,
+        features=[torch.tensor([path]) for path in (1.0, 2.0, 3.0, 4.0)],  # two taps a path
+        teacher_features=[rows + 20, rows + 30],
+        model=None,  # type: ignore[arg-type]  # not looked at
+        step=0,
+        passes=("references", "queries"),  # type: ignore[arg-type]  # not looked at
+    )
+    assert refqsr.BothPaths(single)(answer) == 1 + 5
+    first, second = seen
+    assert first.taught.tolist() == [10, 11] and second.taught.tolist() == [12, 13]
+    assert [f.item() for f in first.features] == [1, 2] and [f.item() for f in second.features] == [3, 4]
+    assert [f.tolist() for f in first.teacher_features] == [[20, 21], [30, 31]]
+    assert [f.tolist() for f in second.teacher_features] == [[22, 23], [32, 33]]
+    assert first.passes == ("references",) and second.passes == ("queries",)
+
+
+def test_options_are_those_of_the_paper_where_it_gives_them() -> None:
+    default = RefQSR()
+    assert (default.tau, default.temperature, default.pool, default.kept) == (0.5, 1000, 3, "input")
 
 
 def test_an_image_without_queries_costs_what_its_references_do() -> None:

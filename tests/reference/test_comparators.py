@@ -51,6 +51,15 @@ def test_kmeans(on: str, tau: float) -> None:
     check(kmeans(PATCHES, 3, on=on, tau=tau), 6, tau)
 
 
+def test_the_reference_is_the_member_nearest_to_the_centre() -> None:
+    waves = torch.stack([stripes(False, 0, 0), *(stripes(False, 0.6, i) for i in range(1, 5))])
+    patches = [*waves[1:], waves.mean(0)]  # the last lies between the others
+    found = kmeans(patches, 1)
+    assert found.references.tolist() == [4]
+    distance = torch.stack([pixels(p[None]) for p in patches]).sub(pixels(waves.mean(0)[None])).norm(dim=1)
+    assert distance.argmin() == 4
+
+
 def test_kmeans_of_odd_sets() -> None:
     assert kmeans(PATCHES[:1], 3).reference.tolist() == [0]
     assert kmeans([PATCHES[0]] * 4, 3).reference.tolist() == [0] * 4
@@ -69,6 +78,9 @@ def test_scan_head_learns() -> None:
     network, losses = train_head(crops, FeatureExtractor(4), steps=20)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     check(ScanHead(network, tau=0.2)(PATCHES), 6, 0.2)
+    with torch.no_grad():
+        mean = network(crops).softmax(1).mean(0)
+    assert -(mean * mean.log()).sum() > np.log(4) - 0.3  # the classes are used alike
 
 
 def test_packaged_head() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from sqlib.errors import DataError, InputError
 from sqlib.reference.extractor import SMALLEST, FeatureExtractor, card, extractor, features
 from sqlib.reference.textures import Crops, load_textures
-from sqlib.reference.training import train_extractor
+from sqlib.reference.training import quantized_extractor, train_extractor
 
 
 def test_table_1() -> None:
@@ -109,6 +109,28 @@ def test_training_quantizing_and_files(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(extractor(tmp_path / "own.safetensors", classes=2)(x), trained(x))
     with pytest.raises(InputError, match="tells 2 classes of texture apart, not 47"):
         extractor(tmp_path / "own.safetensors", classes=47)
+
+
+def test_bounds_are_the_extremes_of_calibration() -> None:
+    torch.manual_seed(0)
+    network, x = FeatureExtractor(3).eval(), torch.rand(4, 3, 24, 24)
+    quantized = quantized_extractor(network, [x[:2], x[2:]])
+    seen = {"conv1": 4 * x - 2}
+    for name, before in (("conv2", "conv1"), ("conv3", "conv2")):
+        seen[name] = torch.relu(network.get_submodule(before)(seen[before]))
+    for name, values in seen.items():
+        bounds = quantized.activations[f"{name}:input"]
+        assert bounds.upper == pytest.approx(float(values.max().detach()), rel=0.02)
+        assert bounds.lower == pytest.approx(min(0.0, float(values.min().detach())), abs=0.02)
+        weight = quantized.weight_quantizer(f"{name}.weight|0")
+        assert weight.upper - weight.lower >= 0.99 * np.ptp(network.state_dict()[f"{name}.weight"].numpy())
+
+
+@pytest.mark.parametrize("module", [torch.nn.Identity(), torch.nn.Flatten(0)])
+def test_an_extractor_without_a_row_of_scores_for_each_patch(module: torch.nn.Module) -> None:
+    patches = [torch.rand(3, 24, 24), torch.rand(3, 24, 30)]
+    with pytest.raises(InputError, match=r"extractor gives \(.*\) for patches .*expected \(N, classes\)"):
+        features(module, patches)
 
 
 def test_the_seed_decides(folder: Path) -> None:

@@ -85,10 +85,13 @@ def test_what_references_keep() -> None:
     x = torch.ones(1, 1, 1, 1)
     double = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.constant_(double.weight, 2.0)
-    refined = RefinedBlock(double, Difference(), 0, kept="output")
-    with references() as kept:
-        refined(x)
-    assert kept[0].item() == 2
+    for refined, expected in (
+        (RefinedBlock(double, Difference(), 0), 1),
+        (RefinedBlock(double, Difference(), 0, kept="output"), 2),
+    ):
+        with references() as kept:
+            refined(x)
+        assert kept[0].item() == expected
     itself = RefinedBlock(double, Difference(), 0, kept="query")
     with queries(Kept()):
         assert itself(x).item() == 0
