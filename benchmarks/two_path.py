@@ -18,25 +18,13 @@ import torch
 from _measure import QUICK, compare, measure, show
 
 from sqlib.cost import cost
-from sqlib.engine import QuantizedModel
 from sqlib.evaluate import super_resolve
-from sqlib.experiments.pages.refqsr_latency import REFINED, networks, picture
-from sqlib.patches import Grid, Tiling, merge, split
-from sqlib.reference.clustering import ClustBlock
-from sqlib.reference.two_path import upscale_patches
+from sqlib.experiments.pages.refqsr_latency import ALONE, REFINED, networks, one_by_one, picture
+from sqlib.patches import Tiling
 
 AIM = 3.0
 TILING = Tiling(96, 6)
-TOGETHER, ALONE = f"{REFINED}, patches together", f"{REFINED}, a pass per patch"
-
-
-def one_by_one(model: QuantizedModel, lr: np.ndarray, cluster: ClustBlock) -> np.ndarray:
-    """The same two paths with a single patch in each pass."""
-    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
-    grid = Grid(x.shape[2], x.shape[3], TILING.patch, TILING.overlap)
-    with torch.inference_mode():
-        found = upscale_patches(model, split(x, grid), cluster, at_once=1)
-    return np.ascontiguousarray((merge(found, grid, 4)[0] * 255).permute(1, 2, 0).numpy())
+TOGETHER = f"{REFINED}, patches together"
 
 
 def main() -> None:
@@ -49,7 +37,7 @@ def main() -> None:
     rows = networks()
     refined = rows.pop(REFINED)
     contenders: dict[str, Callable[[], np.ndarray]] = {
-        ALONE: partial(one_by_one, refined, lr, ClustBlock()),
+        ALONE: partial(one_by_one, refined, lr),
         TOGETHER: partial(super_resolve, refined, lr, tiling=TILING),
         **{name: partial(super_resolve, model, lr, tiling=TILING) for name, model in rows.items()},
     }

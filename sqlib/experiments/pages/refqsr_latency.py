@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
     from sqlib import QuantizedModel
 
@@ -23,48 +28,95 @@ SIZE = (1024, 540)
 """Width and height in low resolution."""
 REPEATS = 3
 REFINED = "DDTB+RefQSR 8-4"
+ALONE = f"{REFINED}, a pass per patch"
 _SHORT = {"schedule": "custom", "steps": 0, "halve_every": 1, "bound_learning_rate": 0.01}
 
 
 def make(size: tuple[int, int] = SIZE, repeats: int = REPEATS) -> dict[str, Any]:
-    """By row: ``seconds`` (`repeats` of them, rows in turns, after one unmeasured), ``peak_mb``, ``queries``.
+    """By row: ``seconds`` (`repeats` of them, rows in turns, after one unmeasured turn), and of some more.
 
-    The refined row also has ``refer_seconds``, those within its two refinement blocks. Memory is what the
-    process holds at most during a pass, less what it held before (Linux; otherwise None).
+    ``peak_mb``: what a process of its own holds at most during its first pass, less what it held before, in
+    `repeats` processes (Linux; otherwise None). The refined row also has ``refer_seconds``, those within its
+    two refinement blocks, how many ``patches`` there are, and how many of them are ``queries``. The same with
+    a pass for each patch has the largest ``difference`` of a value in 0..255.
     """
     from sqlib.evaluate import super_resolve
     from sqlib.patches import Tiling
 
     lr, rows = picture(size), networks()
-    found: dict[str, Any] = {name: {"seconds": [], "peak_mb": None} for name in rows}
+    refined = rows[REFINED]
+    runs: dict[str, Callable[[], Any]] = {
+        name: partial(super_resolve, model, lr, tiling=Tiling(PATCH, OVERLAP), rounded=True)
+        for name, model in rows.items()
+    }
+    runs[ALONE] = partial(one_by_one, refined, lr)
+    found: dict[str, Any] = {name: {"seconds": []} for name in runs}
+    for name in rows:
+        found[name]["peak_mb"] = [_in_a_process(name, size) for _ in range(repeats)]
     found[REFINED]["refer_seconds"] = []
-    spent = _timed(rows[REFINED])
+    spent = _timed(refined)
     for turn in range(repeats + 1):
-        for name, network in rows.items():
+        for name, run in runs.items():
             spent.clear()
-            before = _reset_peak()
             start = time.perf_counter()
-            super_resolve(network, lr, tiling=Tiling(PATCH, OVERLAP), rounded=True)
+            run()
             seconds = time.perf_counter() - start
             if not turn:
-                found[name]["peak_mb"] = None if before is None else round(_memory("VmHWM") - before, 1)
                 continue
             found[name]["seconds"].append(round(seconds, 3))
             if name == REFINED:
                 found[name]["refer_seconds"].append(round(sum(spent), 3))
-    with rows[REFINED].passes() as passes:
-        super_resolve(rows[REFINED], lr, tiling=Tiling(PATCH, OVERLAP))
+    with refined.passes() as passes:
+        together = super_resolve(refined, lr, tiling=Tiling(PATCH, OVERLAP))
     found[REFINED]["queries"] = sum(c.samples for c in passes if c.roles[0] == "query")
     found[REFINED]["patches"] = sum(c.samples for c in passes)
+    found[ALONE]["difference"] = float(np.abs(one_by_one(refined, lr) - together).max())
     return found
 
 
+def one_by_one(model: QuantizedModel, lr: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The two paths with a single patch in each pass; as `sqlib.evaluate.super_resolve`."""
+    import torch
+
+    from sqlib.patches import Grid, merge, split
+    from sqlib.reference.clustering import ClustBlock
+    from sqlib.reference.two_path import upscale_patches
+
+    x = torch.from_numpy(np.ascontiguousarray(lr.transpose(2, 0, 1), dtype=np.float32))[None] / 255
+    grid = Grid(x.shape[2], x.shape[3], PATCH, OVERLAP)
+    with torch.inference_mode():
+        found = upscale_patches(model, split(x, grid), ClustBlock(), at_once=1)
+    return np.ascontiguousarray((merge(found, grid, 4)[0] * 255).permute(1, 2, 0).numpy())
+
+
+def _in_a_process(name: str, size: tuple[int, int]) -> float | None:
+    """`_peak` in a process that has done nothing before: what another pass left behind is used again."""
+    import torch
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak, name, size, torch.get_num_threads()).result()
+
+
+def _peak(name: str, size: tuple[int, int], threads: int) -> float | None:
+    """The most memory of a pass of a row, in MB."""
+    import torch
+
+    from sqlib.evaluate import super_resolve
+    from sqlib.patches import Tiling
+
+    torch.set_num_threads(threads)
+    lr, network = picture(size), networks()[name]
+    before = _reset_peak()
+    super_resolve(network, lr, tiling=Tiling(PATCH, OVERLAP), rounded=True)
+    return None if before is None else round(_memory("VmHWM") - before, 1)
+
+
 def median(row: Mapping[str, Any], key: str = "seconds") -> float:
-    """Of the seconds of a row."""
+    """Of the values of a row, such as its seconds."""
     return statistics.median(row[key])
 
 
-def picture(size: tuple[int, int]) -> np.ndarray:
+def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
     """A shipped photograph, mirrored on and on to width and height."""
     from sqlib import datasets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,10 +55,15 @@ def test_another_score_or_picture_is_a_difference() -> None:
 def test_seconds_and_memory_of_a_small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     small = EDSR("edsr-small", 4, blocks=4, features=8)
     monkeypatch.setattr(models, "create", lambda name, scale: small)
+    here = partial(refqsr_latency._peak, threads=1)  # another process would take the large network
+    monkeypatch.setattr(refqsr_latency, "_in_a_process", here)
     found = refqsr_latency.make((20, 18), repeats=1)
-    assert set(found) == {"DDTB 8", "DDTB 4", refqsr_latency.REFINED}
+    alone = found[refqsr_latency.ALONE]
+    assert set(found) == {"DDTB 8", "DDTB 4", refqsr_latency.REFINED, refqsr_latency.ALONE}
     for row in found.values():
         assert len(row["seconds"]) == 1 and row["seconds"][0] > 0
+        assert row is alone or len(row["peak_mb"]) == 1
+    assert alone["difference"] < 0.1
     changed = copy.deepcopy(found)
     changed[refqsr_latency.REFINED]["queries"] += 1
     assert "query patches" in refqsr_latency.difference(found, changed)
