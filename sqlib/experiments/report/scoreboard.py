@@ -252,7 +252,8 @@ class _Needs:
         if slot in self.planned["laptop"]:
             parts.append(f"a run: sqlib reproduce {table}")
         elif slot in self.planned["full"]:
-            parts.append(f"the published schedule: sqlib plan {table} --profile full --cost")
+            what = "a run" if slot[3].startswith("fp") else "the published schedule"
+            parts.append(f"{what}: sqlib plan {table} --profile full --cost")
         else:
             parts.append("a recipe or row that is not planned here")
         return "; ".join(parts)
