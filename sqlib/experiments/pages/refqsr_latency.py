@@ -35,8 +35,8 @@ _SHORT = {"schedule": "custom", "steps": 0, "halve_every": 1, "bound_learning_ra
 def make(size: tuple[int, int] = SIZE, repeats: int = REPEATS) -> dict[str, Any]:
     """By row: ``seconds`` (`repeats` of them, rows in turns, after one unmeasured turn), and of some more.
 
-    ``peak_mb``: what a process of its own holds at most during its first pass, less what it held before, in
-    `repeats` processes (Linux; otherwise None). The refined row also has ``refer_seconds``, those within its
+    ``peak_mb``: what a process of its own holds at most during its first pass, less what it held before
+    (Linux; otherwise None). The refined row also has ``refer_seconds``, those within its
     two refinement blocks, how many ``patches`` there are, and how many of them are ``queries``. The same with
     a pass for each patch has the largest ``difference`` of a value in 0..255.
     """
@@ -52,7 +52,7 @@ def make(size: tuple[int, int] = SIZE, repeats: int = REPEATS) -> dict[str, Any]
     runs[ALONE] = partial(one_by_one, refined, lr)
     found: dict[str, Any] = {name: {"seconds": []} for name in runs}
     for name in rows:
-        found[name]["peak_mb"] = [_in_a_process(name, size) for _ in range(repeats)]
+        found[name]["peak_mb"] = _in_a_process(name, size)
     found[REFINED]["refer_seconds"] = []
     spent = _timed(refined)
     for turn in range(repeats + 1):
