@@ -62,7 +62,7 @@ def test_seconds_and_memory_of_a_small_picture(monkeypatch: pytest.MonkeyPatch) 
     assert set(found) == {"DDTB 8", "DDTB 4", refqsr_latency.REFINED, refqsr_latency.ALONE}
     for row in found.values():
         assert len(row["seconds"]) == 1 and row["seconds"][0] > 0
-        assert row is alone or row["peak_mb"] is None or row["peak_mb"] > 0
+        assert row is alone or row["peak_mb"] is None or row["peak_mb"] >= 0
     assert alone["difference"] < 0.1
     changed = copy.deepcopy(found)
     changed[refqsr_latency.REFINED]["queries"] += 1
