@@ -24,7 +24,6 @@ from sqlib import datasets, models
 from sqlib.datasets import Calibration, Pair
 from sqlib.errors import DataError
 from sqlib.evaluate import evaluate
-from sqlib.experiments.run.compute import weights_folder
 from sqlib.recipes import DFSQ, CompensatedDFSQ, MinMax, Recipe
 from sqlib.resize import downscale
 
@@ -72,13 +71,6 @@ class HeldOut:
             yield Pair(name=self.images.names[index], hr=image, lr=downscale(image, scale))
 
 
-def network(name: str) -> models.SRNetwork:
-    """A network with weights at x4."""
-    if name == "carn-m":
-        return models.load(weights_folder() / "carn_m.pth", name, scale=4)
-    return models.pretrained(name, scale=4)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", nargs="+", default=["edsr-small", "carn-m"])
@@ -114,7 +106,7 @@ def main() -> None:
 
 def compare_recipes(name: str, options: argparse.Namespace, calibration: Calibration) -> None:
     """Drops of one network, as text; and of ours against DFSQ's, as rows."""
-    model = network(name)
+    model = models.pretrained(name, scale=4)
     sets = [
         HeldOut(calibration, options.images) if s == "held-out" else datasets.load(s) for s in options.sets
     ]
