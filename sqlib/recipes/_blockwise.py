@@ -49,7 +49,7 @@ class Reconstruction(Recipe):
     beta : tuple of float
         Its exponent, from the first value linearly to the second after the warm-up.
     loss_norm : float
-        p of the reconstruction error: mean over samples and positions of the sum over channels of |d|^p.
+        p of the reconstruction error: mean over samples and positions of the sum over channels of ``|d|^p``.
     scale_norm, scale_steps : float, int
         p and number of candidates of the searches for the initial ranges.
     relative : bool
