@@ -161,7 +161,7 @@ def evaluate(
     ------
     InputError
         Wrong scale, no set of images or an empty one, an image too small for crop and window (the message
-        names it), NaN outputs, a protocol of another tiling.
+        names it), NaN outputs, a protocol of another tiling, a set that gives other than ``len`` pairs.
     """
     rules = _with_tiling(metrics.protocol(protocol), tiling)
     scale = check_integer("scale", scale, 1, 2**31 - 1)
@@ -196,6 +196,8 @@ def evaluate(
             except InputError as error:
                 raise InputError(f"{dataset.name}, {pair.name}: {error}") from error
             images.append({"name": pair.name, **scores})
+    if len(images) != len(dataset):
+        raise InputError(f"{dataset.name} is of {len(dataset)} images, and its pairs() gave {len(images)}")
     return Scores(
         psnr=float(np.mean([image["psnr"] for image in images])),
         ssim=float(np.mean([image["ssim"] for image in images])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,20 @@ def test_images_smaller_than_crop_or_window_are_named(tmp_path: Path) -> None:
 
 def test_one_pixel_can_be_upscaled() -> None:
     assert super_resolve(Nearest(2), np.full((1, 1, 3), 7, np.uint8)).shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("says", [1, 3])
+def test_a_set_that_gives_other_than_it_says(says: int) -> None:
+    class Other(Dataset):
+        def __len__(self) -> int:
+            return says
+
+        def pairs(self, scale: int) -> Any:
+            return iter([small().pair(0, scale), small().pair(1, scale)])
+
+    other = Other(**{f.name: getattr(small(), f.name) for f in fields(Dataset)})
+    with pytest.raises(InputError, match=rf"is of {says} images, and its pairs\(\) gave 2"):
+        evaluate(Nearest(), other, scale=2)
 
 
 def test_empty_set() -> None:

@@ -676,3 +676,70 @@ def test_calibration_without_values_is_named():
     with pytest.raises(InputError, match=r"no values: batch 0 is \(0, 3, 8, 8\) float32; give at least one"):
         sqlib.quantize_model(Plain(), MinMax(4), [x[:0], x[:, :, :0]])
     sqlib.quantize_model(Plain(), MinMax(4), [x, x[:0]])
+
+
+class NamedLikeItsCall(nn.Module):
+    """A layer whose name is that of a functional call beside it."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.add_module(name, nn.Linear(4, 4))
+        self.w = nn.Parameter(torch.randn(4, 4) * 20)
+
+    def forward(self, x):
+        return F.linear(getattr(self, self.name)(x), self.w)
+
+
+class Adapted(nn.Linear):
+    """A layer with a product of another kind in its own forward (LoRA)."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.low = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.low
+
+
+class Expert(nn.Module):
+    """One call, whose weight depends on the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.ParameterList(nn.Parameter(torch.randn(4, 4) * scale) for scale in (1, 30))
+
+    def forward(self, x):
+        return F.linear(x, self.w[int(x.std() > 0.5)])
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            NamedLikeItsCall("linear"),
+            "the name 'linear': linear in 'linear' and linear in the network",
+        ),
+        (nn.Sequential(NamedLikeItsCall("linear")), "'0.linear': linear in '0.linear' and linear in '0'"),
+        (nn.Sequential(Adapted()), "two calls would have the name '0': linear in '0' and matmul in '0'"),
+        (Expert(), "'linear'.*multiplies by 'w.0' in one pass and by 'w.1' in another"),
+    ],
+)
+def test_calls_that_would_share_a_quantizer_of_another_weight_are_refused(network, message):
+    calm, lively = torch.randn(8, 4) * 0.1, torch.randn(8, 4)
+    with pytest.raises(InputError, match=message):
+        sqlib.quantize_model(network.eval(), MinMax(8), [calm, lively], skip=[])
+
+
+def test_the_same_network_with_names_of_its_own_is_quantized():
+    x = torch.randn(8, 4)
+    network = NamedLikeItsCall("first").eval()
+    q = sqlib.quantize_model(network, MinMax(8), [x], skip=[])
+    noise = (network(x) - q(x)).square().sum() / network(x).square().sum()
+    assert noise < 1e-3
+
+
+def test_a_quantized_network_inside_another_is_refused():
+    inner = sqlib.quantize_model(Plain().eval(), MinMax(4), [torch.rand(1, 3, 16, 16)])
+    with pytest.raises(InputError, match=r"module '0' is already quantized"):
+        sqlib.quantize_model(nn.Sequential(inner), MinMax(8), [torch.rand(1, 3, 16, 16)])

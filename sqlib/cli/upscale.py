@@ -14,6 +14,7 @@ for them; what is lost is said in one line.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -132,8 +133,9 @@ def _targets(args: argparse.Namespace) -> list[str]:
         if not folder:
             raise _common.UsageError(f"{args.output!r} is no folder, and {len(args.inputs)} images are given")
         targets = [str(Path(args.output, f"{Path(source).stem}.png")) for source in args.inputs]
+        places = [os.path.realpath(target) for target in targets]  # one may be a link to another
         for number, target in enumerate(targets):
-            if target in targets[:number]:
+            if places[number] in places[:number]:
                 raise _common.UsageError(f"two of the images would be {target!r}: upscale them one by one")
     inputs = [path for path in (*args.inputs, args.weights, args.quantized) if path is not None]
     try:

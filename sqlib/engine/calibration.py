@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 COMPUTED = "(computed)"
 
 
+def _place(site: Site) -> str:
+    return f"{site.op} in {site.module!r}" if site.module else f"{site.op} in the network itself"
+
+
 class Discovery:
     """Handler of the first pass over one batch: which sites exist, and in which order."""
 
@@ -35,12 +39,20 @@ class Discovery:
         self.sites, self.names = sites, names
 
     def enter(self, name: str, make: Callable[[], Site]) -> Site:
-        """Add the site."""
-        if name not in self.sites:
-            site = make()
-            site.order = len(self.sites)
-            self.sites[name] = site
-        return self.sites[name]
+        """Add the site; two kinds of calls under one name would share quantizers."""
+        known = self.sites.get(name)
+        if known is None:
+            known = make()
+            known.order = len(self.sites)
+            self.sites[name] = known
+        elif known.rule != THREAD:
+            other = make()
+            if (other.module, other.op) != (known.module, known.op):
+                raise InputError(
+                    f"two calls would have the name {name!r}: {_place(known)} and {_place(other)}; give the "
+                    "module another name, or put one of the calls into a module of its own"
+                )
+        return known
 
     def operand(self, site: Site, operand: Operand, value: Tensor) -> Tensor:
         """Recognize weights; a constant of the network in another place than a weight's is one, too."""
@@ -125,6 +137,11 @@ class Observation(Discovery):
             seen = self.weights.setdefault(site.name, value.detach().clone())
             if seen.shape != value.shape or not torch.equal(seen, value):
                 self.changing.add(site.name)
+        elif (met := self.names.find(value)) != site.weight:
+            raise InputError(
+                f"it multiplies by {site.weight!r} in one pass and by {met or 'a computed weight'!r} in "
+                "another; give each weight a call in a module of its own"
+            )
         if site.weight_key is not None:
             return
         key = f"{site.name}:weight" if computed else f"{site.weight}|{site.weight_axis}"

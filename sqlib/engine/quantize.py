@@ -90,6 +90,9 @@ def quantize_model(
             "model is already quantized; quantize the network it was made from (model.network is a copy "
             "whose biases the recipe may have changed)"
         )
+    inside = next((name for name, part in model.named_modules() if isinstance(part, QuantizedModel)), None)
+    if inside is not None:
+        raise InputError(f"the network's module {inside!r} is already quantized; quantize the network once")
     if not isinstance(recipe, Recipe):
         raise InputError(
             f"recipe is {recipe!r}, expected a recipe such as sqlib.recipes.MinMax(bits=8) or "

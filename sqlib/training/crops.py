@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -60,7 +61,12 @@ def load_images(
     for root in roots:
         if not root.is_dir():
             raise DataError(f"training folder {root} does not exist; give a folder of images")
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        paths = sorted(
+            Path(folder, file)
+            for folder, _, files in os.walk(root, onerror=_unlisted)
+            for file in files
+            if Path(file).suffix.lower() in IMAGE_SUFFIXES
+        )
         found += len(paths)
         for path in paths:
             name = path.relative_to(root.parent if len(roots) > 1 else root).as_posix()
@@ -89,6 +95,12 @@ def load_images(
         shown = "; ".join(faults[:3])
         raise InputError(f"{len(faults)} of {found} training files are unusable ({shown}); clean the folder")
     return images, skipped
+
+
+def _unlisted(error: OSError) -> NoReturn:
+    raise DataError(
+        f"training folder {error.filename} cannot be listed ({error.strerror}): let its owner allow it"
+    ) from error
 
 
 def _pixels_id(image: NDArray[np.uint8]) -> str:

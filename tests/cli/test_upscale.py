@@ -190,6 +190,11 @@ def test_several_images_go_to_a_folder(picture: Path, photo_file: Path, fails, c
     folder.mkdir()
     twice = fails(2, "upscale", picture, bmp, photo_file, folder, *SMALL)
     assert "two of the images would be" in twice and "photo.png" in twice
+    (folder / "in.png").write_bytes(b"")
+    (folder / "photo.png").symlink_to("in.png")
+    assert "two of the images would be" in fails(2, "upscale", picture, bmp, folder, *SMALL, "--force")
+    for file in folder.iterdir():
+        file.unlink()
     assert "would overwrite the input" in fails(2, "upscale", picture, bmp, picture.parent, *SMALL)
     assert main(["upscale", str(picture), str(bmp), str(folder), *SMALL]) == 0
     lines = capsys.readouterr().out.splitlines()

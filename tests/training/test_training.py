@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -172,11 +173,18 @@ def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest
         train(TINY, pool, tmp_path / "new", minutes=0, log=lambda _line: None)
 
 
-def test_folders_that_cannot_train(tmp_path: Path) -> None:
+def test_folders_that_cannot_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="does not exist"):
         load_images(tmp_path / "absent", smallest=8)
     with pytest.raises(DataError, match="no usable image"):
         load_images(tmp_path, smallest=8)
+    hidden = os.walk  # a folder that its owner does not show
+    monkeypatch.setattr(
+        os, "walk", lambda top, onerror: onerror(PermissionError(13, "Permission denied", top))
+    )
+    with pytest.raises(DataError, match=f"{tmp_path} cannot be listed .Permission denied."):
+        load_images(tmp_path, smallest=8)
+    monkeypatch.setattr(os, "walk", hidden)
     for name, image in photos(19):
         (tmp_path / "set").mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / name)
