@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,18 @@ _EIGHT_BIT_MODES = (*_ALPHA_MODES, "1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"
 _DEEP_GRAY_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GRAY_ALPHA, _PNG_RGBA = 4, 6
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, _PNG_GRAY_ALPHA: 2, _PNG_RGBA: 4}  # of a pixel, by colour type
+# Left, top, and steps across and down of the seven passes of an interlaced PNG.
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_PIECE = 2**16
 _SWAPPED = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 _EXTRA_SAMPLES = 338  # the TIFF tag
 _GAMMA = 1 / 2.2
@@ -73,6 +85,10 @@ def decode(data: bytes) -> Decoded:
         low_byte = _low_byte_of_deep_colour(opened, data)
         _refuse_other_deep_colour(opened, data)
         opened.load()
+        key = None
+        if opened.format == "PNG":
+            _check_complete_png(data)
+            key = _transparent_key(opened, depth=data[24])
         image: Image.Image = ImageOps.exif_transpose(opened)
         icc = image.info.get("icc_profile")
         alpha, profile = _alpha(image), icc if image.mode.startswith("RGB") and _of_rgb(icc) else None
@@ -92,10 +108,30 @@ def decode(data: bytes) -> Decoded:
             samples = rgb.astype(np.int64) * 256 + low_byte
         else:
             raise InputError(f"samples of mode {image.mode!r}, expected 1, 8 or 16 bits of gray or colour")
+    if key is not None:
+        found = samples == key
+        alpha = np.where(found if found.ndim == 2 else found.all(axis=2), 0, 255).astype(np.uint8)
+        alpha = alpha if alpha.min() < 255 else None
+        beside = [*beside, *(["transparency dropped"] if alpha is not None else [])]
     rgb = from_16_bits(samples)
     if rgb.ndim == 2:
         rgb = np.repeat(rgb[:, :, None], 3, axis=2)
     return Decoded(rgb, [*notes, *_dark(int(samples.max()))], alpha, profile, beside, deep=True)
+
+
+def _transparent_key(image: Image.Image, depth: int) -> NDArray[np.int64] | None:
+    """The samples that a 16-bit PNG declares transparent, taken from Pillow, which compares other numbers.
+
+    Pillow spreads 2 and 4 bits over 0..255 and leaves the key as it was; here it is spread, too.
+    """
+    key = image.info.get("transparency")
+    if key is None or image.mode == "P":
+        return None
+    if depth == 16:
+        return np.asarray(image.info.pop("transparency"), dtype=np.int64)
+    if depth in (2, 4):
+        image.info["transparency"] = key * (255 // (2**depth - 1))
+    return None
 
 
 def _frames(count: int) -> list[str]:
@@ -103,8 +139,6 @@ def _frames(count: int) -> list[str]:
 
 
 def _transparency(image: Image.Image) -> list[str]:
-    if image.mode in _DEEP_GRAY_MODES:
-        return ["transparency dropped"] if "transparency" in image.info else []
     if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
         return []
     if image.mode == "La":
@@ -115,9 +149,7 @@ def _transparency(image: Image.Image) -> list[str]:
 
 def _alpha(image: Image.Image) -> NDArray[np.uint8] | None:
     """Opacity, if any pixel is not opaque."""
-    if image.mode in _DEEP_GRAY_MODES or (
-        image.mode not in _ALPHA_MODES and "transparency" not in image.info
-    ):
+    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
         return None
     image = image.convert("LA") if image.mode == "La" else image
     found = np.array(image.convert("RGBA").getchannel("A"), dtype=np.uint8)
@@ -200,6 +232,33 @@ def _jpeg2000_bits(data: bytes) -> int:
     start = data.find(b"\xff\x4f\xff\x51")
     depth = data[start + 42 : start + 43] if start >= 0 else b""
     return (depth[0] & 0x7F) + 1 if depth else 0
+
+
+def _check_complete_png(data: bytes) -> None:
+    """Refuse pixel data that end early but in good order: Pillow leaves the rest black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    bits = depth * _PNG_SAMPLES[colour]
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    expected = 0
+    for left, top, across, down in passes:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        expected += rows * (1 + -(-columns * bits // 8)) if columns > 0 else 0
+    unpacker, found = zlib.decompressobj(), 0
+    for piece in _png_pixel_data(data):
+        found += len(unpacker.decompress(piece))
+    if found < expected:
+        raise InputError(f"its pixel data end after {found} of {expected} bytes; the file is cut off")
+
+
+def _png_pixel_data(data: bytes) -> Iterator[bytes]:
+    """What the IDAT chunks hold, in pieces that do not take much memory unpacked."""
+    start = len(_PNG_SIGNATURE)
+    while start + 8 <= len(data):
+        size, kind = struct.unpack(">I4s", data[start : start + 8])
+        if kind == b"IDAT":
+            for begin in range(start + 8, start + 8 + size, _PIECE):
+                yield data[begin : min(begin + _PIECE, start + 8 + size)]
+        start += 12 + size
 
 
 def _rawmode(tile: tuple[object, ...]) -> str | None:

@@ -18,7 +18,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from sqlib.errors import DataError, InputError
-from sqlib.images import read_image
+from sqlib.images import read_image, read_photo
 
 
 def samples(channels: int, dtype: Any = np.uint16, seed: int = 0) -> np.ndarray:
@@ -39,6 +39,47 @@ def silent(path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return read_image(path)
+
+
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def png(
+    values: np.ndarray,
+    depth: int,
+    colour: int,
+    *,
+    interlaced: bool = False,
+    key: Any = (),
+    short: bool = False,
+) -> bytes:
+    """A PNG of `values` (H, W, samples) by the letter of its standard; `short` leaves out the last row."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    rows = []
+    for left, top, across, down in passes:
+        for row in values[top::down, left::across]:
+            bits = "".join(f"{int(v):0{depth}b}" for v in row.ravel())
+            bits += "0" * (-len(bits) % 8)
+            if bits:
+                rows.append(b"\0" + bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)))
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, colour, 0, 0, interlaced)
+    packed = zlib.compress(b"".join(rows[:-1] if short else rows))
+    middle = len(packed) // 2
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"PLTE", bytes(range(3 * 2 ** min(depth, 4)))) if colour == 3 else b"",
+            chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if len(key) else b"",
+            chunk(b"IDAT", packed[:middle]),
+            chunk(b"IDAT", packed[middle:]),
+            chunk(b"IEND", b""),
+        ]
+    )
 
 
 LAYOUTS: list[dict[str, Any]] = [
@@ -202,6 +243,42 @@ def test_opaque_alpha_loses_nothing(tmp_path: Path) -> None:
         tmp_path / "b.png"
     )
     assert np.array_equal(silent(tmp_path / "b.png"), three(rgba[..., :1]))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(
+    ("depth", "colour", "channels"),
+    [(1, 0, 1), (2, 3, 1), (4, 0, 1), (8, 2, 3), (8, 6, 4), (16, 0, 1), (16, 2, 3), (16, 4, 2)],
+)
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (2, 5), (9, 21)])
+def test_a_png_whose_pixel_data_end_early_is_no_black_picture(
+    tmp_path: Path, size: tuple[int, int], depth: int, colour: int, channels: int, interlaced: bool
+) -> None:
+    values = np.random.default_rng(0).integers(0, 2**depth, (*size, channels))
+    whole, short = tmp_path / "whole.png", tmp_path / "short.png"
+    whole.write_bytes(png(values, depth, colour, interlaced=interlaced))
+    short.write_bytes(png(values, depth, colour, interlaced=interlaced, short=True))
+    assert read_image(whole, warn=False).shape == (*size, 3)
+    with pytest.raises(InputError, match=r"short\.png"):
+        read_image(short)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)], ids=str
+)
+def test_a_transparent_colour_of_any_depth(tmp_path: Path, depth: int, colour: int) -> None:
+    channels = 3 if colour else 1
+    values = np.random.default_rng(1).integers(0, 2**depth, (6, 7, channels))
+    values[3, 4] = values[2, 1]
+    path = tmp_path / "a.png"
+    path.write_bytes(png(values, depth, colour, key=values[2, 1].tolist()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # 16 bits rounded to 8
+        alpha = read_photo(path).alpha
+    assert alpha is not None
+    assert np.array_equal(alpha == 0, (values == values[2, 1]).all(axis=2))
+    with pytest.warns(UserWarning, match=r"a\.png: transparency dropped$"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "colour key", "16-bit key", "WebP", "TIFF"])
