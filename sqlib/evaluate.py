@@ -198,6 +198,12 @@ def evaluate(
             images.append({"name": pair.name, **scores})
     if len(images) != len(dataset):
         raise InputError(f"{dataset.name} is of {len(dataset)} images, and its pairs() gave {len(images)}")
+    if getattr(dataset, "altered", False):
+        warnings.warn(
+            f"the pixels of {dataset.name} here are not those on record for a set of this name: do not "
+            "compare these scores with published ones",
+            stacklevel=2,
+        )
     return Scores(
         psnr=float(np.mean([image["psnr"] for image in images])),
         ssim=float(np.mean([image["ssim"] for image in images])),

@@ -47,6 +47,15 @@ def test_super_resolve_is_in_gray_levels(photo: np.ndarray) -> None:
     assert super_resolve(Nearest(3, gain=1.7), photo).max() > 256
 
 
+def test_a_whole_set_with_other_pixels_is_named(tmp_path: Path, no_data: Path, photo: np.ndarray) -> None:
+    (tmp_path / "Set5").mkdir()
+    for number, name in enumerate(("baby", "bird", "butterfly", "head", "woman")):
+        write_image(tmp_path / "Set5" / f"{name}.png", photo[number:])
+    other = datasets.load("set5", data_dir=tmp_path)
+    with pytest.warns(UserWarning, match="the pixels of set5 here are not those on record"):
+        evaluate(Nearest(2), other, scale=2)
+
+
 def test_scores_are_means_over_images() -> None:
     scores = evaluate(Nearest(2), small(), scale=2)
     expected = [(p.name, p.lr.repeat(2, 0).repeat(2, 1), p.hr) for p in small().pairs(2)]

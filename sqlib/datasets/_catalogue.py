@@ -40,11 +40,6 @@ class Entry:
     low_resolution: int | None = None
     fingerprints: Mapping[int, str] = field(default_factory=dict)
 
-    @property
-    def verified(self) -> bool:
-        """Whether a fingerprint of the complete set is on record."""
-        return self.count in self.fingerprints
-
 
 _ENTRIES = (
     Entry(

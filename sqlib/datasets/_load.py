@@ -132,7 +132,7 @@ def _downloaded(known: Entry, roots: list[Path]) -> Dataset:
     if not items:
         raise DataError(f"{known.url} was unpacked to {unpacked}, but holds no folder {known.folders[0]}")
     dataset = _dataset(known, items)
-    if known.verified and not dataset.verified:
+    if dataset.altered:
         warnings.warn(
             f"the pixels of {dataset.name} from {known.url} differ from those on record: expect other scores",
             stacklevel=3,

@@ -57,6 +57,11 @@ def open_dataset(name: str, data_dir: str | None = None) -> Dataset:
     if match is None:
         raise InputError(f"dataset {name!r} is not of the form NAME, NAME[:n] or NAME[:n]@size")
     dataset = datasets.load(match["name"], data_dir=data_dir)
+    if dataset.altered:
+        raise DataError(
+            f"{dataset.name} with the pixels on record; those of {dataset.items[0].hr} and the others beside "
+            "it differ (another version of the set, or compressed with loss)"
+        )
     if match["n"]:
         dataset = dataset.subset(int(match["n"]))
     if match["size"]:

@@ -12,13 +12,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from sqlib.errors import InputError
+from sqlib.errors import DataError, InputError
 from sqlib.experiments import mean, packaged_store, plan, reproduce, run_notebook
 from sqlib.experiments.papers.dfsq import OURS
 from sqlib.experiments.run import compute
 from sqlib.experiments.run.verify import verify
 from sqlib.experiments.store.cells import Cell
 from sqlib.experiments.store.working import Store
+from sqlib.images import write_image
 
 CELLS = len(plan("dfsq-table2", "smoke"))
 
@@ -123,6 +124,22 @@ def test_dataset_specification():
     for text in ("", "builtin[2]", "builtin@", "a b"):
         with pytest.raises(InputError, match="not of the form"):
             compute.open_dataset(text)
+
+
+def test_a_set_with_other_pixels_is_not_scored_under_its_name(tmp_path, photo):
+    folder = tmp_path / "Set5"
+    folder.mkdir()
+    for number, name in enumerate(("baby", "bird", "butterfly", "head", "woman")):
+        write_image(folder / f"{name}.png", photo[number:])
+    run = reproduce(
+        "2dquant-table3", store=tmp_path / "store", only=["bilinear x4", "set5"], data_dir=tmp_path
+    )
+    assert {o.state for o in run.summary.outcomes} == {"skipped"}
+    note = run.summary.outcomes[0].note
+    assert "needs data: set5 with the pixels on record" in note and f"{folder / 'baby.png'}" in note
+    for name in ("set5[:2]", "set5@24"):
+        with pytest.raises(DataError, match="with the pixels on record"):
+            compute.open_dataset(name, str(tmp_path))
 
 
 def test_killed_command_resumes(tmp_path):
