@@ -115,6 +115,25 @@ def partial_file(place: Path) -> Iterator[Path]:
         yield partial
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone in a folder (made if it is not there), among those that ask; no lock on Windows."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    if not fcntl:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):  # renamed: there is none
         path.unlink()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlib._files import locked
 from sqlib.errors import InputError
 from sqlib.experiments.papers import papers
 from sqlib.experiments.run.plan import plan
@@ -32,7 +33,7 @@ def package_records(
 
     Of several records of one cell, made with other data or by other code, the newest stays: it is the one
     that tables show. A record stands with the first paper one of whose tables shows it. Run again, it writes
-    the same bytes.
+    the same bytes. Two at once wait for each other.
 
     Raises
     ------
@@ -41,6 +42,11 @@ def package_records(
         nothing is written.
     """
     folder = layers.packaged_store().path if into is None else Path(into)
+    with locked(folder):
+        return _package_records(stores, folder)
+
+
+def _package_records(stores: Sequence[str | os.PathLike[str]], folder: Path) -> Packaged:
     records: dict[str, Record] = {}
     sources: list[layers.Layer] = [PackagedStore(folder), *map(Store, stores)]
     for layer in sources:

@@ -68,22 +68,34 @@ def package(folder: Path, papers: Mapping[str, Iterable[Record]]) -> None:
         lines[kind] = [canonical_json(seal({"hash": name, **entries[name]})) for name in sorted(entries)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # What is shared grows first and is cut last: stopped anywhere, every record finds what it refers to.
+        grown = {kind: sorted({*lines[kind], *_lines(folder / f"{kind}.jsonl")}) for kind in shared}
         # All of them, then their names: what is there stays as it is until everything is written.
         with TemporaryDirectory(prefix=".new-", dir=folder) as new:
-            for name, texts in lines.items():
-                with open(Path(new, f"{name}.jsonl"), "wb") as file:
-                    file.write("".join(f"{text}\n" for text in texts).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-            for name in lines:
-                Path(new, f"{name}.jsonl").replace(folder / f"{name}.jsonl")
+            for step, files in (("grown", grown), ("cut", lines)):
+                Path(new, step).mkdir()
+                for name, texts in files.items():
+                    with open(Path(new, step, f"{name}.jsonl"), "wb") as file:
+                        file.write("".join(f"{text}\n" for text in texts).encode())
+                        file.flush()
+                        os.fsync(file.fileno())
+            for kind in grown:
+                Path(new, "grown", f"{kind}.jsonl").replace(folder / f"{kind}.jsonl")
+            for paper in papers:
+                Path(new, "cut", f"{paper}.jsonl").replace(folder / f"{paper}.jsonl")
+            for old in folder.glob("*.jsonl"):
+                if old.stem not in lines:
+                    old.unlink()
+            for kind in shared:
+                Path(new, "cut", f"{kind}.jsonl").replace(folder / f"{kind}.jsonl")
     except OSError as error:
         raise DataError(
             f"the packaged records in {folder} cannot be written: {error.strerror or error}"
         ) from error
-    for old in folder.glob("*.jsonl"):
-        if old.stem not in lines:
-            old.unlink()
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
 
 def _pack(record: Record, shared: dict[str, Shared]) -> str:

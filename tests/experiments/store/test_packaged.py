@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from experiment_fakes import cells, content
@@ -132,6 +134,61 @@ def test_what_is_there_stays_when_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be written: No space left on device"):
         package(tmp_path, {"two": made(5)})
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_whenever_it_is_stopped_every_record_can_be_read(tmp_path, monkeypatch):
+    """Two generations without a common picture or crop, stopped before each renaming of a file."""
+    old, new = made(3), made(3, model="carn")
+    for records, name in ((old, "a"), (new, "b")):
+        for record in records:
+            record["calibration"] = {**CROPS, "sha256": name}
+            record["images"] = [{"name": name, "metrics": {"psnr": 30.0, "ssim": 0.9}}]
+    gone = made(1, model="edsr")
+    keys = {record["key"] for record in (*old, *new, *gone)}
+    rename = Path.replace
+    for last in range(20):
+        folder = tmp_path / str(last)
+        package(folder, {"one": old, "gone": gone})
+        moved = 0
+
+        def replace(self, target, last=last):
+            nonlocal moved
+            if moved == last:
+                raise KeyboardInterrupt
+            moved += 1
+            return rename(self, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", replace)
+            try:
+                package(folder, {"one": new, "two": old})
+            except KeyboardInterrupt:
+                found, unreadable = PackagedStore(folder).survey()
+                assert unreadable == [] and {record["key"] for record in found} <= keys
+                continue
+        break
+    assert last >= 4  # it was stopped
+    assert [file.name for file in sorted(folder.iterdir())] == [
+        "calibrations.jsonl",
+        "images.jsonl",
+        "one.jsonl",
+        "two.jsonl",
+    ]
+    assert len(lines(folder / "images.jsonl")) == 2
+
+
+def test_two_at_once_lose_nothing(tmp_path):
+    """Each begins with what the other wrote."""
+    stores = []
+    chosen = [c for c in plan("2dquant-cnn", "laptop") if c.place.method == "DOBI"][:4]
+    for number, cell in enumerate(chosen):
+        item = ResolvedCell(cell, cell.dataset, "x", "w")
+        store = Store(tmp_path / f"store-{number}").prepare()
+        store.write(item.key, content(item))
+        stores.append(store.path)
+    with ThreadPoolExecutor(len(stores)) as pool:
+        list(pool.map(lambda path: package_records([path], tmp_path / "into"), stores))
+    assert len(PackagedStore(tmp_path / "into").records()) == len(stores)
 
 
 def test_records_of_a_paper_that_is_not_registered_are_not_thrown_away(tmp_path):
