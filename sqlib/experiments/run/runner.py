@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from sqlib.errors import InputError, StoreError
+from sqlib.errors import InputError, SqlibError, StoreError
 from sqlib.experiments.run.compute import NotAvailable
 from sqlib.experiments.run.modules import imported, modules_of
 from sqlib.experiments.run.plan import groups
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from sqlib.experiments.run.cluster import Cluster
 
 State = Literal["computed", "present", "busy", "skipped", "failed"]
+
+
+class WorkerError(SqlibError, RuntimeError):
+    """A worker process on this machine died."""
 
 
 class Bench(Protocol):
@@ -124,6 +129,8 @@ def run(
     StoreError
         A record cannot be written (a full disk, for example): the others would be lost like it, so the run
         stops, worker processes included, and keeps what is written.
+    WorkerError
+        A worker process was killed, as the system does where memory is short.
     """
     if jobs < 1:
         raise InputError(f"jobs is {jobs}, expected 1 or more")
@@ -174,8 +181,14 @@ def _outcomes(
     else:
         options = cluster.options
         calls = [delayed(cluster.compute)(cluster.sent(task), bench) for task in tasks]
-    for results in Parallel(batch_size=1, **options)(calls):
-        yield from results if cluster is None else cluster.received(results)
+    try:
+        for results in Parallel(batch_size=1, **options)(calls):
+            yield from results if cluster is None else cluster.received(results)
+    except BrokenExecutor as error:
+        raise WorkerError(
+            f"one of {jobs} worker processes was killed, for want of memory perhaps. What was written is kept: "
+            "run the same again, with fewer --jobs"
+        ) from error
 
 
 def run_group(task: Task, store: Records, bench: Bench) -> list[Outcome]:

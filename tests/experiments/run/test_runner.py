@@ -14,7 +14,7 @@ from experiment_fakes import FakeBench, cells
 
 from sqlib.errors import InputError
 from sqlib.experiments.run.plan import shard
-from sqlib.experiments.run.runner import run
+from sqlib.experiments.run.runner import WorkerError, run
 from sqlib.experiments.store.layers import latest_records
 from sqlib.experiments.store.working import Store
 
@@ -152,6 +152,15 @@ def test_stores_of_shards_copied_into_one_folder_are_one(store, bench, tmp_path)
     merged = run(cells(7), store, bench, profile="laptop")
     assert [o.state for o in merged.outcomes] == ["present"] * 7
     assert len(bench.computed()) == len(store.records()) == 7
+
+
+def test_a_killed_worker_process_is_told(store, tmp_path):
+    bench = FakeBench(tmp_path / "log", kills=("set2",))
+    made = cells(3)
+    with pytest.raises(WorkerError, match=r"one of 2 worker processes was killed.* run the same again"):
+        run(made, store, bench, profile="laptop", jobs=2)
+    summary = run(made, store, FakeBench(tmp_path / "plain"), profile="laptop")
+    assert summary.done == 3
 
 
 def test_jobs_must_be_positive(store, bench):
