@@ -396,6 +396,20 @@ def test_half_precision_network():
     assert next(iter(q.activations.values())).lower.dtype == torch.float64
 
 
+def test_a_network_whose_weights_are_buffers_gets_batches_in_their_dtype():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("weight", torch.randn(3, 3, 3, 3, dtype=torch.float64))
+
+        def forward(self, x):
+            return F.conv2d(x, self.weight, padding=1)
+
+    x = torch.rand(2, 3, 8, 8)
+    q = sqlib.quantize_model(Fixed(), MinMax(8), [x], skip=[])
+    assert q(x.double()).dtype == torch.float64
+
+
 def test_all_skipped_and_one_sided_recipes():
     model = Plain().eval()
     q = sqlib.quantize_model(model, EIGHT, IMAGES, skip="*")

@@ -82,7 +82,8 @@ def placed(value: Any, network: nn.Module, *, copy: bool = False) -> Any:
 
     A tensor that is so is itself returned, or with `copy` a copy.
     """
-    reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    own = (*network.parameters(), *network.buffers())
+    reference = next((t for t in own if t.is_floating_point()), torch.zeros(()))
 
     def place(t: Tensor) -> Tensor:
         dtype = reference.dtype if t.is_floating_point() else t.dtype

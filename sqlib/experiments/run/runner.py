@@ -186,8 +186,8 @@ def _outcomes(
             yield from results if cluster is None else cluster.received(results)
     except BrokenExecutor as error:
         raise WorkerError(
-            f"one of {jobs} worker processes was killed, for want of memory perhaps. What was written is kept: "
-            "run the same again, with fewer --jobs"
+            f"one of {jobs} worker processes was killed, for want of memory perhaps. What was written is "
+            "kept: run the same again, with fewer --jobs"
         ) from error
 
 
