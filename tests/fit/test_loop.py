@@ -290,6 +290,9 @@ def test_an_interruption_keeps_the_step_at_hand(tmp_path: Path, number: signal.S
     loop = Loop(Point(), file=tmp_path / "a.pt")
     loop.restore(checkpoint.read(tmp_path / "a.pt"))
     assert loop.step == 6
+    again = Point()
+    fit(again, file=tmp_path / "a.pt", every=5)
+    assert again.judged[0] == (10, 5)  # what was done before the interruption counts, too
 
 
 def test_a_bar_is_one_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,7 +228,8 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.task.average is not None:
             self.task.average.load(state["average"])
-        self.step = self._saved = self._judged = int(state["step"])
+        self.step = self._saved = int(state["step"])
+        self._judged = self.step - self.step % self.every  # an interruption saves between two verdicts
         self.losses = state["losses"].tolist()
 
 
