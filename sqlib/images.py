@@ -25,6 +25,7 @@ from sqlib.errors import DataError, InputError, SqlibError
 
 __all__ = [
     "EXTENSIONS",
+    "READABLE",
     "Photo",
     "as_rgb",
     "check_format",
@@ -34,7 +35,8 @@ __all__ = [
     "write_image",
 ]
 
-EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
+EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".webp")  # that are written
+READABLE = (*EXTENSIONS, ".tif", ".tiff")  # that are looked for in folders
 
 _FORMATS = {".png": "PNG", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _WITH_ALPHA, _WITH_PROFILE = ("PNG", "WEBP"), ("PNG", "JPEG", "WEBP")
@@ -73,8 +75,8 @@ def read_image(path: str | PathLike[str], *, warn: bool = True) -> NDArray[np.ui
 
     Parameters
     ----------
-    path : path to a PNG, BMP, JPEG or WebP file (whatever else Pillow reads is accepted too). The content
-        decides the format, not the suffix.
+    path : path to a PNG, BMP, JPEG, WebP or TIFF file (whatever else Pillow reads is accepted too). The
+        content decides the format, not the suffix.
     warn : say in one warning what the file holds that the result does not
 
     Returns

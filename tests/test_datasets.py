@@ -250,8 +250,17 @@ def test_gray_images_get_three_channels(tmp_path: Path, no_data: Path) -> None:
     assert np.array_equal(pair.lr[..., 0], pair.lr[..., 2])
 
 
+def test_every_image_of_a_folder_is_found(tmp_path: Path) -> None:
+    names = ["a.tif", "b.TIFF", "c\nd.png", "e f.bmp"]
+    for seed, name in enumerate(names):
+        Image.fromarray(picture(seed)).save(tmp_path / name)
+    found = datasets.from_folder(tmp_path)
+    assert found.names == ("a", "b", "c\nd", "e f")
+    assert all(np.array_equal(found.hr(seed), picture(seed)) for seed in range(4))
+
+
 def test_empty_folder_and_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no PNG, BMP, JPEG or WebP"):
+    with pytest.raises(DataError, match="no PNG, BMP, JPEG, WebP or TIFF"):
         datasets.from_folder(tmp_path)
     with pytest.raises(DataError, match="is not a folder"):
         datasets.from_folder(tmp_path / "none")

@@ -21,7 +21,7 @@ from pathlib import Path
 from sqlib.datasets._catalogue import Entry
 from sqlib.datasets._dataset import Item
 from sqlib.errors import DataError
-from sqlib.images import EXTENSIONS
+from sqlib.images import READABLE
 
 __all__ = ["find", "list_images"]
 
@@ -126,10 +126,10 @@ def list_images(folder: Path, stem: str = r".+", *, scale: int | None = None) ->
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in EXTENSIONS or path.name.startswith(".") or not path.is_file():
+        if path.suffix.lower() not in READABLE or path.name.startswith(".") or not path.is_file():
             continue
         name = _image_name(path.stem, scale)
-        if name is None or re.fullmatch(stem, name) is None:
+        if name is None or re.fullmatch(stem, name, re.DOTALL) is None:
             continue
         if name in found:
             raise DataError(f"{found[name]} and {path.name} are both image {name!r}: keep one of them")

@@ -76,7 +76,7 @@ def from_folder(folder: str | PathLike[str], *, name: str | None = None) -> Data
         raise DataError(f"{folder} is not a folder")
     items = tuple(Item(stem, path) for stem, path in list_images(folder).items())
     if not items:
-        raise DataError(f"no PNG, BMP, JPEG or WebP image in {folder}")
+        raise DataError(f"no PNG, BMP, JPEG, WebP or TIFF image in {folder}")
     return Dataset(f"folder:{name or folder.resolve().name}", items, len(items))
 
 

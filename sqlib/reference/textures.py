@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sqlib._checks import check_integer, check_number
 from sqlib.errors import DataError, InputError
-from sqlib.images import EXTENSIONS, read_image
+from sqlib.images import READABLE, read_image
 
 _LARGEST = 2**31
 
@@ -78,12 +78,12 @@ def load_textures(folder: str | PathLike[str]) -> Textures:
     if len(classes) < 2:
         raise InputError(f"{folder} holds {len(classes)} class folders; expected two or more")
     files = [
-        tuple(sorted(p for p in each.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != "."))
+        tuple(sorted(p for p in each.iterdir() if p.suffix.lower() in READABLE and p.name[0] != "."))
         for each in classes
     ]
     empty = [each.name for each, found in zip(classes, files) if not found]
     if empty:
-        raise InputError(f"{folder}: no image in the class {empty[0]!r}; expected {', '.join(EXTENSIONS)}")
+        raise InputError(f"{folder}: no image in the class {empty[0]!r}; expected {', '.join(READABLE)}")
     return Textures(tuple(p.name for p in classes), tuple(files))
 
 
