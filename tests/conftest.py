@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))  # toy_banks, for the tests and the processes they start
@@ -19,6 +21,12 @@ def _folder(variable: str, default: Path) -> Path | None:
     """The folder named by an environment variable, else the default; None where there is none."""
     folder = Path(os.environ[variable]) if os.environ.get(variable) else default
     return folder.resolve() if folder.is_dir() else None
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now, a million objects, need not be looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +45,12 @@ def weights_dir() -> Path:
     if folder is None:
         pytest.skip("needs third-party checkpoints: set SQLIB_WEIGHTS to their folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_every_time() -> None:
+    """Tests that do not seed PyTorch themselves draw the same, alone and in any order."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -329,3 +329,29 @@ def test_a_first_pass_leaves_nothing_behind():
     after = traces()
     assert after[0] == references
     assert after[1] <= finalizers
+
+
+@pytest.mark.parametrize("state", ["as usual", "frozen", "off"])
+def test_constants_are_no_traces_of_other_threads_whatever_the_garbage_collector_does(state):
+    """Servers freeze what they have loaded, or switch the collector off."""
+    offset = torch.rand(1, 4, 1, 1)
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return self.second(self.first(x) + offset)
+
+    network = Constant()
+    try:
+        if state == "frozen":
+            gc.freeze()
+        elif state == "off":
+            gc.disable()
+        report = sqlib.quantize_model(network, MinMax(8), [X], skip=[]).report()
+        assert gc.isenabled() == (state != "off")
+    finally:
+        gc.enable()
+    assert set(report.op) == {"conv2d"} and report.quantized.all()

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import gc
 import weakref
-from itertools import compress
 from typing import Any
 
 from torch import Tensor
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -49,21 +47,20 @@ class Escaped(TorchDispatchMode):
         super().__init__()
         self.tracer = tracer
         self._known: dict[int, weakref.ref[Any]] = {}
+        self._collecting = False
 
     def __enter__(self) -> Escaped:
-        # Parameters, inputs, constants: whatever is there before the pass. A million objects are usual, so
-        # they are sorted out by type, with no Python code for each.
-        things = gc.get_objects()
-        types = list(map(type, things))
-        without_memory = (UninitializedParameter, UninitializedBuffer)
-        kinds = {kind for kind in set(types) if issubclass(kind, Tensor)}
-        kinds = {kind for kind in kinds if not issubclass(kind, without_memory)}
-        for thing in compress(things, map(kinds.__contains__, types)):
-            self._know(thing)
+        # What is there before the pass leaves the youngest generation, what the pass makes stays in it: so
+        # parameters, inputs and constants need not be looked for among the million objects of a process.
+        self._collecting = gc.isenabled()
+        gc.collect(0)
+        gc.disable()
         return super().__enter__()  # type: ignore[no-any-return]
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
+        if self._collecting:
+            gc.enable()
         self._known.clear()  # or every tensor of the process would keep a trace of every first pass
 
     def __torch_dispatch__(
@@ -78,7 +75,8 @@ class Escaped(TorchDispatchMode):
                 self._add(name, ESCAPED)
         # `torch.tensor` makes its tensor first, then lifts it in an operation: a constant, or NumPy's.
         for t in tree_leaves((args, kwargs)) if name != "lift_fresh" else []:
-            if isinstance(t, Tensor) and t.is_floating_point() and t.ndim > 1 and not self._know(t):
+            matters = isinstance(t, Tensor) and t.is_floating_point() and t.ndim > 1
+            if matters and not self._know(t) and any(o is t for o in gc.get_objects(generation=0)):
                 self._add("outside", OUTSIDE)
         out = func(*args, **kwargs)
         for t in tree_leaves(out):

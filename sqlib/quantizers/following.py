@@ -4,7 +4,8 @@ PAMS (Li et al., ECCV 2020): :math:`\alpha = \max |w|`, levels at multiples of :
 DDTB (Zhong et al., ECCV 2022): from the 1st to the 99th percentile, :math:`2^b` levels, zero among them.
 
 The gradient is passed straight through to the weights inside the range and is zero outside; the range itself
-passes none on.
+passes none on. The largest magnitude is the end of PAMS's range: rounding puts it outside now and then (at
+4 bits in one pass of forty), and it has no gradient in that pass.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ RECIPES = {
     "weights alone": recipes.MinMax(bits=(4, 32)),
     "pams": Untrained(bits=4),
     "twodquant": recipes.TwoDQuant(bits=4, iterations=2),
-    "brecq": recipes.BRECQ(bits=4, iterations=2),
+    "brecq": recipes.BRECQ(bits=4, iterations=2, activation_iterations=2),
 }
 
 

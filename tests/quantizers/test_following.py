@@ -37,7 +37,9 @@ def test_percentiles_against_numpy(bits: int) -> None:
 def test_gradients_pass_straight_through_inside_the_range_alone() -> None:
     w = torch.randn(500, requires_grad=True)
     FollowingQuantizer(4)(w).sum().backward()
-    assert w.grad is not None and w.grad.eq(1).all()
+    assert w.grad is not None
+    # the largest magnitude is the end of the range, and rounding may put it on either side
+    assert w.grad[w.abs() < w.detach().abs().max()].eq(1).all()
     w.grad = None
     FollowingQuantizer(4, percentile=90)(w).sum().backward()
     assert 0.75 < float(w.grad.mean()) < 0.85
