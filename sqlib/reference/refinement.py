@@ -186,8 +186,13 @@ def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
         (N, C, ceil(h / pool), ceil(w / pool)).
     """
     _check_features("x", x)
-    pooled = F.adaptive_avg_pool2d(F.normalize(x, dim=1), _pooled(_size(x), pool))
-    return F.normalize(pooled, dim=1) if renormalize else pooled
+    pooled = F.adaptive_avg_pool2d(_unit(x), _pooled(_size(x), pool))
+    return _unit(pooled) if renormalize else pooled
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Divided by the norm over channels; in float16 what keeps a norm of zero from dividing is zero, too."""
+    return F.normalize(x.float(), dim=1).to(x.dtype) if x.dtype == torch.float16 else F.normalize(x, dim=1)
 
 
 def flow(

@@ -260,7 +260,10 @@ def test_bounds_never_cross(starts, steps, relative):
             assert q.lower[c] == lower[c] and q.upper[c] == upper[c]
         else:
             size = float(real[c] + abs(first[c]) + abs(lower[c]) + abs(upper[c]))
-            assert q.upper[c] - q.lower[c] == pytest.approx(float(NARROWEST * real[c]), abs=1e-13 * size)
+            assert q.upper[c] - q.lower[c] == pytest.approx(
+                float(NARROWEST * real[c]),
+                abs=1e-13 * size + 1e-322,  # the spacing of the smallest numbers
+            )
             assert q.upper[c] + q.lower[c] == pytest.approx(float(lower[c] + upper[c]), abs=1e-13 * size)
     assert bool((q.upper >= q.lower).all())
     variables.reset()

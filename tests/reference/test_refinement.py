@@ -282,6 +282,16 @@ def test_constant_and_zero_features_stay_finite_with_their_gradients(value, trai
     assert all(bool(t.isfinite().all()) for t in (out, query.grad, reference.grad))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_positions_without_features_stay_zero_in_any_dtype(dtype: torch.dtype, renormalize: bool) -> None:
+    x = torch.zeros(1, 4, 3, 3, dtype=dtype)
+    x[0, :, 0, 0] = 200  # whose square float16 cannot hold
+    out = preprocess(x, 1, renormalize=renormalize)
+    assert out.dtype == dtype
+    assert out[0, :, 0, 0].tolist() == [0.5] * 4 and out.count_nonzero() == 4
+
+
 def test_a_position_without_features_stays_zero():
     x = features(9, 1, 4, 3, 3)
     x[..., 1, 1] = 0
