@@ -58,15 +58,15 @@ class Search:
 
         The error is recomputed from the values and least to 1e-9 relative (estimated for a `Histogram`).
         """
-        estimate, doubt = self._errors(self.oracle, lower, upper, prune)
+        estimate, margin = self._errors(self.oracle, lower, upper, prune)
         if self.values is None:
             winner = int(np.argmin(estimate))
             return winner, max(float(estimate[winner]), 0.0)
-        possible = _possible(estimate, doubt)
+        possible = _possible(estimate, margin)
         if possible.size > _DIRECT and self.oracle.width > 0:
             exact = ErrorOracle.of_sorted(self.values)
-            estimate, doubt = self._errors(exact, lower[possible], upper[possible], prune)
-            near = _possible(estimate, doubt)
+            estimate, margin = self._errors(exact, lower[possible], upper[possible], prune)
+            near = _possible(estimate, margin)
             possible, estimate = possible[near], estimate[near]
         else:
             estimate = estimate[possible]
@@ -93,5 +93,5 @@ class Search:
         return oracle.errors(lower, upper, self.bits, integer_zero=self.integer_zero, prune=prune)
 
 
-def _possible(estimate: Array, doubt: Array) -> NDArray[np.intp]:
-    return np.flatnonzero(estimate - doubt <= np.min(estimate + doubt))
+def _possible(estimate: Array, margin: Array) -> NDArray[np.intp]:
+    return np.flatnonzero(estimate - margin <= np.min(estimate + margin))

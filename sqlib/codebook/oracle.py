@@ -150,8 +150,8 @@ class ErrorOracle:
 
         Returns
         -------
-        estimate, doubt
-            float64 (m,). Differences between two true errors lie within the sum of their doubts of the
+        estimate, margin
+            float64 (m,). Differences between two true errors lie within the sum of their margins of the
             difference of their estimates. The estimates themselves share an offset of at most
             n width^2 / 4 where values are binned.
         """
@@ -164,7 +164,7 @@ class ErrorOracle:
         # Prefix sums of n numbers err by at most n units in the last place, by about sqrt(n) in practice.
         units = 32 + min(self.count, 4 * self.count**0.5)
         rounding = float(np.finfo(np.float64).eps * units * self.count * reach * reach)
-        estimate, doubt = np.empty(low.size), np.empty(low.size)
+        estimate, margin = np.empty(low.size), np.empty(low.size)
         grid_errors(
             low,
             grid.scale,
@@ -179,9 +179,9 @@ class ErrorOracle:
             rounding,
             prune,
             estimate,
-            doubt,
+            margin,
         )
-        return estimate, doubt
+        return estimate, margin
 
 
 def flat(values: Any) -> NDArray[np.floating]:

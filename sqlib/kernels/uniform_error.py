@@ -42,7 +42,7 @@ def _clipped(low, high, x, counts, sums, squares, width):  # type: ignore[no-unt
 
 @jit
 def grid_errors(  # type: ignore[no-untyped-def]
-    low, scale, top, x, counts, sums, squares, width, total, shift, rounding, prune, estimate, doubt
+    low, scale, top, x, counts, sums, squares, width, total, shift, rounding, prune, estimate, margin
 ):
     """Estimates of the squared errors of many grids, and how far each may be off.
 
@@ -64,7 +64,7 @@ def grid_errors(  # type: ignore[no-untyped-def]
     prune
         Whether a grid may be skipped (estimate infinite) whose clipped values alone cost more than an
         earlier grid in total.
-    estimate, doubt
+    estimate, margin
         float64 (m,), written to.
 
     Notes
@@ -84,7 +84,7 @@ def grid_errors(  # type: ignore[no-untyped-def]
             off = 2.0 * shift * np.sqrt(n * max(lost, 0.0)) + rounding
             if lost - off > best:
                 estimate[c] = np.inf
-                doubt[c] = 0.0
+                margin[c] = 0.0
                 continue
         gain = 0.0
         lost_digits = 0.0
@@ -117,8 +117,8 @@ def grid_errors(  # type: ignore[no-untyped-def]
         error = total - 2.0 * high * sums[bins] + n * high * high - 2.0 * scale[c] * gain
         estimate[c] = error
         away = max(error, 0.0) + 2.0 * scale[c] * gap
-        doubt[c] = 2.0 * scale[c] * gap + 2.0 * shift * np.sqrt(n * away) + n * shift * shift + rounding
-        best = min(best, error + doubt[c])
+        margin[c] = 2.0 * scale[c] * gap + 2.0 * shift * np.sqrt(n * away) + n * shift * shift + rounding
+        best = min(best, error + margin[c])
 
 
 @jit

@@ -1,8 +1,8 @@
 """What ClustBlock does to sets of images: shares of queries by rule and threshold, and other methods.
 
-``python -m sqlib.reference.measure`` trains the head of `comparators.ScanHead`, ``weights/scan.safetensors``,
-and writes ``records/clustering.json``, which `record` reads: a few minutes on one core. Needs Urban100,
-DIV2K_LRx4 and BSDS400 in ``$SQLIB_DATA``.
+``python -m sqlib.reference.measure`` trains the head of `comparators.ScanHead`, ``weights/scan.safetensors``
+with its card, and writes ``records/clustering.json``, which `record` reads: a few minutes on one core. Needs
+Urban100, DIV2K_LRx4 and BSDS400 in ``$SQLIB_DATA``.
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
     return round(float(np.mean(values)), 4) if len(values) else float("nan")
 
 
-def trained_head(crops: int = 400) -> FeatureExtractor:
-    """The SCAN-like head, trained on crops of 72 pixels of BSDS400 (about a minute)."""
+def trained_head(crops: int = 400) -> tuple[FeatureExtractor, dict[str, Any]]:
+    """The SCAN-like head, trained on crops of 72 pixels of BSDS400 (about a minute), and its card."""
     data, draw = datasets.load("bsds400"), random.Random(0)
     found = []
     for i in range(min(crops, len(data))):
@@ -190,7 +190,21 @@ def trained_head(crops: int = 400) -> FeatureExtractor:
         found.append(image[:, top : top + 72, left : left + 72])
     start = FeatureExtractor(len(features(extractor(), found[:1])[0]))
     start.load_state_dict(extractor().network.state_dict())
-    return train_head(torch.stack(found), start)[0]
+    head, losses = train_head(torch.stack(found), start)
+    return head, {
+        "name": "scan",
+        "network": "FeatureExtractor",
+        "parameters": sum(p.numel() for p in head.parameters()),
+        "data": "BSDS500 without b100 (Arbelaez et al., TPAMI 2011), a crop of 72 pixels of each image",
+        "crops": len(found),
+        "start": "textures.safetensors, in full precision",
+        "steps": len(losses),
+        "seed": 0,
+        "loss": {"first": losses[0], "last": losses[-1]},
+        "torch": torch.__version__,
+        "licence": "Weights trained by this project, under its licence. The images are for research use and "
+        "are not part of it.",
+    }
 
 
 def measure() -> dict[str, Any]:
@@ -213,5 +227,7 @@ def measure() -> dict[str, Any]:
 
 if __name__ == "__main__":
     here = Path(__file__).parent
-    save_file(trained_head().state_dict(), here / "weights" / "scan.safetensors")
+    head, card = trained_head()
+    save_file(head.state_dict(), here / "weights" / "scan.safetensors")
+    (here / "weights" / "scan.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
     (here / "records" / "clustering.json").write_text(json.dumps(measure(), indent=1) + "\n", "utf-8")

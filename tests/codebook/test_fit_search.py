@@ -137,11 +137,11 @@ def test_a_vague_oracle_costs_time_but_not_the_answer(monkeypatch):
     errors = Search._errors
 
     def vague(self, oracle, lower, upper, prune):
-        estimate, doubt = errors(self, oracle, lower, upper, prune)
+        estimate, margin = errors(self, oracle, lower, upper, prune)
         if oracle.width == 0:
-            return estimate, doubt
+            return estimate, margin
         noise = np.random.default_rng(0).uniform(-1, 1, estimate.size) * truth.max()
-        return estimate + noise, doubt + truth.max()
+        return estimate + noise, margin + truth.max()
 
     monkeypatch.setattr(Search, "_errors", vague)
     winner, error = search.best(low, up)

@@ -34,9 +34,9 @@ def test_sorted_oracle_equals_brute_force(values, pairs, bits, integer_zero):
     """Bounds inside, outside and across the data."""
     lower, upper = (np.array(v) for v in zip(*[sorted(p) for p in pairs], strict=True))
     oracle = ErrorOracle.of_sorted(values)
-    estimate, doubt = oracle.errors(lower, upper, bits, integer_zero=integer_zero)
+    estimate, margin = oracle.errors(lower, upper, bits, integer_zero=integer_zero)
     truth = [brute_force(values, a, b, bits, integer_zero) for a, b in zip(lower, upper, strict=True)]
-    assert np.all(np.abs(estimate - truth) <= doubt + 1e-9 * np.array(truth))
+    assert np.all(np.abs(estimate - truth) <= margin + 1e-9 * np.array(truth))
 
 
 @settings(max_examples=100, deadline=None)
@@ -45,13 +45,13 @@ def test_binned_oracle_is_right_within_its_doubt(values, pairs, bits, integer_ze
     x = np.array(values * 3, np.float32)
     lower, upper = (np.array(v) for v in zip(*[sorted(p) for p in pairs], strict=True))
     oracle = ErrorOracle.of_binned(x, bits)
-    estimate, doubt = oracle.errors(lower, upper, bits, integer_zero=integer_zero)
+    estimate, margin = oracle.errors(lower, upper, bits, integer_zero=integer_zero)
     truth = np.array([brute_force(x, a, b, bits, integer_zero) for a, b in zip(lower, upper, strict=True)])
     offset = oracle.total - np.square(x.astype(np.float64) - oracle.lower).sum()
     slack = 2.1 * oracle.shift * np.sqrt(x.size * oracle.total) + 1e-13 * oracle.total
     assert -slack <= offset <= x.size * oracle.width**2 / 4 + slack
     difference = (estimate - estimate[0]) - (truth - truth[0])
-    assert np.all(np.abs(difference) <= (doubt + doubt[0]) * (1 + 1e-9) + 1e-9 * truth)
+    assert np.all(np.abs(difference) <= (margin + margin[0]) * (1 + 1e-9) + 1e-9 * truth)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -61,26 +61,26 @@ def test_bins_are_narrow_enough_for_large_data(bits, dtype):
     shrink = np.linspace(0, 0.6, 13)
     lower, upper = x.min() * (1 - shrink), x.max() * (1 - shrink)
     oracle = ErrorOracle.of_binned(x, bits)
-    estimate, doubt = oracle.errors(lower, upper, bits)
+    estimate, margin = oracle.errors(lower, upper, bits)
     exact, _ = ErrorOracle.of_sorted(x).errors(lower, upper, bits)
-    assert np.all(doubt < 1e-3 * exact)
+    assert np.all(margin < 1e-3 * exact)
     offset = oracle.total - np.square(x.astype(np.float64) - oracle.lower).sum()
     slack = 2.1 * oracle.shift * np.sqrt(x.size * oracle.total)
-    assert np.all(np.abs(estimate - offset - exact) <= doubt + slack)
-    # most of the doubt is earned: bins do forget
-    assert np.abs(estimate - offset - exact).max() > 0.05 * doubt.max()
+    assert np.all(np.abs(estimate - offset - exact) <= margin + slack)
+    # most of the margin is earned: bins do forget
+    assert np.abs(estimate - offset - exact).max() > 0.05 * margin.max()
 
 
 def test_pruning_only_removes_what_is_worse():
     x = skewed(50_000)
     shrink = np.linspace(0, 0.99, 100)
     oracle = ErrorOracle.of_binned(x)
-    full, doubt = oracle.errors(x.min() * (1 - shrink), x.max() * (1 - shrink), 4)
+    full, margin = oracle.errors(x.min() * (1 - shrink), x.max() * (1 - shrink), 4)
     some, _ = oracle.errors(x.min() * (1 - shrink), x.max() * (1 - shrink), 4, prune=True)
     kept = np.isfinite(some)
     assert 0 < kept.sum() < 100
     np.testing.assert_array_equal(some[kept], full[kept])
-    assert full[~kept].min() > full.min() + doubt.max()
+    assert full[~kept].min() > full.min() + margin.max()
 
 
 @pytest.mark.parametrize("make", [ErrorOracle.of_sorted, ErrorOracle.of_binned])
