@@ -148,8 +148,11 @@ class RefQSR(Trained):
     preprocess : bool
         Whether features are normalized, pooled and quantized to b_low before they are matched; False: they
         are matched as they are, at b_high (``w/o pre-process`` of Table 5).
-    renormalize, pool, temperature : bool, int, float
+    norm, renormalize, pool, temperature : str, bool, int, float
         As in `sqlib.reference.refinement.RefER`.
+    first_weights : str
+        Bits of the first block's weights for queries, whose activations have b_high there: "high" or, as the
+        paper's words about the weights of all blocks can be read, "medium". The printed totals have "high".
     match_rate : str
         Learning rate of the bounds of what is matched. "relative": that of the other bounds, times the width
         of these over the median width of those. "absolute": that of the other bounds. Where these are in
@@ -192,11 +195,13 @@ class RefQSR(Trained):
     blocks: str | None = option(None, _blocks)
     kept: str = choice("input", "output", "query", "nothing")
     mode: str = choice("difference", "concat")
+    norm: str = choice("position", "map")
     renormalize: bool = flag(False)
     preprocess: bool = flag(True)
     pool: int = integer(3, 1)
     temperature: float = number(1000.0, 0, above=True)
     match_rate: str = choice("relative", "absolute")
+    first_weights: str = choice("high", "medium")
 
     def __post_init__(self) -> None:
         if self.bits is None:
@@ -289,6 +294,7 @@ class RefQSR(Trained):
                     _width(name, block),
                     pool=self.pool,
                     mode=self.mode,
+                    norm=self.norm,
                     renormalize=self.renormalize,
                     preprocess=self.preprocess,
                     temperature=self.temperature,
@@ -365,14 +371,14 @@ class RefQSR(Trained):
         for site in model.sites.values():
             for role, key in site.activation_keys.items():
                 self._activation(model, lesson.start, site, role, key.replace(".", "/"), first, last)
-            if site.weight_key is not None and self._lowered(site, first, last):
+            kept = last if self.first_weights == "medium" else (first, *last)
+            if site.weight_key is not None and self._lowered(site, kept, last):
                 self._weight(model, site.weight_key)
         self._train(model, lesson)
 
-    def _lowered(self, site: Site, first: str, last: Sequence[str]) -> bool:
-        """Whether queries have fewer bits at a site."""
-        fixed = (first, *last)
-        inside = any(f"{_plain_name(site.module, last)}.".startswith(f"{name}.") for name in fixed)
+    def _lowered(self, site: Site, kept: Sequence[str], last: Sequence[str]) -> bool:
+        """Whether queries have fewer bits at a site: outside of the blocks that keep theirs."""
+        inside = any(f"{_plain_name(site.module, last)}.".startswith(f"{name}.") for name in kept)
         return site.active and not inside and not self._own(site)
 
     def _activation(
@@ -393,7 +399,7 @@ class RefQSR(Trained):
             return
         original = _plain_name(key.replace("/", "."), last).replace(".", "/")
         known = copy.deepcopy(started(start, original))
-        if self._lowered(site, first, last):
+        if self._lowered(site, (first, *last), last):
             by_width, selector = (
                 ({w: known.at(w) for w in known.widths}, known.selector)
                 if isinstance(known, QuantizerBank)

@@ -2,10 +2,10 @@
 
 The paper has no public code. Decided here, where it is silent:
 
-- The norm of equation 4 runs over the channels of each position. The order is the paper's: normalize, then
-  pool. A pooled vector is then shorter than 1 where its positions disagree, and the arg-max prefers the long
-  ones: chapter 15 shows that most positions of a shifted copy are not found. ``renormalize=True`` divides by
-  the norm once more after pooling, and they are.
+- The norm of equation 4 runs over the channels of each position; ``norm="map"`` takes that of all features
+  of the patch. The order is the paper's: normalize, then pool. A pooled vector is then shorter than 1 where
+  its positions disagree, and the arg-max prefers the long ones: chapter 15 shows that most positions of a
+  shifted copy are not found. ``renormalize=True`` divides by the norm once more after pooling, and they are.
 - "Adaptive average pooling with a 3x3 kernel" averages to ceil(h / 3) x ceil(w / 3) positions, by
   `adaptive_avg_pool2d`. Where 3 divides the side these are the windows of a 3x3 kernel of stride 3; elsewhere
   windows overlap. Sides of query and reference need not agree.
@@ -28,12 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sqlib._checks import check_flag, check_integer, check_number
+from sqlib._checks import check_choice, check_flag, check_integer, check_number
 from sqlib.errors import InputError
 
 Size = tuple[int, int]
 
 MODES = ("difference", "concat")
+NORMS = {"position": (1,), "map": (1, 2, 3)}
+"""Dimensions over which features are normalized before they are pooled."""
 
 
 class CostVolume(nn.Module):
@@ -70,8 +72,11 @@ class RefER(nn.Module):
     mode : {"difference", "concat"}
         What the first convolution sees: the query minus the warped reference, or both, with twice the
         channels ("w/ concat" in Table 5).
+    norm : {"position", "map"}
+        Whether the features of each position are divided by their norm, or all features of a patch by theirs.
     renormalize : bool
-        Whether pooled features are divided by their norm again, so that products are cosines.
+        Whether pooled features are divided by their norm at each position again, so that products are
+        cosines.
     preprocess : bool
         False: no normalization and no pooling, whatever `pool` and `renormalize` say; features are matched
         as they are, at every pixel ("w/o pre-process" in Table 5).
@@ -93,6 +98,7 @@ class RefER(nn.Module):
         *,
         pool: int = 3,
         mode: str = "difference",
+        norm: str = "position",
         renormalize: bool = False,
         preprocess: bool = True,
         temperature: float = 1000.0,
@@ -103,11 +109,12 @@ class RefER(nn.Module):
         check_integer("pool", pool, 1, 10**6)
         if mode not in MODES:
             raise InputError(f"mode={mode!r}: expected 'difference' or 'concat'")
+        check_choice("norm", norm, NORMS)
         check_flag("renormalize", renormalize)
         check_flag("preprocess", preprocess)
         self.temperature = check_number("temperature", temperature, 0.0, math.inf, above=True)
         self.features, self.pool, self.mode = features, pool, mode
-        self.renormalize, self.preprocess = renormalize, preprocess
+        self.norm, self.renormalize, self.preprocess = norm, renormalize, preprocess
         self.match = CostVolume()
         seen = features * (2 if mode == "concat" else 1)
         self.conv1 = nn.Conv2d(seen, features, 3, padding=1, dtype=dtype)
@@ -146,7 +153,9 @@ class RefER(nn.Module):
         return math.prod(_pooled(query, pool)) * math.prod(_pooled(reference, pool))
 
     def _prepared(self, x: Tensor) -> Tensor:
-        return preprocess(x, self.pool, renormalize=self.renormalize) if self.preprocess else x
+        if not self.preprocess:
+            return x
+        return preprocess(x, self.pool, norm=self.norm, renormalize=self.renormalize)
 
     def _check(self, query: Tensor, reference: Tensor) -> None:
         for name, x in (("query", query), ("reference", reference)):
@@ -166,7 +175,7 @@ class RefER(nn.Module):
             )
 
 
-def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
+def preprocess(x: Tensor, pool: int, *, norm: str = "position", renormalize: bool = False) -> Tensor:
     r"""Normalized and pooled features (equation 4 without its quantizer, which is the recipe's).
 
     .. math:: \phi(F / \lVert F \rVert)
@@ -174,11 +183,13 @@ def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        (N, C, h, w). The norm is over the channels; positions without any stay zero.
+        (N, C, h, w). Positions without any features stay zero.
     pool : int
         Side of the pooling windows; 1 pools nothing.
+    norm : {"position", "map"}
+        Of the channels of each position, or of all features of a patch.
     renormalize : bool
-        Divide by the norm once more, after pooling.
+        Divide each position by its norm once more, after pooling.
 
     Returns
     -------
@@ -186,13 +197,15 @@ def preprocess(x: Tensor, pool: int, *, renormalize: bool = False) -> Tensor:
         (N, C, ceil(h / pool), ceil(w / pool)).
     """
     _check_features("x", x)
-    pooled = F.adaptive_avg_pool2d(_unit(x), _pooled(_size(x), pool))
-    return _unit(pooled) if renormalize else pooled
+    check_choice("norm", norm, NORMS)
+    pooled = F.adaptive_avg_pool2d(_unit(x, NORMS[norm]), _pooled(_size(x), pool))
+    return _unit(pooled, (1,)) if renormalize else pooled
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Divided by the norm over channels; in float16 what keeps a norm of zero from dividing is zero, too."""
-    return F.normalize(x.float(), dim=1).to(x.dtype) if x.dtype == torch.float16 else F.normalize(x, dim=1)
+def _unit(x: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Divided by the norm; in float16 what keeps a norm of zero from dividing is zero, too."""
+    wide = x.float() if x.dtype == torch.float16 else x
+    return F.normalize(wide, dim=over).to(x.dtype)  # type: ignore[arg-type]  # torch takes several, too
 
 
 def flow(

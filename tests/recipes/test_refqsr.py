@@ -95,6 +95,23 @@ def test_bits_of_both_paths(high: int, low: int, medium: int) -> None:
     assert weights == {**_full(weights), **expected, **refer}
 
 
+@pytest.mark.parametrize("first", ["high", "medium"])
+def test_weights_of_the_first_block(first: str) -> None:
+    """Its activations have b_high in any case, and so has all of it for references."""
+    model = made(recipe(bits=8, low=3, steps=0, first_weights=first))
+    for patch, expected in ((REFERENCE, 8), (QUERY, 8 if first == "high" else 6)):
+        activations, weights = used(model, patch)
+        for name in ("blocks.0.conv1", "blocks.0.conv2"):
+            assert (activations[name], weights[name]) == (8, expected)
+        assert weights["blocks.1.conv1"] == (8 if patch is REFERENCE else 6)
+
+
+def test_options_of_refinement_arrive() -> None:
+    model = made(recipe(norm="map", renormalize=True, pool=2, steps=0))
+    refer = model.network.get_submodule("blocks.3.refer")
+    assert (refer.norm, refer.renormalize, refer.pool) == ("map", True, 2)
+
+
 @pytest.mark.parametrize("kind", BASES)
 @pytest.mark.parametrize("bits, low, medium", [((4, 8), 5, 4), ((8, 4), 3, 6), ((3, 6), 3, 3)])
 def test_weights_and_activations_of_other_bits(

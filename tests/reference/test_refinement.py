@@ -46,9 +46,9 @@ def slow_unit(x: np.ndarray) -> np.ndarray:
     return unit
 
 
-def slow_preprocess(x: np.ndarray, pool: int) -> np.ndarray:
+def slow_preprocess(x: np.ndarray, pool: int, norm: str) -> np.ndarray:
     channels, height, width = x.shape
-    unit = slow_unit(x)
+    unit = slow_unit(x) if norm == "position" else x / math.sqrt(float((x**2).sum()))
     rows, columns = math.ceil(height / pool), math.ceil(width / pool)
     pooled = np.zeros((channels, rows, columns))
     for r, k in itertools.product(range(rows), range(columns)):
@@ -73,7 +73,7 @@ def slow_flow(made: RefER, query: np.ndarray, reference: np.ndarray) -> np.ndarr
     temperature = made.temperature if made.training else None
     q, r = query, reference
     if made.preprocess:
-        q, r = (slow_preprocess(x, made.pool) for x in (query, reference))
+        q, r = (slow_preprocess(x, made.pool, made.norm) for x in (query, reference))
     if made.renormalize:
         q, r = slow_unit(q), slow_unit(r)
     rows, columns = q.shape[1:]
@@ -130,6 +130,8 @@ def slow_refer(made: RefER, query: np.ndarray, reference: np.ndarray) -> np.ndar
         {"mode": "concat"},
         {"preprocess": False},
         {"renormalize": True},
+        {"norm": "map"},
+        {"norm": "map", "renormalize": True},
         {"pool": 2},
         {"pool": 5},
         {"pool": 1},

@@ -430,6 +430,7 @@ _OPEN: dict[str, dict[str, Any]] = {
     "PAMS+RefQSR, no reference": {"kept": "nothing"},
     "PAMS+RefQSR, the query as its reference": {"kept": "query"},
     "PAMS+RefQSR, pooled features normalized again": {"renormalize": True},
+    "PAMS+RefQSR, norm of the whole map": {"norm": "map"},
     "PAMS+RefQSR, another seed": {"seed": 1},
     "PAMS+RefQSR, no reference, another seed": {"kept": "nothing", "seed": 1},
     "PAMS+RefQSR, the query as its reference, another seed": {"kept": "query", "seed": 1},
@@ -441,14 +442,20 @@ _OPEN: dict[str, dict[str, Any]] = {
     "PAMS+RefQSR, tau 0.8": {"tau": 0.8},
     "PAMS+RefQSR, tau 0.9": {"tau": 0.9},
 }
+# With queries of 3 bits b_medium is the 4 bits of the base.
+_OPEN_AT_2: dict[str, dict[str, Any]] = {
+    "PAMS+RefQSR, queries of 2 bits": {},
+    "PAMS+RefQSR, queries of 2 bits, first block's weights of 3": {"first_weights": "medium"},
+}
 
 
 def _choices() -> tuple[Method, ...]:
     base = {"name": "pams", "bits": 4, **_PAMS}
     schedule = {**_PAMS, "refiners": 1}
     return tuple(
-        replace(_refined(label, "", base, "4-3", **{**schedule, **own}), profiles=_SLOW)
-        for label, own in _OPEN.items()
+        replace(_refined(label, "", base, row, **{**schedule, **own}), profiles=_SLOW)
+        for row, methods in (("4-3", _OPEN), ("4-2", _OPEN_AT_2))
+        for label, own in methods.items()
     )
 
 
