@@ -7,6 +7,7 @@ from sqlib.errors import InputError
 from sqlib.experiments.run.verify import (
     OTHER_FULL_PRECISION,
     OTHER_QUANTIZED,
+    OTHER_TRAINED,
     SAME_MACHINE,
     compare,
     tolerance,
@@ -123,7 +124,10 @@ def test_tolerance_depends_on_machine_and_recipe():
     assert tolerance({**record, **here}) == SAME_MACHINE
     assert tolerance({**record, **here, "threads": threads() + 1}) == OTHER_FULL_PRECISION
     assert tolerance({**record, **here, "device": "cuda"}) == OTHER_FULL_PRECISION
-    assert tolerance({**record, "cell": {"recipe": {"name": "minmax"}}}) == OTHER_QUANTIZED
+    for name, expected in (("minmax", OTHER_QUANTIZED), ("brecq", OTHER_TRAINED)):
+        [cell] = cells(1, recipe={"name": name, "version": 1})
+        assert tolerance({**record, "cell": cell.to_dict()}) == expected
+        assert tolerance({**record, **here, "cell": cell.to_dict()}) == SAME_MACHINE
 
 
 @pytest.mark.parametrize("options", [{"sample": 0}, {"sample": 1, "max_seconds": 0}])
