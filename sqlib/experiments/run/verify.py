@@ -30,9 +30,9 @@ OTHER_FULL_PRECISION: Tolerance = {"psnr": 2e-3, "ssim": 2e-5}
 #: layers carry that on. Measured with CARN-M x4 on Set5, one thread against two: single images up to 0.011 dB
 #: and 9e-5 SSIM, means up to 7e-4 dB and 1.4e-5. A fifth of the 0.05 dB that we call close.
 OTHER_QUANTIZED: Tolerance = {"psnr": 1e-2, "ssim": 2e-4}
-#: A training takes another course by then. Measured with swinir-small, an Intel processor against one of AMD,
-#: where the code of the record gives to the last digit what today's gives: DBDC+Pac at 4 bits 0.017 dB in the
-#: mean of B100, 2DQuant at 3 bits 0.005 dB in that of Set5 and 0.043 dB in one image.
+#: A training takes another course by then. Measured with swinir-small, an Intel processor against one of AMD:
+#: DBDC+Pac at 4 bits 0.017 dB in the mean of B100; 2DQuant at 3 bits 0.005 dB in that of Set5 and 0.043 dB in
+#: one image, to the last digit the same with the code of then and with today's.
 OTHER_TRAINED: Tolerance = {"psnr": 5e-2, "ssim": 1e-3}
 
 
